@@ -1,0 +1,378 @@
+"""Measure the model server against named baselines, and print and record a table.
+
+`python benchmarks/serving.py --model workspace/models/fashion-mnist --output FILE.json`
+
+Single images go through V1 JSON over kept connections, sent by `wrk`; a thousand in one request go
+through V2 binary and V1 JSON, sent by httpx. The baselines stand in `serving_baselines.py`. Each
+figure is the median of several rounds, in which the servers take turns, so that what else the
+machine does meets them all. One server answers at a time; the others are idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from mlpipeline import artifacts
+from mlpipeline.serving import model
+
+NAME = "fashion-mnist"
+HOST = "127.0.0.1"
+CONNECTIONS = (1, 8, 32)
+BATCH = 1000
+GOAL_KERAS, GOAL_NOTHING, GOAL_BARE = 5.0, 0.7, 0.7
+BASELINES = Path(__file__).with_name("serving_baselines.py")
+START_SECONDS = 120
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = [==[{body}]==]
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format('JSON {{"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "failed": %d}}\\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What `wrk` saw. Latencies are in milliseconds."""
+
+    requests_per_second: float
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+
+    def predict_url(self) -> str:
+        """Return the address of V1 predictions."""
+        return f"{self.url}/v1/models/{NAME}:predict"
+
+
+def main() -> None:
+    """Measure, print, record."""
+    arguments = _arguments()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed\n  to do:    apt-get install wrk")
+    server_cpus, load_cpus = ({0}, {1}) if arguments.pin else (None, None)
+    version = model.current_version(arguments.model)
+    with contextlib.ExitStack() as stack:
+        start = lambda command: stack.enter_context(_started(command, server_cpus))  # noqa: E731
+        servers = {
+            "ours": start(_ours(version)),
+            "keras": start(_baseline("keras-predict")),
+            "nothing": start(_baseline("nothing")),
+        }
+        bare = stack.enter_context(_bare(version, server_cpus))
+        shape = _input_shape(servers["ours"])
+        singles = _measure_singles(servers, shape, load_cpus, arguments)
+        batches = _measure_batches(servers["ours"], bare, shape, arguments.rounds)
+    results = {
+        "model": str(version),
+        "cpus": os.cpu_count(),
+        "pinned": arguments.pin,
+        "seconds": arguments.seconds,
+        "rounds": arguments.rounds,
+        "single_images": [_single_result(connections, each) for connections, each in singles],
+        "batches": _batch_results(batches),
+    }
+    _print(results)
+    artifacts.write_json(arguments.output, results)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="a model's or a version's folder")
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of these is reported")
+    parser.add_argument(
+        "--pin",
+        action="store_true",
+        help="keep the servers on CPU 0 and the load on CPU 1; by default all may use all",
+    )
+    return parser.parse_args()
+
+
+# --- servers ----------------------------------------------------------------------------------
+
+
+def _ours(version: Path) -> Callable[[int, int], list[str]]:
+    def command(http_port: int, grpc_port: int) -> list[str]:
+        call = (
+            "from pathlib import Path; from mlpipeline.steps.serving import serve;"
+            f"serve(Path({str(version)!r}), name={NAME!r}, http_port={http_port},"
+            f" grpc_port={grpc_port}, replica='benchmark', host={HOST!r})"
+        )
+        return [sys.executable, "-c", call]
+
+    return command
+
+
+def _baseline(kind: str) -> Callable[[int, int], list[str]]:
+    def command(http_port: int, grpc_port: int) -> list[str]:
+        ports = ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
+        return [sys.executable, str(BASELINES), kind, "--name", NAME, *ports]
+
+    return command
+
+
+@contextlib.contextmanager
+def _started(command: Callable[[int, int], list[str]], cpus: set[int] | None) -> Iterator[Server]:
+    http_port = _free_port()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            _on(cpus, command(http_port, _free_port())), stdout=log, stderr=log
+        )
+        try:
+            server = Server(f"http://{HOST}:{http_port}")
+            _wait_until_ready(server, process)
+            yield server
+        except TimeoutError:
+            log.seek(0)
+            sys.stderr.write(log.read().decode(errors="replace"))
+            raise
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{server.url}/v2/models/{NAME}/ready", timeout=5).is_success:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(f"{' '.join(map(str, process.args))} did not become ready")  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _bare(version: Path, cpus: set[int] | None) -> Iterator[Callable[[int], float]]:
+    command = [
+        sys.executable,
+        str(BASELINES),
+        "bare",
+        "--saved-model",
+        str(version / "saved_model"),
+    ]
+    process = subprocess.Popen(
+        _on(cpus, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def seconds(count: int) -> float:
+        print(count, file=process.stdin, flush=True)
+        return float(process.stdout.readline())  # type: ignore[union-attr]
+
+    try:
+        yield seconds
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _on(cpus: set[int] | None, command: list[str]) -> list[str]:
+    return command if cpus is None else ["taskset", "-c", ",".join(map(str, cpus)), *command]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _input_shape(server: Server) -> tuple[int, ...]:
+    (about,) = httpx.get(f"{server.url}/v2/models/{NAME}", timeout=30).json()["inputs"]
+    return tuple(about["shape"][1:])
+
+
+# --- measurements -----------------------------------------------------------------------------
+
+
+def _measure_singles(
+    servers: dict[str, Server],
+    shape: tuple[int, ...],
+    cpus: set[int] | None,
+    arguments: argparse.Namespace,
+) -> list[tuple[int, dict[str, Load]]]:
+    image = np.random.default_rng(0).integers(0, 256, (1, *shape)).tolist()
+    loads: dict[tuple[int, str], list[Load]] = {}
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_SCRIPT.format(body=json.dumps({"instances": image})))
+        script.flush()
+        for round_ in range(arguments.rounds + 1):  # the first one warms up
+            for connections in CONNECTIONS:
+                for name, server in servers.items():
+                    load = _wrk(script.name, server, connections, arguments.seconds, cpus)
+                    if round_:
+                        loads.setdefault((connections, name), []).append(load)
+    return [(n, {name: _median(loads[n, name]) for name in servers}) for n in CONNECTIONS]
+
+
+def _wrk(
+    script: str, server: Server, connections: int, seconds: int, cpus: set[int] | None
+) -> Load:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency"]
+    output = subprocess.run(
+        _on(cpus, [*command, "-s", script, server.predict_url()]),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+    ).stdout
+    (line,) = (line for line in output.splitlines() if line.startswith("JSON "))
+    seen = json.loads(line.removeprefix("JSON "))
+    if seen["failed"] or not seen["requests"]:
+        raise RuntimeError(f"requests failed: {output}")
+    rate = seen["requests"] / seen["microseconds"] * 1e6
+    return Load(rate, seen["p50"] / 1000, seen["p99"] / 1000)
+
+
+def _median(loads: list[Load]) -> Load:
+    return Load(
+        *(
+            statistics.median(getattr(load, name) for load in loads)
+            for name in ("requests_per_second", "p50", "p99")
+        )
+    )
+
+
+def _measure_batches(
+    server: Server, bare: Callable[[int], float], shape: tuple[int, ...], rounds: int
+) -> dict[str, float]:
+    """Return images/s of one request after another."""
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, *shape), dtype=np.uint8)
+    seconds: dict[str, list[float]] = {"bare": [], "V2 binary": [], "V1 JSON": []}
+    requests = {"V2 binary": _v2_binary(images), "V1 JSON": _v1_json(images)}
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for round_ in range(3 * rounds + 1):  # the first one warms up
+            took = {"bare": bare(BATCH)}
+            for protocol, request in requests.items():
+                start = time.perf_counter()
+                client.post(**request).raise_for_status()
+                took[protocol] = time.perf_counter() - start
+            for name in took if round_ else ():
+                seconds[name].append(took[name])
+    return {name: BATCH / statistics.median(each) for name, each in seconds.items()}
+
+
+def _v2_binary(images: Any) -> dict[str, Any]:
+    tensor = {"name": "images", "shape": list(images.shape), "datatype": "UINT8"}
+    tensor["parameters"] = {"binary_data_size": images.nbytes}
+    header = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    return {
+        "url": f"/v2/models/{NAME}/infer",
+        "content": header + images.tobytes(),
+        "headers": {
+            "content-type": "application/octet-stream",
+            "inference-header-content-length": str(len(header)),
+        },
+    }
+
+
+def _v1_json(images: Any) -> dict[str, Any]:
+    return {
+        "url": f"/v1/models/{NAME}:predict",
+        "content": orjson.dumps({"instances": images}, option=orjson.OPT_SERIALIZE_NUMPY),
+        "headers": {"content-type": "application/json"},
+    }
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+def _single_result(connections: int, loads: dict[str, Load]) -> dict[str, Any]:
+    ours, keras, nothing = (loads[name] for name in ("ours", "keras", "nothing"))
+    return {
+        "connections": connections,
+        **{name: vars(load) for name, load in loads.items()},
+        "ratio_to_keras": ours.requests_per_second / keras.requests_per_second,
+        "goal_to_keras": GOAL_KERAS,
+        "ratio_to_nothing": ours.requests_per_second / nothing.requests_per_second,
+        "goal_to_nothing": GOAL_NOTHING,
+    }
+
+
+def _batch_results(rates: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "protocol": protocol,
+            "images": BATCH,
+            "images_per_second": rate,
+            "bare_images_per_second": rates["bare"],
+            "ratio_to_bare": rate / rates["bare"],
+            "goal_to_bare": GOAL_BARE,
+        }
+        for protocol, rate in rates.items()
+        if protocol != "bare"
+    ]
+
+
+def _print(results: dict[str, Any]) -> None:
+    table = Table(title="Serving: single images, V1 JSON (req/s; p50 / p99 in ms)")
+    for heading in (
+        "connections",
+        "ours",
+        "(a) Keras predict",
+        "(b) nothing",
+        f"ours/(a), goal {GOAL_KERAS}",
+        f"ours/(b), goal {GOAL_NOTHING}",
+    ):
+        table.add_column(heading, justify="right")
+    for row in results["single_images"]:
+        loads = (row[name] for name in ("ours", "keras", "nothing"))
+        table.add_row(
+            str(row["connections"]),
+            *(f"{x['requests_per_second']:.0f}; {x['p50']:.2f} / {x['p99']:.2f}" for x in loads),
+            _verdict(row["ratio_to_keras"], GOAL_KERAS),
+            _verdict(row["ratio_to_nothing"], GOAL_NOTHING),
+        )
+    batches = Table(title=f"Serving: {BATCH} images in one request (images/s)")
+    for heading in ("protocol", "ours", "bare SavedModel", f"ours/bare, goal {GOAL_BARE}"):
+        batches.add_column(heading, justify="right")
+    for row in results["batches"]:
+        batches.add_row(
+            row["protocol"],
+            f"{row['images_per_second']:.0f}",
+            f"{row['bare_images_per_second']:.0f}",
+            _verdict(row["ratio_to_bare"], GOAL_BARE),
+        )
+    console = Console()
+    console.print(table, batches)
+
+
+def _verdict(ratio: float, goal: float) -> str:
+    return f"[{'green' if ratio >= goal else 'red'}]{ratio:.2f}"
+
+
+if __name__ == "__main__":
+    main()

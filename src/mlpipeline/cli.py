@@ -1,0 +1,247 @@
+"""The command line: the steps, as every process and pod runs them, and what a person calls.
+
+TensorFlow and KServe are imported by the commands that need them, so that the others start at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from mlpipeline import artifacts, pipeline, registry
+from mlpipeline import config as configuration
+from mlpipeline.config import Config
+from mlpipeline.errors import PipelineError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+DEFAULT_CONFIG, DEFAULT_WORKSPACE = Path("configs/default.yaml"), Path("workspace")
+
+
+def main() -> None:
+    """Run the command line; an error with a remedy is printed without a traceback."""
+    try:
+        app()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
+        os._exit(error.exit_status)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"error: the disk is full: {error}\n"
+            "  expected: room for the artifact; nothing half-written is left\n"
+            "  to do:    free some, then run again: finished steps are reused",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+
+# --- steps ------------------------------------------------------------------------------------
+
+
+@app.command()
+def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Step: fetch the data set, split it, write sharded TFRecords."""
+    settings = configuration.load(config)
+    task = pipeline.plan(settings)["ingest"]
+    if _reused(task, workspace):
+        return
+    from mlpipeline.steps import ingestion
+
+    ingestion.ingest(settings.data, workspace / task.publishes[0])
+
+
+@app.command()
+def train(
+    candidate: Annotated[str, typer.Option(help="Name of the candidate.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Step: train one candidate, as the worker that TF_CONFIG says."""
+    settings = configuration.load(config)
+    tasks = pipeline.plan(settings)
+    task = tasks[f"train-{_known(candidate, settings)}"]
+    if _reused(task, workspace):
+        return
+    from mlpipeline.learning.cluster_spec import from_environment
+    from mlpipeline.steps import training
+
+    dataset = workspace / tasks["ingest"].publishes[0]
+    artifacts.verify(dataset)
+    training.train(
+        candidate,
+        settings.candidates[candidate],
+        settings.training,
+        seed=settings.seed,
+        dataset=dataset,
+        output=workspace / task.publishes[0],
+        cluster=from_environment(os.environ),
+    )
+
+
+@app.command()
+def select(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Step: choose among the candidates that were trained, test the best one, register it."""
+    settings = configuration.load(config)
+    tasks = _plan_of_finished(settings, workspace)
+    task = tasks["select"]
+    if _reused(task, workspace):
+        return
+    from mlpipeline.steps import selection
+
+    selection.select(
+        settings.name,
+        {str(tasks[n].candidate): workspace / tasks[n].publishes[0] for n in task.needs},
+        dataset=workspace / tasks["ingest"].publishes[0],
+        output=workspace / task.publishes[0],
+        model=workspace / task.publishes[1],
+    )
+
+
+@app.command()
+def predictor(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    version: Annotated[str | None, typer.Option(help="Default: the current one.")] = None,
+    replica: Annotated[str, typer.Option(help="This replica's name.")] = socket.gethostname(),
+    port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Instead of serving.grpc_port.")] = None,
+) -> None:
+    """Step: serve one replica of a registered model in the foreground."""
+    settings = configuration.load(config)
+    version = version or registry.current(workspace, settings.name)
+    from mlpipeline.steps import serving
+
+    serving.serve(
+        registry.version_folder(workspace, settings.name, version),
+        name=settings.name,
+        host=settings.serving.host,
+        http_port=port or settings.serving.port,
+        grpc_port=grpc_port or settings.serving.grpc_port,
+        replica=replica,
+    )
+
+
+@app.command()
+def verify(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
+) -> None:
+    """Step: send the whole test split through every protocol and compare the answers."""
+    settings = configuration.load(config)
+    tasks = _plan_of_finished(settings, workspace)
+    from mlpipeline.learning import records
+    from mlpipeline.steps import verification
+
+    selection = workspace / tasks["select"].publishes[0]
+    artifacts.verify(selection)
+    images, labels = records.read_split(workspace / tasks["ingest"].publishes[0], "test")
+    figures = verification.verify(
+        base_url=f"http://{settings.serving.host}:{settings.serving.port}",
+        grpc_address=f"{settings.serving.host}:{settings.serving.grpc_port}",
+        name=settings.name,
+        expected=verification.Expected(
+            images=images,
+            labels=labels,
+            probabilities=np.load(selection / "test_probabilities.npy"),
+            accuracy=artifacts.read_json(selection / "decision.json")["test"]["accuracy"],
+            replicas=settings.serving.replica_names,
+        ),
+    )
+    if output:
+        protocols = [asdict(protocol) for protocol in figures]
+        replicas = sorted({replica for protocol in figures for replica in protocol.replicas})
+        artifacts.write_json(output, {"replicas": replicas, "protocols": protocols})
+
+
+# --- for people -------------------------------------------------------------------------------
+
+
+@app.command()
+def run(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Run the whole pipeline on this machine; what is finished is reused."""
+    from mlpipeline import commands
+
+    commands.run(configuration.load(config), config, workspace)
+
+
+@app.command()
+def serve(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    port: Annotated[
+        int | None, typer.Option(help="Instead of serving.port; gRPC gets the next one.")
+    ] = None,
+) -> None:
+    """Serve the current model by all replicas until Ctrl-C."""
+    from mlpipeline import commands
+
+    settings = configuration.load(config)
+    if port is not None:
+        serving = settings.serving.model_copy(update={"port": port, "grpc_port": port + 1})
+        settings = settings.model_copy(update={"serving": serving})
+    commands.serve(settings, config, workspace)
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Say what the current model sees in an image."""
+    from mlpipeline import commands
+
+    commands.predict(configuration.load(config), workspace, image)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A folder of `workspace/runs`.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Write the report of an earlier run again."""
+    from mlpipeline import report as reports
+
+    print(reports.write(workspace, artifacts.read_json(run / "run.json")))
+
+
+def _plan_of_finished(settings: Config, workspace: Path) -> dict[str, pipeline.Task]:
+    """The plan without the candidates whose training failed for good."""
+    tasks = pipeline.plan(settings)
+    missing = {
+        name for name in settings.candidates if not tasks[f"train-{name}"].is_done(workspace)
+    }
+    for name in sorted(missing):
+        print(f"without candidate {name}: it was not trained", flush=True)
+    return pipeline.plan(settings, without=missing)
+
+
+def _reused(task: pipeline.Task, workspace: Path) -> bool:
+    done = task.is_done(workspace)
+    if done:
+        print(f"{task.name}: {task.key} is there already", flush=True)
+    return done
+
+
+def _known(candidate: str, settings: Config) -> str:
+    if candidate not in settings.candidates:
+        raise typer.BadParameter(
+            f"got {candidate!r}, expected one of {', '.join(settings.candidates)}",
+            param_hint="--candidate",
+        )
+    return candidate

@@ -1,0 +1,130 @@
+"""What a person calls on this machine: run the pipeline, serve its model, ask it about an image."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from mlpipeline import pipeline, registry, replicas
+from mlpipeline.config import Config
+from mlpipeline.display import Display, summary
+from mlpipeline.errors import PipelineError, ServingError
+from mlpipeline.local import LocalBackend
+from mlpipeline.runs import RunRecord
+
+
+def run(config: Config, config_file: Path, workspace: Path) -> None:
+    """Run the pipeline, show it, and write its record and its report, whatever happens.
+
+    Raises:
+        PipelineError: A task failed for good; what was finished before is kept.
+    """
+    console = Console(highlight=False)
+    record = RunRecord.begin(config, config_file, workspace)
+    try:
+        with Display(pipeline.plan(config), console) as display:
+            backend = LocalBackend(config, config_file, workspace, record, display)
+            asyncio.run(_stoppable(backend.run()))
+        record.state = "succeeded"
+    except KeyboardInterrupt:
+        record.state, record.error = "interrupted", "stopped by a signal"
+        raise
+    except PipelineError as error:
+        record.state, record.error = "failed", str(error)
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong before
+            _conclude(record, workspace, console)
+
+
+def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
+    """Write the record and the report, and show the table that a run ends with."""
+    from mlpipeline import report  # it imports matplotlib, which takes a second
+
+    record.save()
+    page = report.write(workspace, record.as_dict())
+    console.print()
+    console.print(summary(report.evidence.collect(workspace, record.as_dict())))
+    console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
+
+
+def serve(config: Config, config_file: Path, workspace: Path) -> None:
+    """Serve the current model by all replicas until Ctrl-C."""
+    version = registry.current(workspace, config.name)
+
+    async def until_stopped() -> None:
+        logs = workspace / "serving"
+        async with replicas.serving(config, config_file, workspace, version, logs=logs) as ended:
+            print(_greeting(config, workspace, version), flush=True)
+            await ended
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_stoppable(until_stopped()))
+
+
+def _greeting(config: Config, workspace: Path, version: str) -> str:
+    url = f"http://{config.serving.host}:{config.serving.port}/v1/models/{config.name}:predict"
+    request = registry.version_folder(workspace, config.name, version) / registry.EXAMPLE
+    return (
+        f"{config.name}, version {version}: {config.serving.replicas} replicas "
+        f"behind {config.serving.host}:{config.serving.port} (gRPC: {config.serving.grpc_port}); "
+        f"Ctrl-C stops them. Try:\n\n"
+        f"curl -H 'Content-Type: application/json' -d @{request} {url}\n"
+    )
+
+
+def predict(config: Config, workspace: Path, image: Path) -> None:
+    """Print what the current model sees in an image file.
+
+    Raises:
+        ServingError: There is no model, or the file is no image.
+    """
+    version = registry.current(workspace, config.name)
+    from mlpipeline.serving import model  # TensorFlow
+
+    model.use_available_processors()
+    published = model.load(registry.version_folder(workspace, config.name, version))
+    pixels = _read_image(image, published.input_shape)
+    (probabilities,) = published.predict(pixels[np.newaxis])
+    for index in probabilities.argsort()[::-1][:3]:
+        print(f"{probabilities[index]:7.2%}  {published.classes[index]}")
+
+
+def _read_image(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read an image file as the model takes it: uint8 of its shape, bright on a dark ground."""
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("L" if len(shape) == 2 or shape[2] == 1 else "RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ServingError(
+            f"cannot read {file}: {error}",
+            expected="an image, such as a PNG or JPEG file",
+            remedy="name another file: make predict IMAGE=some.png",
+        ) from error
+    pixels = np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    if border.mean() > 127:
+        print("the background is bright, the data set's is dark: the image is inverted")
+        pixels = 255 - pixels
+    return pixels.reshape(shape)
+
+
+async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does: all that was started is stopped."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

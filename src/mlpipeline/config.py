@@ -1,0 +1,230 @@
+"""The configuration: what a YAML file may say, its defaults, and a check that reports all problems.
+
+Every section is frozen and rejects keys that it does not know. What a step is given is what its
+cache key is made of, so a field belongs to the section of the step whose result it changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from mlpipeline.errors import ConfigurationError
+
+# A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
+Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """What to ingest. The split and the shards are a function of these values alone."""
+
+    dataset: str = "fashion_mnist"
+    """A name known to `learning.datasets`, or `package.module:function` of your own."""
+    source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
+    validation: PositiveInt = 5_000
+    """Images cut from the training split, stratified by class."""
+    shards: PositiveInt = 8
+    """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
+    seed: NonNegativeInt = 17
+
+
+class Recipe(Section):
+    """How a candidate is trained."""
+
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = 128
+    """Images in a global batch, over all workers; a multiple of `data.shards`."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    """Constant, or the peak of the schedule."""
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    weight_decay: NonNegativeFloat = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    flip: bool = False
+    """Flip training images left to right at random; the exported model averages both views."""
+    shift: NonNegativeInt = 0
+    """Move training images by up to so many pixels in each direction."""
+    erase: NonNegativeInt = 0
+    """Erase a square of up to so many pixels from training images."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential moving average of the weights that is exported; 0 for none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; weights are float32. `auto` is bfloat16 where the processor multiplies it."""
+
+
+class Candidate(Recipe):
+    """One model to train: its architecture, and where its recipe differs from the common one."""
+
+    model: str
+    """A name known to `learning.models`, or `package.module:function` of your own."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the model's function."""
+
+
+class Training(Section):
+    """How training is carried out: not what a candidate *is*, so not part of its key."""
+
+    strategy: Literal["multi_worker_mirrored", "single"] = "multi_worker_mirrored"
+    workers: PositiveInt = 2
+    cache: Literal["memory", "disk", "none"] = "memory"
+    """Where decoded shards are kept after the first epoch."""
+    checkpoint_steps: PositiveInt = 200
+    """A worker that dies costs at most so many steps."""
+    peer_timeout_seconds: PositiveInt = 60
+    """How long a worker waits for the others, at the start and at every step."""
+    deadline_seconds: PositiveInt = 3_600
+    """For one candidate, over all attempts."""
+    attempts: PositiveInt = 3
+    """How often the workers of one candidate are started before it counts as failed."""
+
+
+class Serving(Section):
+    replicas: PositiveInt = 2
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8080
+    grpc_port: Annotated[int, Field(ge=1, le=65_535)] = 8081
+    ready_timeout_seconds: PositiveInt = 120
+
+    @property
+    def replica_names(self) -> list[str]:
+        """What the replicas of the local backend call themselves in their answers."""
+        return [f"replica-{index}" for index in range(self.replicas)]
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+    """What the model is called in its URL."""
+    seed: NonNegativeInt = 17
+    data: Data = Data()
+    recipe: Recipe = Recipe()
+    candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
+    training: Training = Training()
+    serving: Serving = Serving()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _candidates_inherit_the_recipe(cls, raw: Any) -> Any:
+        match raw:
+            case {"recipe": dict(recipe), "candidates": dict(candidates)}:
+                merged = {
+                    # A misspelt key of the recipe is one problem, not one for each candidate.
+                    name: {k: v for k, v in recipe.items() if k in Recipe.model_fields} | own
+                    if isinstance(own, dict)
+                    else own
+                    for name, own in candidates.items()
+                }
+                return raw | {"candidates": merged}
+        return raw
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Config:
+        shards = self.data.shards
+        problems = [
+            f"candidates.{name}.batch_size is {c.batch_size}: expected a multiple of "
+            f"data.shards ({shards}), because each shard gives an equal part of every batch"
+            for name, c in self.candidates.items()
+            if c.batch_size % shards
+        ]
+        if self.training.workers > shards:
+            problems.append(
+                f"training.workers is {self.training.workers}: expected at most data.shards "
+                f"({shards}), because each worker reads whole shards"
+            )
+        if self.training.strategy == "single" and self.training.workers != 1:
+            problems.append(
+                f"training.workers is {self.training.workers}: expected 1 with strategy `single`"
+            )
+        if self.serving.port == self.serving.grpc_port:
+            problems.append(f"serving.port and serving.grpc_port are both {self.serving.port}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not YAML, or does not fit; names every
+            problem, with the nearest known key for each unknown one.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error.strerror}",
+            expected="a configuration file",
+            remedy="name one with --config, such as configs/default.yaml",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is not YAML: {error}",
+            expected="a mapping such as configs/default.yaml",
+            remedy="mend the place that the message names",
+        ) from error
+    return parse(raw, origin=str(path))
+
+
+def parse(raw: Any, *, origin: str) -> Config:
+    """Check what a configuration file says; `origin` names the file in messages."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = [line for e in error.errors() for line in _describe(dict(e))]
+        raise ConfigurationError(
+            f"{origin} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
+            + "\n".join(f"  - {problem}" for problem in problems),
+            expected="the keys and values that src/mlpipeline/config.py describes",
+            remedy=f"mend {origin}; every problem is listed above",
+        ) from error
+
+
+def _describe(error: dict[str, Any]) -> list[str]:
+    place = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "extra_forbidden":
+            known = _fields_at(error["loc"][:-1])
+            near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+            return [f"{place}: unknown key; {hint}"]
+        case "missing":
+            return [f"{place}: missing"]
+        case "value_error":
+            return str(error["ctx"]["error"]).splitlines()
+        case _:
+            prefix = f"{place}: " if place else ""
+            message = error["msg"].removeprefix("Input should be ")
+            return [f"{prefix}got {error['input']!r}, expected {message}"]
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys of the section that a location of a pydantic error points to."""
+    section: type[BaseModel] = Config
+    for part in location:
+        if section is Config and part == "candidates":
+            continue
+        field = section.model_fields.get(part)
+        known = field.annotation if field else None
+        if isinstance(known, type) and issubclass(known, BaseModel):
+            section = known
+        else:  # the name of a candidate
+            section = Candidate
+    return sorted(section.model_fields)

@@ -1,0 +1,62 @@
+"""The errors that a user can do something about.
+
+Each says what was got, what was expected and what to do; in a pod the message is all one has.
+Anything that is not a `PipelineError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of all errors with a remedy. The command line prints it and exits with `exit_status`."""
+
+    # 1-127 is permanent for a TFJob with `restartPolicy: ExitCode`, 128 and above is retried.
+    exit_status = 1
+
+    def __init__(self, got: str, *, expected: str, remedy: str) -> None:
+        super().__init__(f"{got}\n  expected: {expected}\n  to do:    {remedy}")
+        self.got = got
+        self.expected = expected
+        self.remedy = remedy
+
+
+class ConfigurationError(PipelineError):
+    """The configuration file cannot be used; lists every problem at once."""
+
+
+class SourceError(PipelineError):
+    """No source of the data set answered, or one answered with other data than expected."""
+
+
+class ArtifactError(PipelineError):
+    """Base of what can be wrong with a published artifact."""
+
+
+class MissingArtifactError(ArtifactError):
+    """Nothing complete is published there."""
+
+
+class DamagedArtifactError(ArtifactError):
+    """A file of a published artifact is missing or is not what was published."""
+
+
+class TrainingError(PipelineError):
+    """Training cannot go on, and starting it again would not help."""
+
+
+class PeerLostError(PipelineError):
+    """Another worker died or never came. Starting all workers again resumes from the checkpoint."""
+
+    exit_status = 143  # as after SIGTERM: retried by a TFJob
+
+
+class SelectionError(PipelineError):
+    """No candidate can be selected."""
+
+
+class ServingError(PipelineError):
+    """The model cannot be served, or its answers are not the model's own."""
+
+
+class ProcessError(PipelineError):
+    """A process that the local backend started failed, stalled or never became ready."""

@@ -1,0 +1,80 @@
+"""The exported model: raw uint8 images in, class probabilities out.
+
+It holds the preprocessing, so that serving cannot scale its input otherwise than training did. The
+same function evaluates during training, so that what is measured is what is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+SIGNATURE = "serving_default"
+INPUT, OUTPUT = "images", "probabilities"
+# Bounds the memory that a batch's activations take.
+_EVALUATION_BATCH = 500
+
+
+def preprocess(images: Any) -> Any:
+    """Scale uint8 images [N, H, W] or [N, H, W, C] to float32 [N, H, W, C] in [-1, 1]."""
+    images = images if len(images.shape) == 4 else images[..., tf.newaxis]
+    return tf.cast(images, tf.float32) / 127.5 - 1.0
+
+
+class Predictor(tf.Module):  # type: ignore[misc]
+    """A trained model as it is evaluated and served.
+
+    Args:
+        model: A Keras model from float32 images [N, H, W, C] to logits [N, classes].
+        shape: Shape of an image, (H, W) or (H, W, C).
+        average_flip: Average the probabilities of an image and of its mirror image.
+    """
+
+    def __init__(self, model: keras.Model, shape: Sequence[int], *, average_flip: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._average_flip = average_flip
+        specification = tf.TensorSpec([None, *shape], tf.uint8, name=INPUT)
+        self.probabilities = tf.function(self._probabilities, input_signature=[specification])
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the class probabilities, float32 [N, classes], of uint8 images."""
+        starts = range(0, len(images), _EVALUATION_BATCH)
+        batches = (images[start : start + _EVALUATION_BATCH] for start in starts)
+        return np.concatenate([self.probabilities(batch)[OUTPUT].numpy() for batch in batches])
+
+    def save(self, folder: Path) -> None:
+        """Write a SavedModel; `tf.saved_model.load` needs no Keras to serve it."""
+        archive = keras.export.ExportArchive()
+        archive.track(self.model)
+        archive.add_endpoint(SIGNATURE, self.probabilities)
+        archive.write_out(str(folder), verbose=False)
+
+    def _probabilities(self, images: Any) -> dict[str, Any]:
+        scaled = preprocess(images)
+        probabilities = tf.nn.softmax(self.model(scaled, training=False))
+        if self._average_flip:
+            mirrored = tf.nn.softmax(self.model(scaled[:, :, ::-1], training=False))
+            probabilities = (probabilities + mirrored) / 2
+        return {OUTPUT: probabilities}
+
+
+def load(folder: Path) -> Any:
+    """Return the signature of a SavedModel: uint8 images → {"probabilities": float32}."""
+    loaded = tf.saved_model.load(str(folder))
+    signature = loaded.signatures[SIGNATURE]
+    signature.keep_alive = loaded  # its variables live no longer than the object that holds them
+    return signature
+
+
+def predict(signature: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the class probabilities, float32 [N, classes], that a loaded signature gives."""
+    starts = range(0, len(images), _EVALUATION_BATCH)
+    batches = (tf.constant(images[start : start + _EVALUATION_BATCH]) for start in starts)
+    return np.concatenate([signature(**{INPUT: batch})[OUTPUT].numpy() for batch in batches])

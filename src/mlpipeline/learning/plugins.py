@@ -1,0 +1,50 @@
+"""Names in a configuration that stand for functions: built-in ones, and a user's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlpipeline.errors import ConfigurationError
+
+
+def resolve(
+    reference: str, builtin: Mapping[str, Callable[..., Any]], *, kind: str
+) -> Callable[..., Any]:
+    """Return the function that a name stands for.
+
+    Args:
+        reference: A key of `builtin`, or `package.module:function`.
+        builtin: The functions that have a name of their own.
+        kind: What the functions make, for messages.
+
+    Raises:
+        ConfigurationError: There is no such function.
+    """
+    if reference in builtin:
+        return builtin[reference]
+    module, separator, name = reference.partition(":")
+    if not separator:
+        near = difflib.get_close_matches(reference, builtin, n=1, cutoff=0.5)
+        raise ConfigurationError(
+            f"unknown {kind} `{reference}`" + (f"; did you mean `{near[0]}`?" if near else ""),
+            expected=f"one of {', '.join(sorted(builtin))}, or `package.module:function`",
+            remedy=f"mend the {kind}'s name in the configuration",
+        )
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"the {kind} `{reference}` cannot be imported: {error}",
+            expected="`package.module:function` of a module that can be imported here",
+            remedy="mend the name, or install the module or put it on PYTHONPATH",
+        ) from error
+    if not callable(function):
+        raise ConfigurationError(
+            f"the {kind} `{reference}` is a {type(function).__name__}",
+            expected="a function",
+            remedy="name the function that makes it",
+        )
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,290 @@
+"""Synchronous data-parallel training: every worker takes its part of each global batch, the
+gradients are summed over all workers, and all of them apply the same update.
+
+A loop of our own under `MultiWorkerMirroredStrategy`, because Keras 3's `fit` does not support it.
+The order of the global batches depends on the seed and the step alone, so that a run that was
+killed and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlpipeline import progress
+from mlpipeline.config import Candidate, Training
+from mlpipeline.errors import TrainingError
+from mlpipeline.learning import augmentation, devices, models, optimization, records
+from mlpipeline.learning.cards import DatasetCard
+from mlpipeline.learning.checkpoints import Checkpoints
+from mlpipeline.learning.cluster_spec import ClusterSpec
+from mlpipeline.learning.export import Predictor, preprocess
+from mlpipeline.learning.history import Epoch, History
+from mlpipeline.learning.worker_group import WorkerGroup
+
+# Steps per call of the compiled loop: few enough to report and to stop within about a second.
+_STEPS_PER_CALL = 25
+# The first call also traces the loop and makes the kernels.
+_FIRST_CALL_SECONDS = 60
+
+
+class Interrupted(Exception):  # noqa: N818  # it is no error
+    """A worker was asked to stop; all have saved and stopped at the same step."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with."""
+
+    predictor: Predictor
+    parameters: int
+    epochs: list[Epoch]
+    diverged_at: int | None = None
+    """The step at which the loss was no longer finite; None for a sound run."""
+
+
+class Trainer:
+    """One worker's part in training a candidate.
+
+    Args:
+        candidate: What to train and how.
+        settings: How to carry it out.
+        seed: Of the initial weights, the data's order and the augmentation.
+        dataset: Folder of a published data set.
+        work: Folder for checkpoints and logs, shared by all workers, that outlives this process.
+        cluster: This worker's place.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        settings: Training,
+        *,
+        seed: int,
+        dataset: Path,
+        work: Path,
+        cluster: ClusterSpec,
+    ) -> None:
+        self._started = time.monotonic()
+        self._candidate, self._settings, self._seed = candidate, settings, seed
+        self._dataset, self._work = dataset, work
+        self._stop = False
+
+        devices.configure()  # before TensorFlow does anything else, and so is the strategy
+        keras.utils.set_random_seed(seed)
+        self.workers = WorkerGroup(cluster, settings.peer_timeout_seconds)
+        # Only now: TensorFlow installs a handler of its own when it makes the strategy.
+        signal.signal(signal.SIGTERM, self._request_stop)
+
+        self._card = DatasetCard.load(dataset)
+        self._validation = records.read_split(dataset, "validation")
+        keras.config.set_dtype_policy(devices.policy(candidate.precision))
+        with self.workers.strategy.scope():
+            self._model = self._build_model()
+            self._optimizer = optimization.build(candidate, self.total_steps)
+            self._optimizer.build(self._model.trainable_variables)
+            self._step = tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+        # What is evaluated and exported: the same model in float32, outside the strategy's scope.
+        keras.config.set_dtype_policy("float32")
+        self._predictor = Predictor(
+            self._build_model(), self._card.shape, average_flip=candidate.flip
+        )
+        self._checkpoints = Checkpoints(
+            work / "checkpoints",
+            model=self._model,
+            optimizer=self._optimizer,
+            step=self._step,
+            write=self.workers.is_chief,
+        )
+        self._history = History(work, write=self.workers.is_chief)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run. An epoch may end within a batch, so that no image is left out."""
+        return self._end_of(self._candidate.epochs)
+
+    def run(self) -> Outcome:
+        """Train from the newest checkpoint to the end.
+
+        Raises:
+            PeerLostError: Another worker died, froze or never came; starting all again resumes.
+            Interrupted: A worker got SIGTERM; the state is saved.
+            TrainingError: The workers do not agree on where they are.
+        """
+        start = step = self._restore()
+        run_steps = self._compile(iter(self._batches(start)))
+        totals = np.zeros(3)  # of the epoch so far: loss, hits, images
+        while step < self.total_steps:
+            began, epoch = time.monotonic(), len(self._history.epochs) + 1
+            end = self._end_of(epoch)
+            checkpoint = (step // self._settings.checkpoint_steps + 1) * (
+                self._settings.checkpoint_steps
+            )
+            count = min(_STEPS_PER_CALL, end - step, checkpoint - step)
+            with self.workers.waiting(_FIRST_CALL_SECONDS if step == start else 0):
+                sums = run_steps(tf.constant(count)).numpy()
+            *figures, stops = self.workers.sum([*sums, self._stop])
+            totals += figures
+            step += count
+            if not np.isfinite(totals[0]):
+                return self._outcome(diverged_at=step)
+            self._report(step, epoch, totals, figures[2] / (time.monotonic() - began))
+            if step == end:
+                self._finish_epoch(epoch, step, totals)
+                totals = np.zeros(3)
+            if step in (end, checkpoint) or stops:
+                self._save()
+            if stops:
+                raise Interrupted(f"stopped at step {step} of {self.total_steps}; all is saved")
+        if not self.workers.agree(self._model.trainable_variables):
+            raise TrainingError(
+                "the workers end with different weights",
+                expected="bit-identical weights, because every update is the same on all of them",
+                remedy="check that all workers run the same image and see the same storage",
+            )
+        return self._outcome()
+
+    def _compile(self, batches: Any) -> Callable[[Any], Any]:
+        """Return the compiled loop: so many steps, then the sums of loss, hits and images."""
+        model, optimizer, recipe = self._model, self._optimizer, self._candidate
+        classes, worker = len(self._card.classes), self.workers.index
+
+        def train_step(images: Any, labels: Any) -> Any:
+            # Stateless: what is drawn depends on these numbers alone, also after a resume.
+            seed = tf.stack([self._seed + self.workers.size * self._step + worker, 1])
+            inputs = augmentation.augment(preprocess(images), recipe, seed)
+            smooth = recipe.label_smoothing
+            targets = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
+            with tf.GradientTape() as tape:
+                logits = tf.cast(model(inputs, training=True), tf.float32)
+                losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+                # Of the global batch: the optimizer sums the gradients over all workers.
+                loss = tf.reduce_sum(losses) / recipe.batch_size
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            self._step.assign_add(1)
+            hits = tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32)
+            size = tf.cast(tf.size(labels), tf.float32)
+            return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(hits), size])
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def run_steps(count: Any) -> Any:
+            sums = tf.zeros(3)
+            for _ in tf.range(count):
+                sums += self.workers.run(train_step, args=next(batches))
+            return sums
+
+        return run_steps  # type: ignore[no-any-return]
+
+    def _batches(self, start: int) -> Any:
+        shards = self._card.shards["train"]
+        return records.training_batches(
+            self._dataset,
+            shards=records.shards_of(self.workers.index, self.workers.size, shards),
+            rows_per_shard=self._candidate.batch_size // len(shards),
+            seed=self._seed,
+            skip_steps=start,
+            cache=self._settings.cache,
+            cache_folder=self._work / f"cache-{self.workers.index}",
+        )
+
+    def _finish_epoch(self, epoch: int, step: int, totals: NDArray[np.float64]) -> None:
+        self._update_predictor()
+        cpu = time.process_time()
+        loss, hits, images, cpu = self.workers.sum([*self._evaluate(), time.process_time()])
+        self._history.append(
+            Epoch(
+                epoch=epoch,
+                step=step,
+                loss=totals[0] / totals[2],
+                accuracy=totals[1] / totals[2],
+                validation_loss=loss / images,
+                validation_accuracy=hits / images,
+                learning_rate=float(self._optimizer.learning_rate),
+                seconds=self._earlier_seconds + time.monotonic() - self._started,
+                cpu_seconds=self._earlier_cpu_seconds + cpu,
+            )
+        )
+
+    def _evaluate(self) -> tuple[float, float, float]:
+        """Loss, hits and size of this worker's part of the validation split."""
+        own = slice(self.workers.index, None, self.workers.size)
+        images, labels = self._validation[0][own], self._validation[1][own]
+        probabilities = self._predictor.predict(images)
+        of_label = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-9)
+        hits = probabilities.argmax(axis=1) == labels
+        return float(-np.log(of_label).sum()), float(hits.sum()), float(len(labels))
+
+    def _update_predictor(self) -> None:
+        """Give the exported model the present weights, or their moving averages."""
+        # Batch normalisation's statistics: each worker keeps those of the images that it saw.
+        self.workers.average(self._model.non_trainable_weights)
+        for own, trained in zip(self._predictor.model.weights, self._model.weights, strict=True):
+            own.assign(trained.numpy())
+        if self._candidate.ema:
+            averages = self._optimizer._model_variables_moving_average
+            targets = self._predictor.model.trainable_weights
+            for own, average in zip(targets, averages, strict=True):
+                own.assign(average.numpy())
+
+    def _restore(self) -> int:
+        step = self._checkpoints.restore()
+        steps = set(self.workers.gather(step))
+        if len(steps) > 1:
+            raise TrainingError(
+                f"the workers restored different checkpoints: of steps {sorted(steps)}",
+                expected="one step on all workers",
+                remedy=f"give all workers the same storage at {self._work}",
+            )
+        self._history.resume(step)
+        last = self._history.epochs[-1:]
+        self._earlier_seconds = last[0].seconds if last else 0.0
+        self._earlier_cpu_seconds = last[0].cpu_seconds if last else 0.0
+        if step:
+            print(f"resuming at step {step} of {self.total_steps}", flush=True)
+        return step
+
+    def _save(self) -> None:
+        # So that a resumed run goes on from what an undisturbed one has too.
+        self.workers.average(self._model.non_trainable_weights)
+        self._history.save()
+        self._checkpoints.save()
+
+    def _report(self, step: int, epoch: int, totals: NDArray[np.float64], rate: float) -> None:
+        if self.workers.is_chief:
+            progress.report(
+                step,
+                self.total_steps,
+                epoch=f"{epoch}/{self._candidate.epochs}",
+                loss=totals[0] / totals[2],
+                accuracy=totals[1] / totals[2],
+                images_per_second=round(rate),
+            )
+
+    def _outcome(self, diverged_at: int | None = None) -> Outcome:
+        parameters = self._model.count_params()
+        return Outcome(self._predictor, parameters, self._history.epochs, diverged_at)
+
+    def _build_model(self) -> keras.Model:
+        return models.build(self._candidate, self._card.shape, len(self._card.classes))
+
+    def _end_of(self, epoch: int) -> int:
+        return math.ceil(epoch * self._card.counts["train"] / self._candidate.batch_size)
+
+    def _request_stop(self, *_: object) -> None:
+        self._stop = True

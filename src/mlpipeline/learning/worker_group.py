@@ -1,0 +1,101 @@
+"""The workers that train together: how they find, wait for and agree with each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlpipeline.errors import PeerLostError
+from mlpipeline.learning.cluster_spec import ClusterSpec
+from mlpipeline.learning.deadline import deadline
+
+# What a lost peer shows as. InvalidArgumentError at times too, when a collective breaks off midway.
+_PEER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+    tf.errors.InvalidArgumentError,
+)
+
+
+class WorkerGroup:
+    """This worker's connection to the others. Making it waits until all are there.
+
+    Args:
+        cluster: Who they are, and which one this process is.
+        timeout_seconds: How long to wait for the others, now and at every exchange.
+    """
+
+    def __init__(self, cluster: ClusterSpec, timeout_seconds: int) -> None:
+        self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
+        self._timeout = timeout_seconds
+        if self.size == 1:
+            self.strategy = tf.distribute.get_strategy()
+            return
+        peers = ", ".join(cluster.workers)
+        print(f"waiting at most {timeout_seconds} s for all of {peers}", flush=True)
+        options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds)
+        with self.waiting():
+            self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+    @contextmanager
+    def waiting(self, extra_seconds: int = 0) -> Iterator[None]:
+        """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`."""
+        try:
+            with deadline(self._timeout + extra_seconds):
+                yield
+        except _PEER_ERRORS as error:
+            if self.size == 1:
+                raise
+            raise PeerLostError(
+                f"worker {self.index} lost another one: {str(error)[:300]}",
+                expected=f"{self.size} workers that answer until the end",
+                remedy="start all workers again: they resume from the newest checkpoint",
+            ) from error
+
+    def sum(self, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+        """Sum a vector over all workers."""
+        own = np.asarray(values, np.float64)
+        if self.size == 1:
+            return own
+        with self.waiting():
+            reduced = self.strategy.reduce(
+                tf.distribute.ReduceOp.SUM, self.strategy.run(lambda: tf.constant(own)), axis=None
+            )
+            return np.asarray(reduced.numpy())
+
+    def gather(self, value: float) -> list[float]:
+        """Every worker's value, in the order of their indices."""
+        own = np.zeros(self.size)
+        own[self.index] = value
+        return [float(v) for v in self.sum(own)]
+
+    def average(self, variables: Sequence[Any]) -> None:
+        """Give all workers the mean of the float variables that each keeps for itself."""
+        if not variables or self.size == 1:
+            return
+        flat = np.concatenate([np.ravel(v.numpy()) for v in variables])
+        mean = self.sum(flat) / self.size
+        ends = np.cumsum([np.size(v.numpy()) for v in variables])[:-1]
+        for variable, part in zip(variables, np.split(mean, ends), strict=True):
+            variable.assign(part.reshape(variable.shape).astype(np.float32))
+
+    def agree(self, variables: Sequence[Any]) -> bool:
+        """Whether the variables are bit-identical on all workers."""
+        digest = hashlib.sha256()
+        for variable in variables:
+            digest.update(variable.numpy().tobytes())
+        # 48 bits: a number that a float64 holds exactly.
+        return len(set(self.gather(int.from_bytes(digest.digest()[:6])))) == 1
+
+    def run(self, function: Callable[..., Any], args: Any) -> Any:
+        """Run a training step on this worker; the optimizer sums its gradients over all."""
+        return self.strategy.run(function, args=args)

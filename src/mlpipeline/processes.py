@@ -1,0 +1,167 @@
+"""Processes of the local backend: started in a group of their own, followed, and always ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from mlpipeline import progress
+from mlpipeline.errors import ProcessError
+
+_GRACE_SECONDS = 15  # for a worker to save, or a replica to finish its requests
+_LAST_LINES = 12
+_LONGEST_LINE = 1 << 20
+
+
+class ExitError(ProcessError):
+    """A process ended with another status than 0."""
+
+    def __init__(
+        self, command: Sequence[str], status: int, log: Path, last: Collection[str]
+    ) -> None:
+        how = f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+        lines = "\n".join(f"    {line}" for line in last)
+        super().__init__(
+            f"this command ended with {how}:\n  {shlex.join(command)}\nits last lines:\n{lines}",
+            expected="status 0",
+            remedy=f"read the message above; all of its output is in {log}",
+        )
+        # As in a TFJob with `restartPolicy: ExitCode`: signals, and statuses that stand for one.
+        self.can_be_retried = status < 0 or status >= 128
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    cpus: Collection[int] = (),
+    on_progress: Callable[[dict[str, str]], None] = lambda _: None,
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Start a process and end it, with all that it started, when the body ends.
+
+    Args:
+        command: The program and its arguments.
+        log: File that its output is added to.
+        environment: Variables beside those of this process.
+        cpus: Processors to keep it to, where the system can; all if empty.
+        on_progress: Called with the values of every progress line.
+
+    Yields:
+        A task that returns when the process ends with status 0, and raises `ExitError` otherwise.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others
+        limit=_LONGEST_LINE,
+    )
+    if cpus and hasattr(os, "sched_setaffinity"):
+        # Its threads, all of them started later, inherit this.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(process.pid, cpus)
+
+    async def follow() -> None:
+        assert process.stdout is not None
+        last: deque[str] = deque(maxlen=_LAST_LINES)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            async for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip()
+                print(line, file=file, flush=True)
+                if (values := progress.parse(line)) is None:
+                    last.append(line)
+                else:
+                    on_progress(values)
+        if status := await process.wait():
+            raise ExitError(command, status, log, last)
+
+    following = asyncio.create_task(follow())
+    try:
+        yield following
+    finally:
+        await _end(process, following)
+
+
+async def run(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    cpus: Collection[int] = (),
+    on_progress: Callable[[dict[str, str]], None] = lambda _: None,
+) -> None:
+    """Run a process to its end; the arguments are those of `started`.
+
+    Raises:
+        ExitError: It ended with another status than 0.
+    """
+    async with started(
+        command, log=log, environment=environment, cpus=cpus, on_progress=on_progress
+    ) as following:
+        await following
+
+
+async def _end(process: asyncio.subprocess.Process, following: asyncio.Task[None]) -> None:
+    """Ask the process to end, insist after a while or at a second Ctrl-C, take its last output."""
+    try:
+        _signal_group(process, signal.SIGTERM)
+        await asyncio.wait([following], timeout=_GRACE_SECONDS)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+    await asyncio.wait([following], timeout=1)
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError, ProcessError):
+        await following
+
+
+def _signal_group(process: asyncio.subprocess.Process, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on at the moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def reserved_port(host: str, port: int) -> Iterator[int]:
+    """Hold a port for processes that are going to share it with SO_REUSEPORT.
+
+    The socket is bound but does not listen, so it gets no connections itself.
+
+    Raises:
+        ProcessError: Something else uses the port.
+    """
+    try:
+        # Without SO_REUSEPORT first: with it, the port of another program that sets it too would
+        # seem free, and that program would get a part of the requests.
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ProcessError(
+            f"port {port} of {host} cannot be used: {error.strerror}",
+            expected="a free port",
+            remedy=f"stop what uses it (`ss -ltnp 'sport = :{port}'`), or choose another port",
+        ) from error
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
+        yield port

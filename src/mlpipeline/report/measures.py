@@ -1,0 +1,129 @@
+"""Figures about a classifier's answers, computed from labels and probabilities alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Z = 1.959964  # 97.5 % quantile of the normal distribution: an interval of 95 %
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How well one class is recognized."""
+
+    index: int
+    images: int
+    precision: float | None
+    """None where the class was never predicted."""
+    recall: float | None
+    """None where the split holds no image of the class."""
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one class that were taken for another."""
+
+    label: int
+    predicted: int
+    images: int
+    share: float
+    """Of all images of the class."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images that the model was about equally sure of."""
+
+    confidence: float
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether the model is right as often as it is sure."""
+
+    bins: Sequence[Bin]
+    error: float
+    """Expected calibration error: the mean distance of confidence and accuracy over all images."""
+    confidence: float
+    accuracy: float
+
+
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share.
+
+    Unlike the normal approximation it is right near 0 and 1 and for few images.
+    """
+    share, z2 = hits / total, _Z**2 / total
+    centre = (share + z2 / 2) / (1 + z2)
+    half = _Z / (1 + z2) * sqrt(share * (1 - share) / total + z2 / (4 * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def confusion_matrix(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """Count images by true class (row) and predicted class (column)."""
+    cells = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def per_class(matrix: NDArray[np.int64]) -> list[ClassFigures]:
+    """Return every class's figures, the weakest class first."""
+    rows = []
+    for index in range(len(matrix)):
+        hits, images = int(matrix[index, index]), int(matrix[index].sum())
+        predicted = int(matrix[:, index].sum())
+        rows.append(
+            ClassFigures(
+                index,
+                images,
+                precision=hits / predicted if predicted else None,
+                recall=hits / images if images else None,
+                f1=2 * hits / (images + predicted) if images + predicted else None,
+            )
+        )
+    return sorted(rows, key=lambda row: (1.0 if row.f1 is None else row.f1, row.index))
+
+
+def confusions(matrix: NDArray[np.int64], *, most: int = 8) -> list[Confusion]:
+    """Return the most frequent mistakes, by ordered pair of classes."""
+    wrong = matrix - np.diag(matrix.diagonal())
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(cell), len(matrix)) for cell in order]
+    return [
+        Confusion(label, predicted, int(count), float(count / matrix[label].sum()))
+        for label, predicted in pairs
+        if (count := wrong[label, predicted])
+    ]
+
+
+def calibrate(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], *, bins: int = 10
+) -> Calibration:
+    """Compare how sure the model was with how often it was right, in bins of equal width."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    filled = [
+        Bin(
+            confidence=float(confidence[inside].mean()),
+            accuracy=float(right[inside].mean()),
+            interval=wilson_interval(int(right[inside].sum()), int(inside.sum())),
+            images=int(inside.sum()),
+        )
+        for inside in (places == i for i in range(bins))
+        if inside.any()
+    ]
+    distance = sum(b.images * abs(b.accuracy - b.confidence) for b in filled)
+    return Calibration(
+        filled, distance / len(labels), float(confidence.mean()), float(right.mean())
+    )

@@ -1,0 +1,112 @@
+"""A published model, verified and ready to predict. It needs TensorFlow but not Keras."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from mlpipeline import artifacts
+from mlpipeline.errors import ServingError
+
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A version of a model.
+
+    Attributes:
+        version: As published.
+        classes: Their names, in the order of the probabilities.
+        input_shape: The shape of one image.
+    """
+
+    version: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    _function: Any
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> Probabilities:
+        """Map uint8 images (N, *input_shape) to float32 probabilities (N, classes)."""
+        result: Probabilities = self._function(tf.constant(images)).numpy()
+        return result
+
+
+def load(folder: Path) -> PublishedModel:
+    """Load a version, or the current version of a model's folder, and make it predict once.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+        ServingError: It is whole, but it does not map uint8 images to a probability per class.
+    """
+    version = current_version(folder)
+    artifacts.verify(version)
+    about = artifacts.read_json(version / "model.json")
+    function, input_shape = _frozen(version / "saved_model")
+    classes = tuple(about["classes"])
+    model = PublishedModel(str(about["version"]), classes, input_shape, function)
+    got = model.predict(np.zeros((2, *input_shape), np.uint8))
+    if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():
+        raise _unfit(version, f"an output {got.dtype} {got.shape} for 2 images")
+    return model
+
+
+def current_version(folder: Path) -> Path:
+    """Return the version that a model's folder points to; a version's own folder is itself."""
+    pointer = folder / "current"
+    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
+
+
+def use_available_processors() -> None:
+    """Give TensorFlow as many threads as this process has CPUs; call it before any operation.
+
+    Left alone it takes every CPU of the machine, and replicas that share it slow each other down.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(len(os.sched_getaffinity(0)))
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _frozen(saved_model: Path) -> tuple[Any, tuple[int, ...]]:
+    """Return the model's signature as a function of one tensor, and the shape of one image.
+
+    With its variables turned into constants the graph optimizer folds batch normalisation into the
+    convolutions, and a call need not look the variables up: 0.5 instead of 0.75 ms for one image of
+    a CNN of width 32, 0.36 instead of 0.42 ms each for a thousand.
+    """
+    loaded = tf.saved_model.load(str(saved_model))  # it owns the variables: keep it in a name
+    signature = loaded.signatures["serving_default"]
+    _, inputs = signature.structured_input_signature
+    outputs = signature.structured_outputs
+    if list(inputs) != ["images"] or inputs["images"].dtype != tf.uint8:
+        raise _unfit(saved_model, f"a signature of {inputs}")
+    if list(outputs) != ["probabilities"]:
+        raise _unfit(saved_model, f"outputs named {sorted(outputs)}")
+    frozen = convert_variables_to_constants_v2(signature)
+    graph = frozen.graph.as_graph_def()
+    entry, answer = frozen.inputs[0].name, frozen.outputs[0].name
+
+    def call(images: Any) -> Any:
+        (result,) = tf.graph_util.import_graph_def(
+            graph, input_map={entry: images}, return_elements=[answer], name=""
+        )
+        return result
+
+    # Calling `frozen` itself costs more than the model does: it is made to be looked at.
+    function = tf.compat.v1.wrap_function(call, [inputs["images"]])
+    return function, tuple(inputs["images"].shape[1:])
+
+
+def _unfit(path: Path, got: str) -> ServingError:
+    return ServingError(
+        f"{path} has {got}",
+        expected="a signature `serving_default` that maps uint8 `images` (N, ...) to float32 "
+        "`probabilities` (N, classes)",
+        remedy="export the model with the training step's exporter and publish it again",
+    )

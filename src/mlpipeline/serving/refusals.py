@@ -1,0 +1,18 @@
+"""What a client is told when its request cannot be answered: got, expected, what to do."""
+
+from __future__ import annotations
+
+from kserve.errors import InvalidInput
+
+_LONGEST = 200  # of what a client sent: gRPC cuts a status off that does not fit a header
+
+
+def refusal(got: str, *, expected: str, remedy: str) -> InvalidInput:
+    """Return the error that becomes a 400 on REST and INVALID_ARGUMENT on gRPC."""
+    return InvalidInput(explain(got, expected=expected, remedy=remedy))
+
+
+def explain(got: str, *, expected: str, remedy: str) -> str:
+    """Return the text of a refusal."""
+    got = got if len(got) <= _LONGEST else got[:_LONGEST] + "..."
+    return f"got {got}; expected {expected}; to do: {remedy}"

@@ -1,0 +1,126 @@
+"""One replica: KServe's `ModelServer` on ports that it shares with the other replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kserve import ModelServer
+from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
+
+from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
+from mlpipeline.serving.predictor import Predictor
+from mlpipeline.serving.rest import SharedPortServer
+from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where and how a replica serves.
+
+    Attributes:
+        host: The address to listen on.
+        http_port: The REST port; replicas on one machine share it.
+        grpc_port: The gRPC port; shared as well.
+        replica: This replica's name, which every answer carries.
+        max_body: The most bytes of a REST body or a gRPC message.
+        linger: For how many seconds to go on answering after SIGTERM. SIGINT does not linger.
+        grace_period: For how many seconds more to finish what has begun.
+    """
+
+    host: str
+    http_port: int
+    grpc_port: int
+    replica: str
+    max_body: int = 64 * 2**20
+    linger: float = 1.0
+    grace_period: int = 20
+
+
+class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
+    """KServe's server with our data plane, sockets and shutdown."""
+
+    def __init__(self, settings: ServerSettings, on_ready: Callable[[], None]) -> None:
+        """Make a server that does not listen yet; `on_ready` is called once it does."""
+        super().__init__(
+            http_port=settings.http_port,
+            grpc_port=settings.grpc_port,
+            enable_latency_logging=False,
+            grace_period=settings.grace_period,
+        )
+        self._settings = settings
+        self._on_ready = on_ready
+        self.dataplane = StrictDataPlane(self.registered_models)
+        self.model_repository_extension = FixedRepository(self.registered_models)
+        for name in ("uvicorn.access", "kserve.trace"):  # a line for each request
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def start(self, models: list[Predictor]) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            ServingError: A port is in use.
+        """
+        for model in models:
+            self.register_model(model)
+        settings = self._settings
+        self._rest_server = SharedPortServer(
+            FASTAPI_APP_IMPORT_STRING,
+            self.dataplane,
+            self.model_repository_extension,
+            settings.http_port,
+            grace_period=settings.grace_period,
+            replica=settings.replica,
+            max_body=settings.max_body,
+            linger=settings.linger,
+            on_ready=self._on_ready,
+        )
+        self._grpc_server = SharedPortGrpcServer(
+            settings.grpc_port,
+            self.dataplane,
+            self.model_repository_extension,
+            kwargs={},
+            grace_period=settings.grace_period,
+        )
+        self.register_signal_handler()
+        # KServe runs asyncio's own loop whatever `event_loop` says; uvicorn knows the faster one.
+        with asyncio.Runner(loop_factory=self._rest_server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
+
+    def stop(self, sig: int) -> None:
+        """Do nothing: `_serve` stops everything in order.
+
+        KServe removes the model here at once, so that requests under way would get a 404. It is
+        called when uvicorn, having drained, passes on the signal that it caught.
+        """
+
+    async def _serve(self) -> None:
+        settings = self._settings
+        with _shared_listener(settings.host, settings.http_port) as listener:
+            await self._grpc_server.start(
+                f"{settings.host}:{settings.grpc_port}",
+                replica=settings.replica,
+                max_message=settings.max_body,
+            )
+            await self._rest_server.serve(listener)
+        await self._grpc_server.stop()
+
+
+def _shared_listener(host: str, port: int) -> socket.socket:
+    """Bind a socket that this user's other processes can bind too.
+
+    The kernel deals new connections out between them.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise port_in_use(f"{host}:{port}", error) from None
+    return listener

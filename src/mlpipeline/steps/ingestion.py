@@ -1,0 +1,126 @@
+"""Ingestion: gets a data set, cuts the validation split, and publishes sharded TFRecord files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpipeline import artifacts, progress
+from mlpipeline.config import Data
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.learning import datasets
+from mlpipeline.learning.cards import DatasetCard, Shard, SplitName
+from mlpipeline.learning.images import Dataset, Split, canonical_order, content_digest
+from mlpipeline.learning.records import write_shards
+
+_EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
+
+
+class Part(NamedTuple):
+    """What becomes one published split: some rows of a given one, and how many files to write."""
+
+    split: Split
+    rows: NDArray[np.int64]
+    shards: int
+
+
+Parts = dict[SplitName, Part]
+
+
+def ingest(data: Data, output: Path) -> None:
+    """Publish the data set that the configuration describes at `output`.
+
+    Raises:
+        ConfigurationError: There is no such data set, or too few images for the splits or shards.
+        SourceError: The data set cannot be had, or is not what it should be.
+    """
+    progress.report(0, 1, doing=f"reading {data.dataset}")
+    dataset = datasets.load(data.dataset, data.source)
+    train, validation = cut_validation(
+        dataset.train, canonical_order(dataset.train), count=data.validation, seed=data.seed
+    )
+    if data.shards > len(train):
+        raise ConfigurationError(
+            f"data.shards is {data.shards} for {len(train)} training images",
+            expected="at least one image for each shard",
+            remedy="lower data.shards or data.validation",
+        )
+    parts: Parts = {
+        "train": Part(dataset.train, train, data.shards),
+        "validation": Part(dataset.train, validation, _EVALUATION_SHARDS),
+        "test": Part(dataset.test, canonical_order(dataset.test), _EVALUATION_SHARDS),
+    }
+    with artifacts.publish(output) as draft:
+        shards = _write(parts, draft, seed=data.seed)
+        _card(dataset, parts, shards, seed=data.seed).save(draft)
+
+
+def cut_validation(
+    split: Split, order: NDArray[np.int64], *, count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose exactly `count` rows for validation, from each class in proportion to its size.
+
+    Args:
+        order: All rows in an order that does not depend on where they came from: int64 `[N]`.
+
+    Returns:
+        The rows that remain, and the rows for validation: int64 `[N - count]` and `[count]`.
+    """
+    if count >= len(order):
+        raise ConfigurationError(
+            f"data.validation is {count} of {len(order)} training images",
+            expected="fewer than there are",
+            remedy="lower data.validation",
+        )
+    labels = split.labels[order]
+    sizes = np.bincount(labels)
+    # The largest remainders: whole numbers in proportion that sum up exactly.
+    quotas, remainders = np.divmod(sizes * count, len(order))
+    quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
+    random = np.random.default_rng(seed)
+    chosen = np.concatenate(
+        [
+            random.permutation(np.flatnonzero(labels == label))[:quota]
+            for label, quota in enumerate(quotas)
+        ]
+    )
+    return np.delete(order, chosen), order[np.sort(chosen)]
+
+
+def _write(parts: Parts, folder: Path, *, seed: int) -> dict[SplitName, tuple[Shard, ...]]:
+    shards: dict[SplitName, tuple[Shard, ...]] = {}
+    done, total = 0, sum(len(part.rows) for part in parts.values())
+    for name, (split, rows, limit) in parts.items():
+        shards[name] = ()
+        count = min(limit, len(rows))
+        for shard in write_shards(split, rows, folder, name, shards=count, seed=seed):
+            shards[name] += (shard,)
+            done += shard.count
+            progress.report(done, total, doing=f"writing {name}")
+    return shards
+
+
+def _card(
+    dataset: Dataset, parts: Parts, shards: dict[SplitName, tuple[Shard, ...]], *, seed: int
+) -> DatasetCard:
+    def per_class(split: Split, rows: NDArray[np.int64]) -> tuple[int, ...]:
+        return tuple(np.bincount(split.labels[rows], minlength=len(dataset.classes)).tolist())
+
+    contents = [content_digest(dataset.train), content_digest(dataset.test)]
+    return DatasetCard(
+        name=dataset.name,
+        source=dataset.source,
+        synthetic=dataset.synthetic,
+        digest=hashlib.sha256(json.dumps([dataset.classes, *contents]).encode()).hexdigest(),
+        seed=seed,
+        classes=dataset.classes,
+        shape=dataset.train.images.shape[1:],
+        counts={name: len(part.rows) for name, part in parts.items()},
+        per_class={name: per_class(part.split, part.rows) for name, part in parts.items()},
+        shards=shards,
+    )

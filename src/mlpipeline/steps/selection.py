@@ -1,0 +1,163 @@
+"""Step `select`: choose a candidate on the validation split, test it once, register its model.
+
+selections/<key>/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
+models/<name>/<version>/  model.json  request.json  saved_model/
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpipeline import artifacts, progress, registry
+from mlpipeline.errors import SelectionError
+from mlpipeline.learning import export, records
+from mlpipeline.learning.cards import DatasetCard
+
+RULE = (
+    "highest validation accuracy; of equal ones the lower validation loss, then the fewer "
+    "parameters, then the first name in the alphabet"
+)
+_MISTAKES_KEPT = 40
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which candidate was chosen, and why."""
+
+    chosen: str
+    reason: str
+    rule: str
+    ranking: list[str]
+    """Candidates that could be chosen, best first."""
+    rejected: dict[str, str]
+    """Candidates that could not, each with the reason."""
+
+
+def choose(metrics: Mapping[str, Mapping[str, Any]]) -> Decision:
+    """Apply the rule to the candidates' metrics. It sees validation figures only.
+
+    Args:
+        metrics: The content of each candidate's `metrics.json`, by name.
+
+    Raises:
+        SelectionError: No candidate can be chosen.
+    """
+    rejected = {
+        name: f"diverged: its loss was not finite at step {m['diverged_at_step']}"
+        for name, m in metrics.items()
+        if m["status"] != "trained"
+    }
+    ranking = sorted(
+        metrics.keys() - rejected.keys(),
+        key=lambda name: (
+            -metrics[name]["validation_accuracy"],
+            metrics[name]["validation_loss"],
+            metrics[name]["parameters"],
+            name,
+        ),
+    )
+    if not ranking:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(rejected.items()))
+        raise SelectionError(
+            f"no candidate can be selected: {reasons or 'every training failed'}",
+            expected="at least one candidate that was trained",
+            remedy="lower the learning rate of those that diverged; read the logs of the others",
+        )
+    best = ranking[0]
+    reason = f"validation accuracy {metrics[best]['validation_accuracy']:.2%}"
+    if len(ranking) > 1:
+        second = ranking[1]
+        reason += f", before {second} with {metrics[second]['validation_accuracy']:.2%}"
+    return Decision(best, reason, RULE, ranking, rejected)
+
+
+def select(
+    name: str, candidates: Mapping[str, Path], *, dataset: Path, output: Path, model: Path
+) -> None:
+    """Choose, test and register.
+
+    Args:
+        name: What the model is called.
+        candidates: The published candidates, by name.
+        dataset: The published data set that they were trained on.
+        output: Where to publish the selection.
+        model: Where to publish the model; the folder's name is its version.
+    """
+    for folder in candidates.values():
+        artifacts.verify(folder)
+    metrics = {n: artifacts.read_json(path / "metrics.json") for n, path in candidates.items()}
+    decision = choose(metrics)
+    print(f"selected {decision.chosen}: {decision.reason}", flush=True)
+    chosen = candidates[decision.chosen]
+
+    images, labels = records.read_split(dataset, "test")
+    signature = export.load(chosen / "saved_model")
+    probabilities = export.predict(signature, images)
+    test = _measure(probabilities, labels)
+    progress.report(1, 1, test_accuracy=test["accuracy"])
+
+    card = DatasetCard.load(dataset)
+    with artifacts.publish(output) as draft:
+        np.save(draft / "test_probabilities.npy", probabilities)
+        np.save(draft / "test_labels.npy", labels)
+        _save_mistakes(draft / "mistakes.npz", images, labels, probabilities)
+        artifacts.write_json(
+            draft / "decision.json",
+            asdict(decision)
+            | {
+                "name": name,
+                "version": model.name,
+                "candidates": {n: {"key": candidates[n].name, **m} for n, m in metrics.items()},
+                "dataset": dataset.name,
+                "test": test,
+            },
+        )
+    with artifacts.publish(model) as draft:
+        shutil.copytree(chosen / "saved_model", draft / "saved_model")
+        artifacts.write_json(draft / registry.EXAMPLE, {"instances": images[:1].tolist()})
+        artifacts.write_json(
+            draft / "model.json",
+            {
+                "name": name,
+                "version": model.name,
+                "classes": card.classes,
+                "candidate": decision.chosen,
+                "candidate_key": chosen.name,
+                "dataset_key": dataset.name,
+                "synthetic_data": card.synthetic,
+                "validation_accuracy": metrics[decision.chosen]["validation_accuracy"],
+                "test_accuracy": test["accuracy"],
+            },
+        )
+
+
+def _measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
+    hits = int((probabilities.argmax(axis=1) == labels).sum())
+    return {"images": len(labels), "hits": hits, "accuracy": hits / len(labels)}
+
+
+def _save_mistakes(
+    file: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> None:
+    """Keep the images that the model is most wrong about: wrong, and surest of it."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:_MISTAKES_KEPT]
+    np.savez(
+        file,
+        index=surest,
+        images=images[surest],
+        labels=labels[surest],
+        predicted=predicted[surest],
+        probability=probabilities[surest].max(axis=1),
+    )

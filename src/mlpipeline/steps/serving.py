@@ -1,0 +1,46 @@
+"""Serve: one replica of the model server, in the foreground.
+
+It is the command of the InferenceService's predictor, and locally of each of several replicas.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlpipeline import progress
+from mlpipeline.serving import model
+from mlpipeline.serving.predictor import Predictor
+from mlpipeline.serving.server import ReplicaServer, ServerSettings
+
+
+def serve(
+    model_folder: Path,
+    *,
+    name: str,
+    http_port: int,
+    grpc_port: int,
+    replica: str,
+    host: str = "0.0.0.0",
+) -> None:
+    """Serve a model until SIGTERM or SIGINT, then finish the requests under way and return.
+
+    It listens only once the model has been verified, loaded and made to predict, so whoever can
+    connect gets an answer; then it prints a line of progress with `ready=REPLICA`.
+
+    Args:
+        model_folder: A published version, or the folder of its versions: then the current one.
+        name: What the model is called in URLs.
+        http_port: The REST port (V1 and V2), which replicas share.
+        grpc_port: The gRPC port (V2), shared as well.
+        replica: This replica's name; every answer carries it as `x-served-by`.
+        host: The address to listen on. In a pod that must be all of them.
+
+    Raises:
+        ArtifactError: The model is missing or damaged.
+        ServingError: It is not such a model, or a port is in use.
+    """
+    model.use_available_processors()
+    predictor = Predictor(name, model.load(model_folder))
+    settings = ServerSettings(host, http_port, grpc_port, replica)
+    server = ReplicaServer(settings, lambda: progress.report(1, 1, ready=replica))
+    server.start([predictor])

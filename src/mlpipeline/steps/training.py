@@ -1,0 +1,96 @@
+"""Step `train`: one worker's part in training a candidate; the chief publishes it.
+
+candidates/<key>/  saved_model/  metrics.json  history.json  checkpoints/  tensorboard/
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from mlpipeline import artifacts
+from mlpipeline.config import Candidate, Training
+from mlpipeline.learning.cluster_spec import ClusterSpec
+from mlpipeline.learning.training import Interrupted, Outcome, Trainer
+
+_TERMINATED = 143  # 128 + SIGTERM: a TFJob with `restartPolicy: ExitCode` starts the worker again
+
+
+def train(
+    name: str,
+    candidate: Candidate,
+    settings: Training,
+    *,
+    seed: int,
+    dataset: Path,
+    output: Path,
+    cluster: ClusterSpec,
+) -> None:
+    """Train with the other workers of `cluster`, then leave this process with status 0.
+
+    A run whose loss is no longer finite is published as diverged: it cannot be selected, and it is
+    no error, because the same configuration would diverge again.
+
+    Args:
+        name: The candidate's name, for the record.
+        candidate: What to train and how.
+        settings: How to carry it out.
+        seed: Of everything random.
+        dataset: A published data set.
+        output: Where to publish the candidate, on storage that all workers share.
+        cluster: This worker's place among the workers.
+    """
+    work = output.parent / f".{output.name}.work"
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        trainer = Trainer(
+            candidate, settings, seed=seed, dataset=dataset, work=work, cluster=cluster
+        )
+        outcome = trainer.run()
+    except Interrupted as interrupted:
+        print(interrupted, flush=True)
+        _leave(_TERMINATED)
+    if cluster.is_chief:
+        _publish(name, candidate, outcome, workers=cluster.size, work=work, output=output)
+    # Whoever leaves first ends the others in an error: wait for all, then leave without
+    # TensorFlow's own shutdown, which would wait for peers that are gone.
+    trainer.workers.gather(1)
+    if cluster.size > 1:
+        time.sleep(1)
+        _leave(0)
+
+
+def _publish(
+    name: str, candidate: Candidate, outcome: Outcome, *, workers: int, work: Path, output: Path
+) -> None:
+    last = outcome.epochs[-1] if outcome.epochs else None
+    sound = last if outcome.diverged_at is None else None
+    with artifacts.publish(output) as draft:
+        if sound:
+            outcome.predictor.save(draft / "saved_model")
+        for folder in ("checkpoints", "tensorboard"):
+            shutil.copytree(work / folder, draft / folder)
+        artifacts.write_json(draft / "history.json", [asdict(e) for e in outcome.epochs])
+        artifacts.write_json(
+            draft / "metrics.json",
+            {
+                "candidate": name,
+                "status": "trained" if sound else "diverged",
+                "diverged_at_step": outcome.diverged_at,
+                "validation_accuracy": sound.validation_accuracy if sound else None,
+                "validation_loss": sound.validation_loss if sound else None,
+                "parameters": outcome.parameters,
+                "workers": workers,
+                "seconds": last.seconds if last else None,
+                "cpu_seconds": last.cpu_seconds if last else None,
+                "recipe": candidate.model_dump(),
+            },
+        )
+    shutil.rmtree(work)
+
+
+def _leave(status: int) -> None:
+    os._exit(status)

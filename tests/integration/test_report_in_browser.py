@@ -1,0 +1,211 @@
+"""The report in a real browser: it loads by itself, without an error, and fits phone and desktop.
+
+Needs Chromium and its driver: `apt-get install chromium chromium-driver`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from fabricated_run import CLASSES, fabricate
+from mlpipeline import report
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # for root, as in a container
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+_WIDTHS = (390, 1280)  # a phone, a desktop
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = _find("chromium", "chromium-browser", "google-chrome")
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(_find("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    workspace = tmp_path_factory.mktemp("workspace")
+    return report.write(workspace, fabricate(workspace)).as_uri()
+
+
+@pytest.fixture(params=_WIDTHS)
+def width(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_it_loads_without_an_error_or_a_request(browser: webdriver.Chrome, address: str) -> None:
+    _read_log(browser, "browser")
+    _read_log(browser, "performance")
+
+    browser.get(address)
+
+    assert _read_log(browser, "browser") == []
+    assert _requests(browser) == [address]
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_its_parts_are_there(browser: webdriver.Chrome, address: str) -> None:
+    browser.get(address)
+
+    headings = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
+    assert headings[:4] == ["Candidates", "Learning", "Test", "Mistakes"]
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".candidates tbody tr")) == 3
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".matrix tbody td")) == len(CLASSES) ** 2
+    assert "batch_norm" in browser.find_element(By.CSS_SELECTOR, "tr.chosen").text
+
+
+def test_its_images_and_figures_are_drawn(
+    browser: webdriver.Chrome, address: str, width: int
+) -> None:
+    _open(browser, address, width)
+
+    images = browser.execute_script(
+        "return [...document.images].map(i => [i.naturalWidth, i.naturalHeight, i.width])"
+    )
+    assert len(images) == 24
+    assert all(natural == [28, 28] and shown > 50 for *natural, shown in images)
+    figures = browser.execute_script(
+        "return [...document.querySelectorAll('figure svg')].map(f => {"
+        " const box = f.getBoundingClientRect(); return [box.width, box.height] })"
+    )
+    assert len(figures) == 3
+    assert all(figure_width > 300 and height > 150 for figure_width, height in figures)
+
+
+@pytest.mark.parametrize("names", [CLASSES, ["a_long_name_of_a_class_without_a_gap"] * 10])
+def test_nothing_is_wider_than_the_screen(
+    browser: webdriver.Chrome, tmp_path: Path, width: int, names: Sequence[str]
+) -> None:
+    run = fabricate(tmp_path, classes=tuple(names))
+    run["error"] = run["config_file"] = "a/very/long/path/of/a/file" * 10
+    _open(browser, report.write(tmp_path, run).as_uri(), width)
+
+    assert browser.execute_script("return innerWidth") == width
+    too_wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
+    assert browser.execute_script(too_wide) <= 0
+    # Only a table's own frame may scroll.
+    outside = browser.execute_script(
+        "return [...document.querySelectorAll('main *, header *')]"
+        ".filter(e => !e.closest('.scroll > *') && !e.closest('svg') && !e.closest('details'))"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
+    )
+    assert outside == []
+
+
+def test_text_has_contrast_in_both_schemes(
+    browser: webdriver.Chrome, address: str, scheme: str
+) -> None:
+    _open(browser, address, 1280, scheme=scheme)
+
+    colours = {
+        name: _luminance(browser.execute_script(_RESOLVED_COLOUR, f"var(--{name})"))
+        for name in ("paper", "ink", "muted", "accent", "good", "bad", "warn", *_series())
+    }
+
+    assert (colours["paper"] > 0.5) == (scheme == "light")
+    faint = {
+        name: round(ratio, 2)
+        for name, colour in colours.items()
+        if name != "paper" and (ratio := _contrast(colour, colours["paper"])) < 4.5
+    }
+    assert faint == {}, "WCAG AA asks for 4.5"
+
+
+def test_figures_take_the_schemes_colours(browser: webdriver.Chrome, address: str) -> None:
+    stroke = "return getComputedStyle(document.querySelector('#accuracy-line2d_1 path')).stroke"
+    _open(browser, address, 1280, scheme="light")
+    light = browser.execute_script(stroke)
+    _open(browser, address, 1280, scheme="dark")
+    assert browser.execute_script(stroke) != light
+
+
+_RESOLVED_COLOUR = """
+const probe = document.body.appendChild(document.createElement('i'));
+probe.style.color = arguments[0];
+const colour = getComputedStyle(probe).color;
+probe.remove();
+return colour.match(/\\d+/g).slice(0, 3).map(Number);
+"""
+
+
+def _find(*programs: str) -> str:
+    for program in programs:
+        if found := shutil.which(program):
+            return found
+    pytest.fail(
+        f"{' or '.join(programs)} is not on PATH: the report is tested in a real browser. "
+        "Install it: apt-get install chromium chromium-driver"
+    )
+
+
+def _open(browser: webdriver.Chrome, address: str, width: int, *, scheme: str = "light") -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(address)
+
+
+def _read_log(browser: webdriver.Chrome, kind: str) -> list[Any]:
+    # Selenium types the method for remote drivers only.
+    return list(browser.get_log(kind))  # type: ignore[no-untyped-call]
+
+
+def _requests(browser: webdriver.Chrome) -> list[str]:
+    """Return what the browser asked for since the log was last read, other than data URIs."""
+    events = [
+        json.loads(entry["message"])["message"] for entry in _read_log(browser, "performance")
+    ]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    return [url for url in asked if not url.startswith("data:")]
+
+
+def _series() -> list[str]:
+    return [f"series-{place}" for place in range(6)]
+
+
+def _luminance(colour: list[int]) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (channel / 255 for channel in colour)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)

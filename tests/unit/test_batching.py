@@ -1,0 +1,161 @@
+"""The batches that a `Batcher` forms, and who gets which answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mlpipeline.serving.batching import Array, Batcher
+
+
+class Doubling:
+    """Doubles its inputs; remembers its batches; can be held up and can fail."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.started = threading.Event()
+
+    def __call__(self, inputs: Array) -> Array:
+        self.sizes.append(len(inputs))
+        self.started.set()
+        assert self.gate.wait(10)
+        if (inputs < 0).any():
+            raise ValueError("negative")
+        return inputs * 2
+
+
+@pytest.fixture
+def function() -> Doubling:
+    return Doubling()
+
+
+@pytest.fixture
+def batcher(function: Doubling) -> Iterator[Batcher]:
+    batcher = Batcher(function, max_batch=4)
+    yield batcher
+    function.gate.set()
+    batcher.close()
+
+
+async def _behind_a_running_batch(
+    batcher: Batcher, function: Doubling, *requests: list[int]
+) -> tuple[list[asyncio.Task[Array]], asyncio.Task[Array]]:
+    """Hold the model up with one request and queue the others behind it."""
+    function.gate.clear()
+    running = asyncio.create_task(batcher.run(np.array([0])))
+    await asyncio.to_thread(function.started.wait, 10)
+    waiting = [asyncio.create_task(batcher.run(np.array(request))) for request in requests]
+    await asyncio.sleep(0)  # they are in the queue now
+    return waiting, running
+
+
+def test_a_lone_request_runs_at_once_and_alone(batcher: Batcher, function: Doubling) -> None:
+    outputs = asyncio.run(batcher.run(np.array([1, 2])))
+    assert outputs.tolist() == [2, 4]
+    assert function.sizes == [2]
+
+
+def test_what_arrives_while_a_batch_runs_becomes_the_next_batch(
+    batcher: Batcher, function: Doubling
+) -> None:
+    async def scenario() -> list[list[int]]:
+        waiting, running = await _behind_a_running_batch(batcher, function, [1], [2, 3], [4])
+        function.gate.set()
+        return [outputs.tolist() for outputs in await asyncio.gather(running, *waiting)]
+
+    assert asyncio.run(scenario()) == [[0], [2], [4, 6], [8]]
+    assert function.sizes == [1, 4]
+
+
+def test_a_batch_never_exceeds_the_limit(batcher: Batcher, function: Doubling) -> None:
+    async def scenario() -> list[list[int]]:
+        requests = [[1, 1, 1], [2, 2, 2], [3], [4]]
+        waiting, running = await _behind_a_running_batch(batcher, function, *requests)
+        function.gate.set()
+        await running
+        return [outputs.tolist() for outputs in await asyncio.gather(*waiting)]
+
+    assert asyncio.run(scenario()) == [[2, 2, 2], [4, 4, 4], [6], [8]]
+    assert function.sizes == [1, 3, 4, 1]
+
+
+def test_a_large_request_is_cut_and_lets_others_between(
+    batcher: Batcher, function: Doubling
+) -> None:
+    async def scenario() -> list[str]:
+        done: list[str] = []
+
+        async def request(name: str, inputs: Array) -> None:
+            assert (await batcher.run(inputs)).tolist() == (inputs * 2).tolist()
+            done.append(name)
+
+        function.gate.clear()
+        large = asyncio.create_task(request("large", np.arange(10)))
+        await asyncio.to_thread(function.started.wait, 10)
+        small = asyncio.create_task(request("small", np.array([1])))
+        await asyncio.sleep(0)
+        function.gate.set()
+        await asyncio.gather(large, small)
+        return done
+
+    assert asyncio.run(scenario()) == ["small", "large"]
+    assert max(function.sizes) == 4
+
+
+def test_a_failing_batch_fails_its_own_requests_only(batcher: Batcher, function: Doubling) -> None:
+    async def scenario() -> list[Array | BaseException]:
+        waiting, running = await _behind_a_running_batch(batcher, function, [-1], [1, 1, 1], [2])
+        function.gate.set()
+        return await asyncio.gather(running, *waiting, return_exceptions=True)
+
+    first, failed, beside, later = asyncio.run(scenario())
+    assert isinstance(failed, ValueError)
+    assert isinstance(beside, ValueError)  # it shared the batch
+    assert isinstance(first, np.ndarray)
+    assert isinstance(later, np.ndarray)
+    assert later.tolist() == [4]
+
+
+def test_a_cancelled_request_is_not_run_and_harms_nobody(
+    batcher: Batcher, function: Doubling
+) -> None:
+    async def scenario() -> list[int]:
+        waiting, running = await _behind_a_running_batch(batcher, function, [1], [2])
+        waiting[0].cancel()
+        running.cancel()  # while it runs
+        await asyncio.sleep(0)
+        function.gate.set()
+        outputs: list[int] = (await waiting[1]).tolist()
+        return outputs
+
+    assert asyncio.run(scenario()) == [4]
+    assert function.sizes == [1, 1]
+
+
+def test_close_runs_what_is_queued(function: Doubling) -> None:
+    batcher = Batcher(function, max_batch=4)
+
+    async def scenario() -> list[int]:
+        request = asyncio.create_task(batcher.run(np.array([7])))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(batcher.close)
+        outputs: list[int] = (await request).tolist()
+        return outputs
+
+    assert asyncio.run(scenario()) == [14]
+
+
+def test_every_one_of_many_callers_gets_its_own_answer(batcher: Batcher) -> None:
+    async def scenario() -> None:
+        requests = [np.arange(i, i + 1 + i % 6) for i in range(300)]
+        answers = await asyncio.gather(*(batcher.run(request) for request in requests))
+        for request, outputs in zip(requests, answers, strict=True):
+            assert outputs.tolist() == (request * 2).tolist()
+
+    asyncio.run(scenario())

@@ -1,0 +1,122 @@
+"""Ingestion: exact stratified splits, the same shards from any source, and the card."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpipeline import artifacts
+from mlpipeline.config import Data
+from mlpipeline.errors import ConfigurationError, DamagedArtifactError
+from mlpipeline.learning import datasets
+from mlpipeline.learning.cards import SPLITS, DatasetCard
+from mlpipeline.learning.images import Split
+from mlpipeline.learning.records import read_split
+from mlpipeline.steps.ingestion import cut_validation, ingest
+
+SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
+
+OWN_MODULE = """
+import numpy as np
+from mlpipeline.learning import datasets
+
+def shuffled():
+    given = datasets.synthetic()
+    order = np.random.default_rng(1).permutation(len(given.train.labels))
+    train = datasets.Split(given.train.images[order], given.train.labels[order])
+    return datasets.Dataset("shuffled", given.classes, train, given.test, "another source")
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace") / "synthetic"
+    ingest(SETTINGS, folder)
+    return folder
+
+
+def rows_of(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+    return sorted(
+        image.tobytes() + bytes([label]) for image, label in zip(images, labels, strict=True)
+    )
+
+
+def test_the_splits_hold_every_image_once(published: Path) -> None:
+    given = datasets.synthetic()
+    both = rows_of(*read_split(published, "train")) + rows_of(*read_split(published, "validation"))
+    assert sorted(both) == rows_of(given.train.images, given.train.labels)
+    test = read_split(published, "test")
+    assert rows_of(*test) == rows_of(given.test.images, given.test.labels)
+
+
+def test_the_card_describes_what_is_published(published: Path) -> None:
+    artifacts.verify(published)
+    card = DatasetCard.load(published)
+    assert card.synthetic
+    assert card.shape == (28, 28)
+    assert card.counts == {"train": 3_795, "validation": 205, "test": 1_000}
+    for name in SPLITS:
+        _, labels = read_split(published, name)
+        assert np.bincount(labels).tolist() == list(card.per_class[name])
+        assert sum(shard.count for shard in card.shards[name]) == card.counts[name]
+        for shard in card.shards[name]:
+            content = (published / shard.name).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == shard.sha256
+    assert len(card.shards["train"]) == 3
+    text = (published / "README.md").read_text()
+    assert "Made-up data" in text
+    assert "| all | 3,795 | 205 | 1,000 |" in text
+
+
+def test_any_source_and_any_run_gives_the_same_shards(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_shuffled.py").write_text(OWN_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    ingest(SETTINGS.model_copy(update={"dataset": "own_shuffled:shuffled"}), tmp_path / "other")
+    one, other = DatasetCard.load(published), DatasetCard.load(tmp_path / "other")
+    assert other.shards == one.shards
+    assert other.digest == one.digest
+    assert (other.name, other.source, other.synthetic) == ("shuffled", "another source", False)
+
+
+def test_another_seed_cuts_another_validation_split(published: Path, tmp_path: Path) -> None:
+    ingest(SETTINGS.model_copy(update={"seed": 18}), tmp_path / "other")
+    assert rows_of(*read_split(published, "validation")) != rows_of(
+        *read_split(tmp_path / "other", "validation")
+    )
+
+
+@pytest.mark.parametrize("count", [1, 7, 50, 99])
+def test_validation_is_exact_and_in_proportion_to_the_classes(count: int) -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    split = Split(np.zeros((100, 1, 1), np.uint8), labels)
+    train, validation = cut_validation(split, np.arange(100)[::-1], count=count, seed=5)
+    assert len(validation) == count
+    assert sorted([*train, *validation]) == list(range(100))
+    quotas = count * np.array([0.6, 0.3, 0.1])
+    assert (abs(np.bincount(labels[validation], minlength=3) - quotas) < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"validation": 4_000}, "data.validation is 4000 of 4000"),
+        ({"validation": 3_990, "shards": 11}, "data.shards is 11 for 10"),
+    ],
+)
+def test_too_few_images_are_refused_and_leave_nothing(
+    tmp_path: Path, changes: dict[str, int], reason: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        ingest(SETTINGS.model_copy(update=changes), tmp_path / "never")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_card_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(DamagedArtifactError, match=r"dataset\.json is not a data set's card"):
+        DatasetCard.load(tmp_path)

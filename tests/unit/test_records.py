@@ -1,0 +1,209 @@
+"""Records: what each worker reads, in which order, and what damage to a file looks like."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlpipeline.errors import DamagedArtifactError
+from mlpipeline.learning import records
+from mlpipeline.learning.cards import DatasetCard, Shard
+from mlpipeline.learning.images import Split
+from mlpipeline.learning.records import read_split, shards_of, training_batches, write_shards
+
+ROWS_PER_SHARD = 2
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set of which image number i shows the number i, and has the label i."""
+
+    folder: Path
+    count: int
+    shards: tuple[Shard, ...]
+
+    def batches(
+        self, steps: int, worker: int = 0, workers: int = 1, **options: Any
+    ) -> list[list[int]]:
+        """The numbers of the images in one worker's first batches."""
+        stream = training_batches(
+            self.folder,
+            shards=shards_of(worker, workers, self.shards),
+            rows_per_shard=ROWS_PER_SHARD,
+            **{"seed": 3} | options,
+        )
+        batches = list(stream.take(steps).as_numpy_iterator())
+        for images, labels in batches:
+            assert images.dtype == np.uint8
+            assert images.shape[1:] == (4, 3)
+            assert labels.dtype == np.int64
+            assert (images == labels[:, np.newaxis, np.newaxis]).all()  # each with its own label
+        return [labels.tolist() for _, labels in batches]
+
+    def global_batches(self, steps: int, workers: int) -> list[list[int]]:
+        """The numbers of the images in the first batches of all workers together, sorted."""
+        parts = [self.batches(steps, worker, workers) for worker in range(workers)]
+        return [sorted(chain.from_iterable(batch)) for batch in zip(*parts, strict=True)]
+
+
+def publish(folder: Path, count: int, shards: int) -> Published:
+    numbers = np.arange(count)
+    images = np.broadcast_to(numbers.astype(np.uint8)[:, None, None], (count, 4, 3))
+    written = tuple(
+        write_shards(Split(images, numbers), numbers, folder, "train", shards=shards, seed=1)
+    )
+    DatasetCard(
+        name="numbers",
+        source="test",
+        synthetic=True,
+        digest="",
+        seed=1,
+        classes=tuple(map(str, numbers)),
+        shape=(4, 3),
+        counts={"train": count, "validation": 0, "test": 0},
+        per_class={"train": (1,) * count, "validation": (0,) * count, "test": (0,) * count},
+        shards={"train": written, "validation": (), "test": ()},
+    ).save(folder)
+    return Published(folder, count, written)
+
+
+@pytest.fixture(scope="module")
+def even(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """80 images in 8 shards: with two rows of each, an epoch is five batches."""
+    return publish(tmp_path_factory.mktemp("even"), count=80, shards=8)
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """83 images in 8 shards of 10 or 11."""
+    return publish(tmp_path_factory.mktemp("uneven"), count=83, shards=8)
+
+
+def test_shards_are_balanced_and_hold_every_image_once(uneven: Published) -> None:
+    assert sorted(shard.count for shard in uneven.shards) == [10] * 5 + [11] * 3
+    assert uneven.shards[3].name == "train-00003-of-00008.tfrecord"
+    _, labels = read_split(uneven.folder, "train")
+    assert sorted(labels) == list(range(83))
+    assert list(labels) != sorted(labels)  # dealt at random, so that a shard is a fair sample
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+def test_an_epoch_has_every_image_once_over_all_workers(even: Published, workers: int) -> None:
+    batches = even.global_batches(10, workers)
+    first, second = batches[:5], batches[5:]
+    assert sorted(chain.from_iterable(first)) == list(range(80))
+    assert sorted(chain.from_iterable(second)) == list(range(80))
+    assert first != second
+
+
+def test_global_batches_do_not_depend_on_the_number_of_workers(uneven: Published) -> None:
+    alone = uneven.global_batches(13, workers=1)
+    assert all(len(batch) == 8 * ROWS_PER_SHARD for batch in alone)
+    assert uneven.global_batches(13, workers=2) == alone
+    assert uneven.global_batches(13, workers=3) == alone  # of 3, 3 and 2 shards
+
+
+def test_an_epoch_ends_within_a_batch_without_loss_or_repetition(uneven: Published) -> None:
+    own = next(shard for shard in uneven.shards if shard.count == 11)
+    stream = training_batches(uneven.folder, shards=[own], rows_per_shard=2, seed=3).take(11)
+    labels = np.concatenate([labels for _, labels in stream.as_numpy_iterator()]).tolist()
+    first, second = labels[:11], labels[11:]
+    assert len(set(first)) == 11
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+def test_the_order_is_the_same_in_every_process_and_version(even: Published) -> None:
+    # A run may be resumed by another process, on another machine.
+    as_first_written = [[43, 48, 74, 4], [7, 47, 56, 41]]
+    assert even.batches(2, worker=0, workers=4) == as_first_written
+    assert even.batches(2, worker=0, workers=4, seed=4) != as_first_written
+
+
+@pytest.mark.parametrize(
+    ("cache", "window_rows"), [("memory", 100), ("memory", 4), ("disk", 4), ("none", 4)]
+)
+def test_resuming_gives_the_batches_of_an_undisturbed_run(
+    uneven: Published,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: str,
+    window_rows: int,
+) -> None:
+    monkeypatch.setattr(records, "_WINDOW_BYTES", window_rows * 12)
+    undisturbed = uneven.batches(31, worker=1, workers=3)
+    resumed = uneven.batches(  # within the fifth epoch
+        8, worker=1, workers=3, skip_steps=23, cache=cache, cache_folder=tmp_path
+    )
+    assert resumed == undisturbed[23:]
+
+
+def test_windows_smaller_than_a_shard_repeat_nothing(
+    even: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_WINDOW_BYTES", 4 * 12)
+    assert sorted(chain.from_iterable(even.batches(5))) == list(range(80))
+
+
+def test_a_disk_cache_that_a_killed_process_left_is_overwritten(
+    even: Published, tmp_path: Path
+) -> None:
+    (tmp_path / f"{even.shards[0].name}.cache_0.lockfile").write_text("")
+    assert even.batches(9, cache="disk", cache_folder=tmp_path) == even.batches(9)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-1], "truncated"),
+        (lambda content: content[:20] + b"?" + content[21:], "corrupted"),
+        (lambda content: b"", "0 elements"),
+        (lambda content: content * 2, "elements"),
+        (None, "No such file"),
+    ],
+    ids=["truncated", "altered", "empty", "doubled", "missing"],
+)
+def test_damage_to_a_shard_is_an_error_that_names_it(
+    tmp_path: Path, damage: Any, reason: str
+) -> None:
+    published = publish(tmp_path, count=20, shards=2)
+    path = tmp_path / published.shards[1].name
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DamagedArtifactError, match=reason) as raised:
+        read_split(tmp_path, "train")
+    assert str(path) in str(raised.value)
+
+
+def test_a_record_of_another_shape_is_damage(tmp_path: Path) -> None:
+    published = publish(tmp_path, count=20, shards=2)
+    path = tmp_path / published.shards[0].name
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for _ in range(10):
+            writer.write(b"not an example")
+    with pytest.raises(DamagedArtifactError, match=path.name):
+        read_split(tmp_path, "train")
+
+
+def test_an_empty_shard_ends_training_instead_of_hanging(tmp_path: Path) -> None:
+    published = publish(tmp_path, count=20, shards=2)
+    (tmp_path / published.shards[0].name).write_bytes(b"")
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        published.batches(1)
+
+
+def test_a_full_disk_is_reported_as_one(tmp_path: Path) -> None:
+    (tmp_path / "train-00000-of-00001.tfrecord").symlink_to("/dev/full")
+    split = Split(np.zeros((9, 100, 100), np.uint8), np.zeros(9, np.int64))
+    with pytest.raises(OSError, match="No space left") as raised:
+        list(write_shards(split, np.arange(9), tmp_path, "train", shards=1, seed=0))
+    assert raised.value.errno == errno.ENOSPC

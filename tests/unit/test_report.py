@@ -1,0 +1,354 @@
+"""The report of a run: what it says, what it leaves out, and that it is safe to open anywhere."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fabricated_run import CLASSES, artifact_of, fabricate
+from mlpipeline import report
+from mlpipeline.report import evidence, formats, measures
+
+_VOID = {"meta", "link", "br", "img"}
+_LOADING = ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
+
+
+class Page(HTMLParser):
+    """A page taken apart: its text, its headings and its elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self._words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self._words += data.split()
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self._words)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> dict[str, Any]:
+    return fabricate(tmp_path)
+
+
+def _page(workspace: Path, run: dict[str, Any]) -> Page:
+    page = Page(report.build(workspace, run))
+    assert page.open == [], "every element is closed"
+    return page
+
+
+def _fail(run: dict[str, Any], name: str, error: str) -> None:
+    """Turn a record into one of a run that a task made fail."""
+    names = [task["name"] for task in run["tasks"]]
+    for task in run["tasks"][names.index(name) :]:
+        task.update(state="skipped", seconds=0.0)
+    run["tasks"][names.index(name)].update(state="failed", error=error)
+    run.update(state="failed", error=error, verification=None)
+
+
+def test_a_complete_run_is_reported_in_all_its_parts(tmp_path: Path, run: dict[str, Any]) -> None:
+    page = _page(tmp_path, run)
+
+    parts = ["Candidates", "Learning", "Test", "Mistakes", "Serving", "Time", "Data", "Run"]
+    assert page.headings == parts
+    assert len(page.all("img")) == 24
+    assert len([name for name, _ in page.elements if name == "svg"]) >= 3
+    assert "failed" not in page.text
+    assert "Synthetic" not in page.text
+    for expected in (*CLASSES, "✓ chosen", "place 2 of 3", "92.93%", "141\u202f642", "3 min 50 s"):
+        assert expected.replace("\u202f", " ") in page.text.replace("\u202f", " ")
+    assert "2 of 7 tasks reused" in page.text
+
+
+def test_test_accuracy_is_computed_from_the_answers_with_its_interval(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    hits = round(400 * run["verification"]["protocols"][0]["accuracy"])
+    low, high = measures.wilson_interval(hits, 400)
+
+    text = _page(tmp_path, run).text
+
+    assert f"{hits} of 400 test images" in text
+    assert f"95% interval: {low:.2%} to {high:.2%} (Wilson score, 400 images)" in text
+
+
+def test_only_the_chosen_candidate_has_a_test_accuracy(tmp_path: Path, run: dict[str, Any]) -> None:
+    accuracy = f"{run['verification']['protocols'][0]['accuracy']:.2%}"
+    rows = re.findall(r"<tr.*?</tr>", _page(tmp_path, run).html, re.DOTALL)
+
+    def row_of(candidate: str) -> str:
+        (row,) = [str(row) for row in rows if f'scope="row">{candidate}<' in row]
+        return row
+
+    assert accuracy in row_of("batch_norm")
+    assert accuracy not in row_of("cnn")
+    assert accuracy not in row_of("dropout")
+
+
+def test_the_page_names_no_outside_address_and_runs_no_script(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    page = _page(tmp_path, run)
+
+    assert "//" not in re.sub(r"data:image/png;base64,[\w+/=]+", "", page.html)
+    assert "@import" not in page.html
+    assert "default-src 'none'" in page.html
+    assert not page.all("script")
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in _LOADING:
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+
+
+def test_the_page_can_be_read_without_seeing_it(tmp_path: Path, run: dict[str, Any]) -> None:
+    page = _page(tmp_path, run)
+
+    assert all(image["alt"] for image in page.all("img"))
+    assert all("scope" in header for header in page.all("th"))
+    assert all(
+        "aria-label" in attributes
+        for _, attributes in page.elements
+        if attributes.get("role") in ("img", "region")
+    )
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {link["href"] for link in page.all("a")}
+    assert links <= {f"#{name}" for name in ids}
+
+
+def test_the_page_is_small(tmp_path: Path, run: dict[str, Any]) -> None:
+    assert len(report.build(tmp_path, run)) < 300_000
+
+
+def test_write_keeps_the_runs_own_page_and_the_latest(tmp_path: Path, run: dict[str, Any]) -> None:
+    first = report.write(tmp_path, run)
+    second = report.write(tmp_path, run | {"run": "the-next"})
+
+    assert first == tmp_path / "runs" / run["run"] / "report.html"
+    latest = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert latest == second.read_text(encoding="utf-8") != first.read_text(encoding="utf-8")
+    assert not list(tmp_path.rglob("*.draft"))
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path, run: dict[str, Any]) -> None:
+    assert report.build(tmp_path, run) == report.build(tmp_path, run)
+
+
+def test_a_failed_run_says_why_first_and_shows_what_was_finished(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    _fail(run, "train-dropout", "worker 1 died\n  to do:    see its log")
+
+    page = _page(tmp_path, run)
+
+    assert page.headings == ["Candidates", "Learning", "Time", "Data", "Run"]
+    assert page.text.index("This run failed") < page.text.index("Model")
+    assert page.text.count("worker 1 died") == 1
+    assert "training failed" in page.text
+    assert "no selection could be read" in page.text
+
+
+def test_a_run_that_failed_at_once_is_reported(tmp_path: Path, run: dict[str, Any]) -> None:
+    _fail(run, "ingest", "no data source")
+    page = _page(tmp_path, run)
+    assert page.headings == ["Candidates", "Time", "Run"]
+    assert "no data source" in page.text
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("interrupted", "This run was interrupted"), ("running", "This run goes on still")],
+)
+def test_a_run_without_an_end_says_so(
+    tmp_path: Path, run: dict[str, Any], state: str, said: str
+) -> None:
+    run.update(state=state, tasks=[], verification=None)
+    page = _page(tmp_path, run)
+    assert said in page.text
+    assert page.headings == ["Time", "Run"]
+
+
+def test_a_candidate_that_failed_while_the_run_went_on_is_reported(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    run["tasks"][1].update(state="failed", error="out of memory")
+    page = _page(tmp_path, run)
+    assert "train-cnn failed out of memory" in page.text
+    assert "This run failed" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "gone"),
+    [
+        ("ingest", "dataset.json", {"Data"}),
+        ("select", "test_probabilities.npy", {"Test", "Mistakes"}),
+        ("select", "mistakes.npz", {"Test", "Mistakes"}),
+        ("train-cnn", "history.json", set()),
+    ],
+)
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_a_damaged_artifact_is_named_and_left_out(
+    tmp_path: Path, run: dict[str, Any], task: str, file: str, gone: set[str], damage: str
+) -> None:
+    before = set(_page(tmp_path, run).headings)
+    damaged = artifact_of(tmp_path, run, task) / file
+    if damage == "altered":
+        damaged.write_bytes(b"{")
+    else:
+        damaged.unlink()
+
+    page = _page(tmp_path, run)
+
+    assert f"{damaged} is damaged" in page.text
+    assert page.text.count("is damaged") == 1
+    assert set(page.headings) == before - gone
+
+
+def test_without_the_card_classes_have_numbers(tmp_path: Path, run: dict[str, Any]) -> None:
+    (artifact_of(tmp_path, run, "ingest") / "dataset.json").unlink()
+    found = evidence.collect(tmp_path, run)
+    assert found.class_names[:2] == ["class 0", "class 1"]
+    assert found.mistakes
+
+
+def test_synthetic_data_is_said_before_any_figure(tmp_path: Path) -> None:
+    page = _page(tmp_path, fabricate(tmp_path, synthetic=True))
+    assert page.text.index("Synthetic data") < page.text.index("Test accuracy")
+
+
+def test_a_verdict_is_a_place_or_a_reason() -> None:
+    reason = "diverged: its loss was not finite at step 12"
+    decision = {"ranking": ["cnn"], "rejected": {"dropout": reason}}
+    assert evidence.verdict("dropout", "succeeded", decision) == reason
+    assert evidence.verdict("cnn", "reused", decision) == "chosen"
+    assert evidence.verdict("batch_norm", "failed", decision) == "training failed"
+
+
+def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
+    attack = "\"><script>alert('x')</script>"
+    names = (attack, *CLASSES[1:])
+    run = fabricate(tmp_path, classes=names, name=attack, source=attack)
+    run["config"]["name"] = attack
+    run["config"]["candidates"]["cnn"]["model"] = attack
+    run["machine"]["packages"] = {attack: attack}
+    run.update(error=attack, config_file=attack)
+
+    page = _page(tmp_path, run)
+
+    assert not page.all("script")
+    assert "<script" not in page.html
+    assert page.text.count("alert('x')") >= 7
+
+
+def test_without_room_for_the_matrix_the_confusions_remain(
+    tmp_path: Path, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_CLASSES_IN_MATRIX", len(CLASSES) - 1)
+    page = _page(tmp_path, run)
+    assert "Confusion matrix" not in page.text
+    assert "Most frequent confusions" in page.text
+
+
+def test_large_colour_images_fit(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (50, 300, 200, 3), dtype=np.uint8)
+    page = _page(tmp_path, fabricate(tmp_path, images=images, labels=np.arange(50) % 10))
+    assert all((image["src"] or "").startswith("data:image/png") for image in page.all("img"))
+    assert len(page.html) < 1_500_000
+
+
+def test_one_epoch_is_drawn(tmp_path: Path) -> None:
+    assert "Learning" in _page(tmp_path, fabricate(tmp_path, epochs=1)).headings
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (9250, 10_000, 0.91967, 0.93000)],
+)
+def test_wilson_interval_is_the_published_one(
+    hits: int, total: int, low: float, high: float
+) -> None:
+    assert measures.wilson_interval(hits, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_figures_per_class_come_from_the_matrix() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 3])
+    predicted = np.array([0, 0, 0, 1, 1, 0, 3])
+
+    matrix = measures.confusion_matrix(labels, predicted, 4)
+
+    assert matrix.tolist() == [[3, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    rows = measures.per_class(matrix)
+    assert [row.index for row in rows] == [1, 0, 2, 3]
+    assert rows[1] == measures.ClassFigures(0, 4, precision=0.75, recall=0.75, f1=0.75)
+    assert rows[2] == measures.ClassFigures(2, 0, precision=None, recall=None, f1=None)
+    assert measures.confusions(matrix) == [
+        measures.Confusion(0, 1, 1, 0.25),
+        measures.Confusion(1, 0, 1, 0.5),
+    ]
+
+
+def test_calibration_compares_confidence_with_hits() -> None:
+    probabilities = np.array([[0.75, 0.25]] * 4 + [[0.0, 1.0]] * 6, np.float32)
+    labels = np.array([0, 0, 0, 1, *[1] * 3, *[0] * 3])
+
+    calibration = measures.calibrate(probabilities, labels)
+
+    assert [(b.confidence, b.accuracy, b.images) for b in calibration.bins] == [
+        (0.75, 0.75, 4),
+        (1.0, 0.5, 6),
+    ]
+    assert calibration.error == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (None, "\N{EN DASH}"),
+    ],
+)
+def test_durations_are_written_as_a_person_says_them(seconds: float | None, text: str) -> None:
+    assert formats.duration(seconds).replace("\u00a0", " ") == text
+
+
+def test_shares_are_not_rounded_to_all_or_nothing() -> None:
+    assert [formats.percent(share, 1) for share in (0, 1e-5, 0.5, 0.99999, 1)] == [
+        "0.0%",
+        "<0.1%",
+        "50.0%",
+        ">99.9%",
+        "100.0%",
+    ]

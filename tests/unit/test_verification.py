@@ -1,0 +1,135 @@
+"""What the verification accepts, and what it refuses, of replicas that are not there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpipeline.errors import ServingError
+from mlpipeline.serving.clients import Answer, Images
+from mlpipeline.steps import verification
+from mlpipeline.steps.verification import Expected, ProtocolFigures
+
+COUNT = 1200
+PROBABILITIES = np.random.default_rng(0).dirichlet(np.ones(10), COUNT).astype(np.float32)
+CLASSES = PROBABILITIES.argmax(axis=1)
+LABELS = np.where(np.arange(COUNT) % 4 == 0, (CLASSES + 1) % 10, CLASSES)
+# The number of each image is in its first bytes: the fake replica knows it by that.
+IMAGES = np.zeros((COUNT, 4), np.uint8)
+IMAGES[:, :2] = np.arange(COUNT, dtype="<u2").view(np.uint8).reshape(-1, 2)
+EXPECTED = Expected(IMAGES, LABELS, PROBABILITIES, 0.75, ["a", "b"])
+
+Change = Callable[[Answer], Answer]
+
+
+class FakeClient:
+    """Answers with the recorded probabilities, changed; replicas take turns by connection."""
+
+    change: Change = staticmethod(lambda answer: answer)
+    turns = itertools.cycle("ab")
+
+    def __init__(self, address: str, name: str) -> None:
+        self._replica = next(self.turns)
+
+    def __enter__(self) -> FakeClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def predict(self, images: Images, timeout: float) -> Answer:
+        """Know the images by their numbers."""
+        assert timeout > 0
+        numbers = np.ascontiguousarray(images[:, :2]).view("<u2").ravel()
+        return self.change(Answer(PROBABILITIES[numbers], CLASSES[numbers], self._replica))
+
+
+@pytest.fixture
+def replicas(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
+    """Let every protocol reach the fake replicas; returns how to change their answers."""
+    for client in ("V1Client", "V2JsonClient", "V2BinaryClient", "GrpcClient"):
+        monkeypatch.setattr(verification, client, FakeClient)
+    monkeypatch.setattr(FakeClient, "turns", itertools.cycle("ab"))
+
+    def behave(change: Change) -> None:
+        monkeypatch.setattr(FakeClient, "change", staticmethod(change))
+
+    return behave
+
+
+def _verify(expected: Expected = EXPECTED, **options: Any) -> tuple[ProtocolFigures, ...]:
+    return verification.verify(
+        base_url="http://nowhere", grpc_address="nowhere:1", name="m", expected=expected, **options
+    )
+
+
+@pytest.mark.usefixtures("replicas")
+def test_equal_answers_are_accepted_on_every_protocol() -> None:
+    figures = _verify()
+    assert [each.protocol for each in figures] == ["V1 JSON", "V2 JSON", "V2 binary", "V2 gRPC"]
+    for each in figures:
+        assert each.images == COUNT
+        assert each.max_difference == 0
+        assert each.accuracy == 0.75
+        assert each.replicas == ("a", "b")
+
+
+def test_a_difference_within_the_tolerance_is_reported(replicas: Callable[[Change], None]) -> None:
+    replicas(lambda answer: answer._replace(probabilities=answer.probabilities + np.float32(5e-6)))
+    assert all(4e-6 < each.max_difference < 6e-6 for each in _verify())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda answer: answer._replace(probabilities=answer.probabilities + 1e-3), "0.001 off"),
+        (lambda answer: answer._replace(probabilities=answer.probabilities * np.nan), "nan off"),
+        (lambda answer: answer._replace(classes=(answer.classes + 1) % 10), "other classes"),
+        (lambda answer: answer._replace(probabilities=answer.probabilities[:, :9]), "(1200, 9)"),
+        (lambda answer: answer._replace(replica="a"), "answers from ['a']"),
+        (lambda answer: answer._replace(replica="stranger"), "answers from ['stranger']"),
+    ],
+    ids=["probabilities", "nan", "classes", "shape", "silent replica", "stranger"],
+)
+def test_wrong_answers_are_refused(
+    replicas: Callable[[Change], None], change: Change, told: str
+) -> None:
+    replicas(change)
+    with pytest.raises(ServingError) as refused:
+        _verify()
+    assert told in refused.value.got
+    assert refused.value.got.startswith("V1 JSON")
+
+
+@pytest.mark.usefixtures("replicas")
+def test_an_accuracy_other_than_the_recorded_one_is_refused() -> None:
+    with pytest.raises(ServingError, match=r"accuracy 0\.7500"):
+        _verify(replace(EXPECTED, accuracy=0.76))
+
+
+def test_either_of_two_equal_classes_is_right(replicas: Callable[[Change], None]) -> None:
+    tied = PROBABILITIES.copy()
+    other = (CLASSES[0] + 1) % 10
+    tied[0, other] = tied[0, CLASSES[0]]
+
+    def choose_the_other(answer: Answer) -> Answer:
+        first = (answer.probabilities == PROBABILITIES[0]).all(axis=1)
+        return answer._replace(
+            probabilities=np.where(first[:, None], tied[0], answer.probabilities),
+            classes=np.where(first, other, answer.classes),
+        )
+
+    replicas(choose_the_other)
+    for each in _verify(replace(EXPECTED, probabilities=tied)):
+        assert abs(each.accuracy - EXPECTED.accuracy) < 1.5 / COUNT
+
+
+@pytest.mark.usefixtures("replicas")
+def test_it_ends_at_its_deadline() -> None:
+    with pytest.raises(ServingError, match="not finished"):
+        _verify(timeout=0.0)
