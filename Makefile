@@ -17,9 +17,6 @@ READY    := $(VENV)/.ready
 PIPELINE := $(VENV)/bin/python -m mlpipeline
 OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
 
-# oneDNN's and the processor's notices are no news.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-
 ##@ Use
 
 .PHONY: run

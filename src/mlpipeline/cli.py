@@ -21,6 +21,10 @@ from mlpipeline import config as configuration
 from mlpipeline.config import Config
 from mlpipeline.errors import PipelineError
 
+# Set before TensorFlow is imported. It reports at every step, as an error, that it cannot tell how
+# often the buffers of its ring all-reduce are referred to; what matters comes as an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]

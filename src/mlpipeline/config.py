@@ -223,8 +223,6 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
             continue
         field = section.model_fields.get(part)
         known = field.annotation if field else None
-        if isinstance(known, type) and issubclass(known, BaseModel):
-            section = known
-        else:  # the name of a candidate
-            section = Candidate
+        is_section = isinstance(known, type) and issubclass(known, BaseModel)
+        section = known if is_section else Candidate  # type: ignore[assignment]
     return sorted(section.model_fields)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress on a terminal, plain lines elsewhere, a table at the end."""
+"""What a person sees of a run: progress on a terminal or plain lines, and a table at the end."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class RunRecord:
             started=now.isoformat(timespec="seconds"),
             config_file=config_file.name,
             config=config.model_dump(),
-            machine=_machine(),
+            machine=describe_machine(),
             folder=workspace / "runs" / run,
         )
 
@@ -84,7 +84,7 @@ class RunRecord:
         return content
 
 
-def _machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     versions = {}
     for package in _PACKAGES:
         try:

@@ -54,7 +54,8 @@ def from_environment(environ: Mapping[str, str]) -> ClusterSpec:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ConfigurationError(
             f"{_VARIABLE} is {text!r} ({type(error).__name__}: {error})",
-            expected='{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "index": 0}}',
+            expected='{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "index": 0}}'
+            " of a chief or a worker",
             remedy="set it as a TFJob does, or unset it to train in one process",
         ) from error
     return ClusterSpec(groups["chief"] + groups["worker"], start + index)

@@ -1,9 +1,10 @@
 """A deadline that holds even where Python cannot run.
 
 While TensorFlow waits for a peer inside the constructor of its strategy it holds the GIL and
-swallows SIGTERM, for up to an hour. So the deadline is the kernel's: SIGALRM with its default action
-ends the process, whatever it is doing, with a status above 128, which a TFJob's `restartPolicy:
-ExitCode` takes as "try again". (Process 1 of a container ignores it: run under an init, say tini.)
+swallows SIGTERM, for up to an hour. So the deadline is the kernel's: SIGALRM with its default
+action ends the process, whatever it is doing, with a status above 128, which a TFJob's
+`restartPolicy: ExitCode` takes as "try again". (Process 1 of a container ignores it: run under an
+init, such as tini.)
 """
 
 from __future__ import annotations

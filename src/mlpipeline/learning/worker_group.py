@@ -67,10 +67,7 @@ class WorkerGroup:
         if self.size == 1:
             return own
         with self.waiting():
-            reduced = self.strategy.reduce(
-                tf.distribute.ReduceOp.SUM, self.strategy.run(lambda: tf.constant(own)), axis=None
-            )
-            return np.asarray(reduced.numpy())
+            return np.asarray(self._reduce(tf.constant(own)).numpy())
 
     def gather(self, value: float) -> list[float]:
         """Every worker's value, in the order of their indices."""
@@ -95,6 +92,11 @@ class WorkerGroup:
             digest.update(variable.numpy().tobytes())
         # 48 bits: a number that a float64 holds exactly.
         return len(set(self.gather(int.from_bytes(digest.digest()[:6])))) == 1
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def _reduce(self, own: Any) -> Any:
+        replicated = self.strategy.run(lambda value: value, args=(own,))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, replicated, axis=None)
 
     def run(self, function: Callable[..., Any], args: Any) -> Any:
         """Run a training step on this worker; the optimizer sums its gradients over all."""

@@ -1,0 +1,41 @@
+"""All benchmarks, one after the other: what `make bench` runs.
+
+    python -m benchmarks
+
+Each prints its table, figures beside their baselines, and writes benchmarks/results/NAME.json.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mlpipeline import artifacts, config, pipeline, registry
+
+RESULTS = Path("benchmarks/results")
+CONFIG = Path("configs/default.yaml")
+WORKSPACE = Path("workspace/bench")
+
+
+def main() -> None:
+    """Run every benchmark in a process of its own, so that none disturbs another."""
+    _run("accuracy", "--workspace", WORKSPACE)
+    settings = config.load(CONFIG)
+    finished = WORKSPACE / "first"
+    dataset = finished / pipeline.plan(settings)["ingest"].publishes[0]
+    _run("workers", "--dataset", dataset)
+    rate = artifacts.read_json(RESULTS / "workers.json")["images_per_second"]["two workers"]
+    _run("input_pipeline", "--dataset", dataset, "--training-rate", rate)
+    version = registry.current(finished, settings.name)
+    _run("serving", "--model", registry.version_folder(finished, settings.name, version))
+
+
+def _run(name: str, *arguments: object) -> None:
+    print(f"\n== {name} ==", flush=True)
+    command = [sys.executable, f"benchmarks/{name}.py", *map(str, arguments)]
+    subprocess.run([*command, "--output", str(RESULTS / f"{name}.json")], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Accuracy on the test split, and its cost: the default run, the best one, and the book's recipe.
+
+    python benchmarks/accuracy.py --workspace workspace/bench --output accuracy.json
+
+The default run starts from an empty workspace, because its whole time is a figure. The baseline is
+the book's own recipe, trained for as much processor time as the default run's chosen candidate. The
+best configuration takes half an hour; once trained it is reused.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mlpipeline import artifacts, config, pipeline
+from mlpipeline.runs import describe_machine
+
+_CALIBRATION_EPOCHS = 2
+
+
+def main(
+    workspace: Annotated[Path, typer.Option(help="Holds a workspace for each configuration.")],
+    output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
+    best: Annotated[bool, typer.Option(help="Train configs/best.yaml, too.")] = True,
+) -> None:
+    """Measure, print a table, and write JSON."""
+    first = workspace / "first"
+    shutil.rmtree(first, ignore_errors=True)
+    default = _run(Path("configs/default.yaml"), first)
+    figures = {"default.yaml": default}
+    figures["the book's recipe, equal CPU time"] = _book(workspace, default["cpu_seconds"])
+    if best:
+        figures["best.yaml"] = _run(Path("configs/best.yaml"), workspace / "best")
+    _show(figures)
+    artifacts.write_json(output, {"machine": describe_machine(), "figures": figures})
+
+
+def _book(workspace: Path, cpu_seconds: float) -> dict[str, Any]:
+    """Train the book's recipe for so much processor time."""
+    folder = workspace / "book"
+    calibration = _run(_with_epochs(folder, _CALIBRATION_EPOCHS), folder)
+    before, after = (epoch["cpu_seconds"] for epoch in calibration["history"][-2:])
+    epochs = _CALIBRATION_EPOCHS + round((cpu_seconds - after) / (after - before))
+    return _run(_with_epochs(folder, max(1, epochs)), folder)
+
+
+def _with_epochs(folder: Path, epochs: int) -> Path:
+    content = yaml.safe_load(Path("configs/book.yaml").read_text(encoding="utf-8"))
+    content["recipe"]["epochs"] = epochs
+    file = folder / f"book-{epochs}-epochs.yaml"
+    artifacts.write_text(file, yaml.safe_dump(content))
+    return file
+
+
+def _run(file: Path, workspace: Path) -> dict[str, Any]:
+    """Run the pipeline with a configuration, and return what became of its chosen candidate."""
+    command = [sys.executable, "-m", "mlpipeline", "run"]
+    subprocess.run([*command, "--config", str(file), "--workspace", str(workspace)], check=True)
+    run = max((workspace / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+    record = artifacts.read_json(run / "run.json")
+    tasks = pipeline.plan(config.load(file))
+    decision = artifacts.read_json(workspace / tasks["select"].publishes[0] / "decision.json")
+    chosen = workspace / tasks[f"train-{decision['chosen']}"].publishes[0]
+    metrics = artifacts.read_json(chosen / "metrics.json")
+    return {
+        "candidate": decision["chosen"],
+        "parameters": metrics["parameters"],
+        "epochs": metrics["recipe"]["epochs"],
+        "validation_accuracy": metrics["validation_accuracy"],
+        "test_accuracy": decision["test"]["accuracy"],
+        "training_seconds": metrics["seconds"],
+        "cpu_seconds": metrics["cpu_seconds"],
+        "run_seconds": record["seconds"],
+        "reused": [task["name"] for task in record["tasks"] if task["state"] == "reused"],
+        "history": artifacts.read_json(chosen / "history.json"),
+    }
+
+
+def _show(figures: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="Accuracy of the chosen candidate", box=None)
+    table.add_column("configuration")
+    headings = (
+        "candidate",
+        "parameters",
+        "epochs",
+        "validation",
+        "test",
+        "training CPU s",
+        "run s",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, f in figures.items():
+        table.add_row(
+            name,
+            f["candidate"],
+            f"{f['parameters']:,}",
+            str(f["epochs"]),
+            f"{f['validation_accuracy']:.2%}",
+            f"{f['test_accuracy']:.2%}",
+            f"{f['cpu_seconds']:.0f}",
+            f"{f['run_seconds']:.0f}" + (" (reused)" if f["reused"] else ""),
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,45 @@
+"""Train as one worker, as TF_CONFIG says, and write the weights that this very worker ends with.
+
+    python weights_of_worker.py CONFIG WEIGHTS.npz CANDIDATE=DATASET [CANDIDATE=DATASET ...]
+
+The step itself publishes the chief's alone. Several candidates are trained one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mlpipeline import config
+from mlpipeline.learning.cluster_spec import from_environment
+from mlpipeline.learning.training import Trainer
+
+
+def main() -> None:
+    settings = config.load(Path(sys.argv[1]))
+    trained: dict[str, np.ndarray] = {}
+    for argument in sys.argv[3:]:
+        name, _, dataset = argument.partition("=")
+        with tempfile.TemporaryDirectory() as work:
+            trainer = Trainer(
+                settings.candidates[name],
+                settings.training,
+                seed=settings.seed,
+                dataset=Path(dataset),
+                work=Path(work),
+                cluster=from_environment(os.environ),
+            )
+            weights = trainer.run().predictor.model.get_weights()
+            trainer.workers.gather(1)  # nobody leaves before the other is done
+        trained[argument] = np.concatenate([weight.ravel() for weight in weights])
+    np.savez(sys.argv[2], **trained)
+    time.sleep(1)
+    os._exit(0)
+
+
+main()
