@@ -49,9 +49,9 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.body = [==[{body}]==]
 function done(summary, latency, requests)
   local errors = summary.errors
-  io.write(string.format('JSON {{"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "failed": %d}}\\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  io.write(string.format('JSON [%d, %d, %d, %d, %d]\\n', summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), failed))
 end
 """
 
@@ -84,11 +84,14 @@ def main() -> None:
     server_cpus, load_cpus = ({0}, {1}) if arguments.pin else (None, None)
     version = model.current_version(arguments.model)
     with contextlib.ExitStack() as stack:
-        start = lambda command: stack.enter_context(_started(command, server_cpus))  # noqa: E731
+        commands = {
+            "ours": _ours(version),
+            "keras": _baseline("keras-predict"),
+            "nothing": _baseline("nothing"),
+        }
         servers = {
-            "ours": start(_ours(version)),
-            "keras": start(_baseline("keras-predict")),
-            "nothing": start(_baseline("nothing")),
+            name: stack.enter_context(_started(command, server_cpus))
+            for name, command in commands.items()
         }
         bare = stack.enter_context(_bare(version, server_cpus))
         shape = _input_shape(servers["ours"])
@@ -224,10 +227,12 @@ def _measure_singles(
     cpus: set[int] | None,
     arguments: argparse.Namespace,
 ) -> list[tuple[int, dict[str, Load]]]:
-    image = np.random.default_rng(0).integers(0, 256, (1, *shape)).tolist()
+    body = {"instances": np.random.default_rng(0).integers(0, 256, (1, *shape)).tolist()}
+    for server in [*servers.values()] * 5:  # the first calls of `keras.Model.predict` take seconds
+        httpx.post(server.predict_url(), json=body, timeout=60).raise_for_status()
     loads: dict[tuple[int, str], list[Load]] = {}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT.format(body=json.dumps({"instances": image})))
+        script.write(_SCRIPT.format(body=json.dumps(body)))
         script.flush()
         for round_ in range(arguments.rounds + 1):  # the first one warms up
             for connections in CONNECTIONS:
@@ -242,19 +247,19 @@ def _wrk(
     script: str, server: Server, connections: int, seconds: int, cpus: set[int] | None
 ) -> Load:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency"]
+    command += ["-s", script, server.predict_url()]
     output = subprocess.run(
-        _on(cpus, [*command, "-s", script, server.predict_url()]),
+        _on(cpus, command),
         check=True,
         capture_output=True,
         text=True,
         timeout=seconds + 60,
     ).stdout
     (line,) = (line for line in output.splitlines() if line.startswith("JSON "))
-    seen = json.loads(line.removeprefix("JSON "))
-    if seen["failed"] or not seen["requests"]:
-        raise RuntimeError(f"requests failed: {output}")
-    rate = seen["requests"] / seen["microseconds"] * 1e6
-    return Load(rate, seen["p50"] / 1000, seen["p99"] / 1000)
+    requests, microseconds, p50, p99, failed = json.loads(line.removeprefix("JSON "))
+    if failed or not requests:
+        raise RuntimeError(f"{failed} of {requests} requests failed: {command}: {output}")
+    return Load(requests / microseconds * 1e6, p50 / 1000, p99 / 1000)
 
 
 def _median(loads: list[Load]) -> Load:
@@ -286,8 +291,12 @@ def _measure_batches(
 
 
 def _v2_binary(images: Any) -> dict[str, Any]:
-    tensor = {"name": "images", "shape": list(images.shape), "datatype": "UINT8"}
-    tensor["parameters"] = {"binary_data_size": images.nbytes}
+    tensor = {
+        "name": "images",
+        "shape": list(images.shape),
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": images.nbytes},
+    }
     header = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
     return {
         "url": f"/v2/models/{NAME}/infer",

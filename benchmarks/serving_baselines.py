@@ -77,9 +77,6 @@ def _network() -> Any:
     import keras
     from keras import layers
 
-    from mlpipeline.serving import model
-
-    model.use_available_processors()
 
     def convolution(width: int) -> list[Any]:
         return [
@@ -109,9 +106,6 @@ def _call_bare(saved_model: Path) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from mlpipeline.serving import model
-
-    model.use_available_processors()
     loaded = tf.saved_model.load(str(saved_model))
     signature = loaded.signatures["serving_default"]
     shape = signature.structured_input_signature[1]["images"].shape[1:]

@@ -27,7 +27,7 @@ from mlpipeline.processes import free_ports
 
 _MARK = "MLPIPELINE_TEST_MARK"
 # Far more than anything here takes: a limit for what hangs.
-_LIMIT_SECONDS = 240
+_LIMIT_SECONDS = 400
 
 
 def configuration(candidates: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
@@ -130,10 +130,11 @@ class Pipeline:
         cpu: int | None = None,
     ) -> Iterator[Command]:
         """Start Python with any arguments; it is over when the body is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         mark = uuid.uuid4().hex
         files = (self.folder / f"{mark}.out", self.folder / f"{mark}.err")
         path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
-        variables = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", _MARK: mark}
+        variables = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", _MARK: mark}
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -160,13 +161,13 @@ class Pipeline:
     @contextmanager
     def workers(self, candidate: str, count: int = 2) -> Iterator[list[Command]]:
         """Start the workers of a candidate, each on a processor, as a backend does."""
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+        cluster = addresses(count)
         with ExitStack() as stack:
             yield [
                 stack.enter_context(
                     self.started(
                         *("train", "--candidate", candidate),
-                        environment=to_environment(addresses, index),
+                        environment=to_environment(cluster, index),
                         cpu=processor(index),
                     )
                 )
@@ -190,16 +191,37 @@ class Pipeline:
         """The records of all runs, in their order."""
         files = (self.workspace / "runs").glob("*/run.json")
         records = [artifacts.read_json(file) for file in files]
-        return sorted(records, key=lambda record: str(record["started"]))
+        return sorted(records, key=lambda record: str(record["run"]))
+
+    def last_run(self) -> dict[str, Any]:
+        """The record of the newest run."""
+        return self.runs()[-1]
+
+    def decision(self) -> dict[str, Any]:
+        """What the newest run selected, and why."""
+        key = keys(self.last_run())["select"]
+        decision: dict[str, Any] = artifacts.read_json(
+            self.workspace / "selections" / key / "decision.json"
+        )
+        return decision
+
+    def current(self) -> str:
+        """The version that is served."""
+        models = self.workspace / "models" / str(self.content["name"])
+        return (models / "current").read_text().strip()
 
     def leftovers(self) -> list[Path]:
         """What half-written artifacts would leave."""
         return [*self.workspace.rglob("*.draft"), *self.workspace.rglob("*.damaged")]
 
-    def _options(self) -> list[str]:
+    def write_config(self) -> Path:
+        """Write the configuration as the commands read it."""
         file = self.folder / "config.yaml"
         file.write_text(yaml.safe_dump(self.content))
-        return ["--config", str(file), "--workspace", str(self.workspace)]
+        return file
+
+    def _options(self) -> list[str]:
+        return ["--config", str(self.write_config()), "--workspace", str(self.workspace)]
 
 
 def states(record: Mapping[str, Any]) -> dict[str, str]:
@@ -215,6 +237,11 @@ def keys(record: Mapping[str, Any]) -> dict[str, str]:
 def progress_of(text: str) -> list[int]:
     """How far a step said that it was, each time."""
     return [int(values["done"]) for line in text.splitlines() if (values := progress.parse(line))]
+
+
+def addresses(workers: int) -> list[str]:
+    """Where the workers of a cluster on this machine are to listen."""
+    return [f"127.0.0.1:{port}" for port in free_ports(workers)]
 
 
 def processor(index: int) -> int:

@@ -188,7 +188,8 @@ def serve(
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
     port: Annotated[
-        int | None, typer.Option(help="Instead of serving.port; gRPC gets the next one.")
+        int | None,
+        typer.Option(min=1, max=65_534, help="Instead of serving.port; gRPC gets the next one."),
     ] = None,
 ) -> None:
     """Serve the current model by all replicas until Ctrl-C."""

@@ -104,7 +104,8 @@ def _read_image(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as opened:
             image = opened.convert("L" if len(shape) == 2 or shape[2] == 1 else "RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    # Pillow's decoders raise the last three for some damaged files.
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError) as error:
         raise ServingError(
             f"cannot read {file}: {error}",
             expected="an image, such as a PNG or JPEG file",

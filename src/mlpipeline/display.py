@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -78,7 +79,9 @@ class Display:
         """Show a progress line of a step."""
         share = float(values["done"]) / max(1.0, float(values["total"]))
         self._shares[task.name] = share
-        facts = "  ".join(f"{k.replace('_', ' ')} {values[k]}" for k in _SHOWN if k in values)
+        facts = "  ".join(
+            f"{k.replace('_', ' ')} {escape(values[k])}" for k in _SHOWN if k in values
+        )
         left = self._time_left()
         self._progress.update(
             self._bars[task.name], completed=share, facts=f"{facts}  [dim]{left}[/]"
@@ -93,7 +96,9 @@ class Display:
         self._running.pop(task.name, None)
         if (bar := self._bars.pop(task.name, None)) is not None:
             self._progress.remove_task(bar)
-        self.say(f"{_SYMBOLS[state]} {task.name:<22} {state:<10} {seconds:6.1f} s  {note}".rstrip())
+        # A note may hold a step's own output, with brackets that are no markup: [/job:worker/...].
+        line = f"{_SYMBOLS[state]} {task.name:<22} {state:<10} {seconds:6.1f} s  {escape(note)}"
+        self.say(line.rstrip())
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

@@ -78,8 +78,7 @@ async def started(
         last: deque[str] = deque(maxlen=_LAST_LINES)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            async for raw in process.stdout:
-                line = raw.decode(errors="replace").rstrip()
+            async for line in _lines(process.stdout):
                 print(line, file=file, flush=True)
                 if (values := progress.parse(line)) is None:
                     last.append(line)
@@ -89,10 +88,11 @@ async def started(
             raise ExitError(command, status, log, last)
 
     following = asyncio.create_task(follow())
+    sweeping = asyncio.create_task(_sweep(process))
     try:
         yield following
     finally:
-        await _end(process, following)
+        await _end(process, following, sweeping)
 
 
 async def run(
@@ -114,15 +114,44 @@ async def run(
         await following
 
 
-async def _end(process: asyncio.subprocess.Process, following: asyncio.Task[None]) -> None:
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """The lines of a stream; one that is longer than the stream's limit comes in pieces."""
+    while True:
+        try:
+            raw = await stream.readuntil()
+        except asyncio.LimitOverrunError as error:
+            raw = await stream.readexactly(error.consumed)
+        except asyncio.IncompleteReadError as error:  # the end, perhaps without a line's
+            raw = error.partial
+        if not raw:
+            return
+        yield raw.decode(errors="replace").rstrip()
+
+
+async def _sweep(process: asyncio.subprocess.Process) -> None:
+    """When the process itself has ended, end what it left: that may hold its output open.
+
+    `process.wait` is no help, because it waits for the end of the output, too.
+    """
+    while process.returncode is None:
+        await asyncio.sleep(0.1)
+    _signal_group(process, signal.SIGKILL)
+
+
+async def _end(
+    process: asyncio.subprocess.Process,
+    following: asyncio.Task[None],
+    sweeping: asyncio.Task[None],
+) -> None:
     """Ask the process to end, insist after a while or at a second Ctrl-C, take its last output."""
     try:
         _signal_group(process, signal.SIGTERM)
-        await asyncio.wait([following], timeout=_GRACE_SECONDS)
+        await asyncio.wait([following, sweeping], timeout=_GRACE_SECONDS)
     finally:
         _signal_group(process, signal.SIGKILL)
-    await asyncio.wait([following], timeout=1)
+    await asyncio.wait([following, sweeping], timeout=1)
     following.cancel()
+    sweeping.cancel()
     with contextlib.suppress(asyncio.CancelledError, ProcessError):
         await following
 
@@ -150,18 +179,19 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
     Raises:
         ProcessError: Something else uses the port.
     """
-    try:
-        # Without SO_REUSEPORT first: with it, the port of another program that sets it too would
-        # seem free, and that program would get a part of the requests.
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
-        raise ProcessError(
-            f"port {port} of {host} cannot be used: {error.strerror}",
-            expected="a free port",
-            remedy=f"stop what uses it (`ss -ltnp 'sport = :{port}'`), or choose another port",
-        ) from error
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind((host, port))
+        try:
+            # Without SO_REUSEPORT first: with it, the port of another program that sets it too
+            # would seem free, and that program would get a part of the requests.
+            with socket.create_server((host, port)):
+                pass
+            # This refuses a port whose last connections, of a program that ended, are not over.
+            holder.bind((host, port))
+        except OSError as error:
+            raise ProcessError(
+                f"port {port} of {host} cannot be used: {error.strerror}",
+                expected="a free port",
+                remedy=f"stop what uses it (`ss -tanp 'sport = :{port}'`), or choose another port",
+            ) from error
         yield port

@@ -21,7 +21,8 @@ def parse(line: str) -> dict[str, str] | None:
     if mark != _MARK:
         return None
     values = dict(pair.split("=", 1) for pair in pairs.split() if "=" in pair)
-    return values if values.keys() >= {"done", "total"} else None
+    is_ours = all(values.get(key, "").isdecimal() for key in ("done", "total"))
+    return values if is_ours else None
 
 
 def _compact(value: object) -> str:

@@ -44,7 +44,8 @@ def code_version(*modules: str) -> str:
             elif (found := _nearest_module(imported)) is not None:
                 queue.append(found)
     for module in sorted(seen):
-        digest.update(f"{module}\n{ast.unparse(_without_docstrings(_parse(module)))}\n".encode())
+        code = ast.unparse(_WithoutDocstrings().visit(_parse(module)))
+        digest.update(f"{module}\n{code}\n".encode())
     for library, version in sorted(_versions(libraries).items()):
         digest.update(f"{library}=={version}\n".encode())
     return digest.hexdigest()
@@ -60,11 +61,14 @@ def module_of(reference: str) -> str | None:
 def _origin(module: str) -> Path | None:
     """The source of a module, found without importing its parents, and TensorFlow with them."""
     top, *rest = module.split(".")
-    spec = find_spec(top)
-    if spec is None or not (spec.origin or "").endswith(".py"):
+    try:
+        spec = find_spec(top)
+    except ValueError:  # no name at all, or `__main__`
+        return None
+    if spec is None:
         return None
     if not rest:
-        return Path(str(spec.origin))
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
     places = [Path(place, *rest) for place in spec.submodule_search_locations or ()]
     files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
     return next((file for file in files if file.is_file()), None)
@@ -109,17 +113,14 @@ def _nearest_module(name: str) -> str | None:
     return None
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        match node:
-            case (
-                ast.Module(body=[ast.Expr(value=ast.Constant(value=str())), *rest])
-                | ast.ClassDef(body=[ast.Expr(value=ast.Constant(value=str())), *rest])
-                | ast.FunctionDef(body=[ast.Expr(value=ast.Constant(value=str())), *rest])
-                | ast.AsyncFunctionDef(body=[ast.Expr(value=ast.Constant(value=str())), *rest])
-            ):
-                node.body = rest or [ast.Pass()]
-    return tree
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Drops strings that stand alone, those under fields too. What is left is never run."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        match node.value:
+            case ast.Constant(value=str()):
+                return None
+        return node
 
 
 def _versions(libraries: set[str]) -> dict[str, str]:

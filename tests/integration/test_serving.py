@@ -45,12 +45,18 @@ READY_SECONDS = 90
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass
 class Ports:
     """Two ports that were free a moment ago."""
 
-    http: int = field(default_factory=lambda: _free_port())
-    grpc: int = field(default_factory=lambda: _free_port())
+    http: int = field(default_factory=_free_port)
+    grpc: int = field(default_factory=_free_port)
 
     @property
     def url(self) -> str:
@@ -59,12 +65,6 @@ class Ports:
     @property
     def address(self) -> str:
         return f"{HOST}:{self.grpc}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -648,68 +648,63 @@ def test_sigterm_fails_no_request(published: Published, service: Service, tmp_pa
     assert status == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_finishes_what_has_begun_and_exits_0(
-    published: Published, tmp_path: Path, number: int
-) -> None:
-    ports = Ports()
-    statuses = []
-    with _replica(published.folder, ports, "alone", tmp_path / "log") as replica:
-        replica.wait_until_ready()
-
-        def ask() -> None:
-            # The body is on its way when the signal comes.
-            body = json.dumps({"instances": IMAGES.tolist()}).encode()
-            request = (
-                f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nhost: x\r\n"
-                f"content-length: {len(body)}\r\n\r\n"
-            ).encode()
-            with socket.create_connection((HOST, ports.http), timeout=30) as connection:
-                connection.sendall(request + body[:1000])
-                time.sleep(1)
-                connection.sendall(body[1000:])
-                statuses.append(connection.recv(12))
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        time.sleep(0.3)
-        assert replica.stop(number) == 0
-        thread.join(30)
-    assert statuses == [b"HTTP/1.1 200"]
+def test_it_finishes_what_has_begun_and_exits_0(published: Published, tmp_path: Path) -> None:
+    body = json.dumps({"instances": IMAGES.tolist()}).encode()
+    head = (
+        f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        ends = {signal.SIGINT: Ports(), signal.SIGTERM: Ports()}
+        replicas = {
+            number: stack.enter_context(
+                _replica(published.folder, ports, "alone", tmp_path / f"{number}.log")
+            )
+            for number, ports in ends.items()
+        }
+        for number, replica in replicas.items():
+            replica.wait_until_ready()
+            connection = stack.enter_context(
+                socket.create_connection((HOST, ends[number].http), timeout=30)
+            )
+            connection.sendall(head.encode() + body[:1000])
+            time.sleep(0.2)
+            replica.process.send_signal(number)
+            time.sleep(0.5)
+            connection.sendall(body[1000:])  # it was still on its way when the signal came
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            assert replica.process.wait(30) == 0
 
 
-@pytest.mark.parametrize("taken", ["http", "grpc"])
-def test_a_port_in_use_is_named(published: Published, tmp_path: Path, taken: str) -> None:
-    ports = Ports()
-    port = getattr(ports, taken)
-    with (
-        socket.create_server((HOST, port)),
-        _replica(published.folder, ports, "late", tmp_path / "log") as replica,
-    ):
-        assert replica.process.wait(READY_SECONDS) != 0
-        assert f"cannot listen on {HOST}:{port}" in replica.log.read_text()
-        assert "ready=" not in replica.log.read_text()
+def test_a_port_in_use_is_named(published: Published, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        replicas = {}
+        for taken in ("http", "grpc"):
+            ports = Ports()
+            port = getattr(ports, taken)
+            stack.enter_context(socket.create_server((HOST, port)))
+            log = tmp_path / taken
+            replicas[port] = stack.enter_context(_replica(published.folder, ports, "late", log))
+        for port, replica in replicas.items():
+            assert replica.process.wait(READY_SECONDS) == 1
+            assert f"cannot listen on {HOST}:{port}" in replica.log.read_text()
+            assert "ready=" not in replica.log.read_text()
 
 
 def test_a_damaged_model_is_not_served(published: Published, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", published.folder, copy], check=True)
     (copy / "v1" / "saved_model" / "saved_model.pb").write_bytes(b"damaged")
-    with pytest.raises(ArtifactError, match="saved_model.pb is damaged"):
+    with pytest.raises(ArtifactError, match=r"saved_model\.pb is damaged"):
         models.load(copy)
 
 
 def test_a_model_of_another_kind_is_not_served(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    class Wrong(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
-        def __call__(self, x: Any) -> Any:
-            return {"y": x}
-
-    wrong = Wrong()
+    wrong = tf.Module()
+    wrong.call = tf.function(lambda x: {"y": x}, [tf.TensorSpec([None, 4], tf.float32, name="x")])
     with artifacts.publish(tmp_path / "v1") as draft:
-        tf.saved_model.save(wrong, str(draft / "saved_model"), {"serving_default": wrong.__call__})
+        tf.saved_model.save(wrong, str(draft / "saved_model"), {"serving_default": wrong.call})
         artifacts.write_json(draft / "model.json", {"version": "v1", "classes": CLASSES})
     with pytest.raises(ServingError, match="a signature of"):
         models.load(tmp_path / "v1")

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlpipeline import config
 from mlpipeline.learning.cluster_spec import from_environment
@@ -22,7 +23,7 @@ from mlpipeline.learning.training import Trainer
 
 def main() -> None:
     settings = config.load(Path(sys.argv[1]))
-    trained: dict[str, np.ndarray] = {}
+    trained: dict[str, NDArray[np.float32]] = {}
     for argument in sys.argv[3:]:
         name, _, dataset = argument.partition("=")
         with tempfile.TemporaryDirectory() as work:
@@ -36,8 +37,8 @@ def main() -> None:
             )
             weights = trainer.run().predictor.model.get_weights()
             trainer.workers.gather(1)  # nobody leaves before the other is done
-        trained[argument] = np.concatenate([weight.ravel() for weight in weights])
-    np.savez(sys.argv[2], **trained)
+        trained[name] = np.concatenate([weight.ravel() for weight in weights])
+    np.savez(sys.argv[2], allow_pickle=False, **trained)
     time.sleep(1)
     os._exit(0)
 

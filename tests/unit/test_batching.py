@@ -138,6 +138,24 @@ def test_a_cancelled_request_is_not_run_and_harms_nobody(
     assert function.sizes == [1, 1]
 
 
+def test_a_large_request_keeps_every_thread_busy() -> None:
+    together = threading.Barrier(2)  # it opens only if two batches run at the same time
+
+    def double(inputs: Array) -> Array:
+        together.wait(10)
+        return inputs * 2
+
+    batcher = Batcher(double, max_batch=4, threads=2)
+    outputs = asyncio.run(batcher.run(np.arange(16)))
+    batcher.close()
+    assert outputs.tolist() == list(range(0, 32, 2))
+
+
+def test_a_large_request_fails_with_its_first_failing_piece(batcher: Batcher) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        asyncio.run(batcher.run(np.array([1, 1, 1, 1, 1, -1, 1, 1, 1])))
+
+
 def test_close_runs_what_is_queued(function: Doubling) -> None:
     batcher = Batcher(function, max_batch=4)
 

@@ -47,18 +47,25 @@ def from_environment(environ: Mapping[str, str]) -> ClusterSpec:
     try:
         content = json.loads(text)
         cluster, task = content["cluster"], content["task"]
-        groups = {kind: tuple(map(str, cluster.get(kind, ()))) for kind in _TRAINING_TYPES}
+        groups = {kind: _addresses(cluster.get(kind, [])) for kind in _TRAINING_TYPES}
         start = 0 if task["type"] == "chief" else len(groups["chief"])
         group, index = groups[task["type"]], int(task["index"])
-        group[index]  # raises where there is no such worker
+        if not 0 <= index < len(group):
+            raise IndexError(f"there is no {task['type']} {index}")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ConfigurationError(
             f"{_VARIABLE} is {text!r} ({type(error).__name__}: {error})",
-            expected='{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "index": 0}}'
-            " of a chief or a worker",
+            expected='{"cluster": {"worker": ["host:port"]}, '
+            '"task": {"type": "worker", "index": 0}} of a chief or a worker',
             remedy="set it as a TFJob does, or unset it to train in one process",
         ) from error
     return ClusterSpec(groups["chief"] + groups["worker"], start + index)
+
+
+def _addresses(listed: object) -> tuple[str, ...]:
+    if not isinstance(listed, list):  # of a text, its letters would become workers
+        raise TypeError(f"{listed!r} is not a list")
+    return tuple(map(str, listed))
 
 
 def to_environment(workers: Sequence[str], index: int) -> dict[str, str]:

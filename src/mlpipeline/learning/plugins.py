@@ -34,6 +34,8 @@ def resolve(
             remedy=f"mend the {kind}'s name in the configuration",
         )
     try:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ModuleNotFoundError(f"`{module}` is no module's name")
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(

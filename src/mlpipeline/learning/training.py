@@ -102,7 +102,7 @@ class Trainer:
         # What is evaluated and exported: the same model in float32, outside the strategy's scope.
         keras.config.set_dtype_policy("float32")
         self._predictor = Predictor(
-            self._build_model(), self._card.shape, average_flip=candidate.flip
+            self._build_model(), self._card.shape, average_flip=candidate.average_flip
         )
         self._checkpoints = Checkpoints(
             work / "checkpoints",
@@ -215,7 +215,7 @@ class Trainer:
                 accuracy=totals[1] / totals[2],
                 validation_loss=loss / images,
                 validation_accuracy=hits / images,
-                learning_rate=float(self._optimizer.learning_rate),
+                learning_rate=float(self._optimizer.learning_rate.numpy()),
                 seconds=self._earlier_seconds + time.monotonic() - self._started,
                 cpu_seconds=self._earlier_cpu_seconds + cpu,
             )

@@ -1,14 +1,16 @@
 """Dynamic batching: requests that arrive while a batch runs become the next batch.
 
 There is no waiting for company: an idle model runs a lone request at once, a busy one finds its
-next batch in the queue. One thread runs the model, so the event loop stays free.
+next batch in the queue. The model runs in threads of its own, so the event loop stays free.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,24 +30,31 @@ class _Piece:
 class Batcher:
     """Runs a function of a batch for the many callers of an event loop."""
 
-    def __init__(self, function: Callable[[Array], Array], *, max_batch: int) -> None:
-        """Start the thread that runs the batches.
+    def __init__(
+        self, function: Callable[[Array], Array], *, max_batch: int, threads: int = 1
+    ) -> None:
+        """Start the threads that run the batches.
 
         Args:
             function: Maps inputs of shape (N, ...) to outputs of shape (N, ...), row by row.
             max_batch: The largest N that it is given.
+            threads: How many batches may run at the same time.
         """
         self._function = function
         self._max_batch = max_batch
         self._waiting: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
-        self._held: _Piece | None = None
-        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batches-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, inputs: Array) -> Array:
         """Return the function's outputs for `inputs`, whichever batches they ran in.
 
-        A request larger than a batch goes piece by piece, so that others get their turn between.
+        Of a request larger than a batch, only as many pieces as can run are in the queue at a time,
+        so that others get their turn between.
 
         Raises:
             Exception: What the function raised for a batch that held some of these inputs.
@@ -53,13 +62,26 @@ class Batcher:
         size = self._max_batch
         if len(inputs) <= size:
             return await self._submit(inputs)
-        pieces = (inputs[start : start + size] for start in range(0, len(inputs), size))
-        return np.concatenate([await self._submit(piece) for piece in pieces])
+        outputs: list[Array] = []
+        running: deque[asyncio.Future[Array]] = deque()
+        try:
+            for start in range(0, len(inputs), size):
+                if len(running) == len(self._threads):
+                    outputs.append(await running[0])
+                    running.popleft()
+                running.append(self._submit(inputs[start : start + size]))
+            outputs += [await piece for piece in running]
+        finally:
+            for piece in running:  # if one failed, or the client has gone
+                piece.cancel()
+        return np.concatenate(outputs)
 
     def close(self) -> None:
-        """Run what is queued, then end the thread."""
-        self._waiting.put(None)
-        self._thread.join()
+        """Run what is queued, then end the threads."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _submit(self, inputs: Array) -> asyncio.Future[Array]:
         piece = _Piece(inputs, asyncio.get_running_loop().create_future())
@@ -67,29 +89,32 @@ class Batcher:
         return piece.outputs
 
     def _work(self) -> None:
-        while (batch := self._next_batch()) is not None:
+        first = self._waiting.get()
+        while first is not None:
+            batch, first = self._gather(first)
             # The client of a cancelled piece has gone.
             if batch := [piece for piece in batch if not piece.outputs.cancelled()]:
                 self._run_batch(batch)
+            first = first or self._waiting.get()
 
-    def _next_batch(self) -> list[_Piece] | None:
-        """Wait for a piece and take what waits behind it, as far as it fits; None at the end."""
-        first = self._held or self._waiting.get()
-        self._held = None
-        if first is None:
-            return None
+    def _gather(self, first: _Piece) -> tuple[list[_Piece], _Piece | None]:
+        """Take what waits behind `first`, as far as it fits.
+
+        Returns:
+            The batch, and the piece that did not fit, if there was one.
+        """
         batch, room = [first], self._max_batch - len(first.inputs)
-        while room > 0 and not self._waiting.empty():
-            piece = self._waiting.get()
-            if piece is None:
-                self._waiting.put(None)  # the end is for the next call
-                break
-            if len(piece.inputs) > room:
-                self._held = piece
-                break
-            batch.append(piece)
-            room -= len(piece.inputs)
-        return batch
+        with contextlib.suppress(queue.Empty):
+            while room > 0:
+                piece = self._waiting.get_nowait()
+                if piece is None:
+                    self._waiting.put(None)  # the end: not yet
+                    break
+                if len(piece.inputs) > room:
+                    return batch, piece
+                batch.append(piece)
+                room -= len(piece.inputs)
+        return batch, None
 
     def _run_batch(self, batch: Sequence[_Piece]) -> None:
         loop = batch[0].outputs.get_loop()

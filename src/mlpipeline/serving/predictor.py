@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import Any
 
@@ -18,7 +19,7 @@ from mlpipeline.serving.refusals import refusal
 class Predictor(Model):  # type: ignore[misc]  # KServe is untyped
     """Serves one `PublishedModel` under a name."""
 
-    def __init__(self, name: str, model: PublishedModel, *, max_batch: int = 128) -> None:
+    def __init__(self, name: str, model: PublishedModel, *, max_batch: int = 64) -> None:
         """Make a predictor that is ready.
 
         Args:
@@ -28,7 +29,8 @@ class Predictor(Model):  # type: ignore[misc]  # KServe is untyped
         """
         super().__init__(name)
         self.published = model
-        self._batcher = Batcher(model.predict, max_batch=max_batch)
+        threads = len(os.sched_getaffinity(0))
+        self._batcher = Batcher(model.predict, max_batch=max_batch, threads=threads)
         self.ready = True
 
     def validate(self, payload: Any) -> Any:

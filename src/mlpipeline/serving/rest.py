@@ -164,13 +164,15 @@ class _LingeringServer(uvicorn.Server):
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig != signal.SIGTERM or self._end is not None:
-            super().handle_exit(sig, frame)
-            return
-        self._end = time.monotonic() + self._linger
-        goodbye = (b"connection", b"close")
-        self.config.encoded_headers.append(goodbye)  # uvicorn reads these once a second ...
-        self.server_state.default_headers.append(goodbye)  # ... so for this second too
+        """Begin to end; unlike uvicorn's own, it does not raise the signal again afterwards."""
+        if sig == signal.SIGTERM and self._end is None:
+            self._end = time.monotonic() + self._linger
+            goodbye = (b"connection", b"close")
+            self.config.encoded_headers.append(goodbye)  # uvicorn reads these once a second ...
+            self.server_state.default_headers.append(goodbye)  # ... so for this second too
+        else:
+            self.force_exit = self.should_exit  # the second Ctrl-C does not wait
+            self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         if self._end is not None and time.monotonic() >= self._end:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastapi.exceptions import FastAPIDeprecationWarning
 from kserve import ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 
@@ -57,9 +59,13 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         self.model_repository_extension = FixedRepository(self.registered_models)
         for name in ("uvicorn.access", "kserve.trace"):  # a line for each request
             logging.getLogger(name).setLevel(logging.WARNING)
+        warnings.simplefilter("ignore", FastAPIDeprecationWarning)  # KServe's to mend, not ours
 
     def start(self, models: list[Predictor]) -> None:
-        """Serve until SIGTERM or SIGINT.
+        """Serve until SIGTERM or SIGINT, then stop everything in order.
+
+        KServe's own handler of these signals removes the model first, so that requests under way
+        get a 404; here uvicorn's catches them, see `SharedPortServer`.
 
         Raises:
             ServingError: A port is in use.
@@ -85,17 +91,9 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             kwargs={},
             grace_period=settings.grace_period,
         )
-        self.register_signal_handler()
         # KServe runs asyncio's own loop whatever `event_loop` says; uvicorn knows the faster one.
         with asyncio.Runner(loop_factory=self._rest_server.config.get_loop_factory()) as runner:
             runner.run(self._serve())
-
-    def stop(self, sig: int) -> None:
-        """Do nothing: `_serve` stops everything in order.
-
-        KServe removes the model here at once, so that requests under way would get a 404. It is
-        called when uvicorn, having drained, passes on the signal that it caught.
-        """
 
     async def _serve(self) -> None:
         settings = self._settings

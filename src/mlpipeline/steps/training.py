@@ -72,7 +72,8 @@ def _publish(
         if sound:
             outcome.predictor.save(draft / "saved_model")
         for folder in ("checkpoints", "tensorboard"):
-            shutil.copytree(work / folder, draft / folder)
+            if (work / folder).exists():  # a run may diverge before its first checkpoint
+                shutil.copytree(work / folder, draft / folder)
         artifacts.write_json(draft / "history.json", [asdict(e) for e in outcome.epochs])
         artifacts.write_json(
             draft / "metrics.json",

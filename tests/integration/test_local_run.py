@@ -1,0 +1,417 @@
+"""`run`, `serve` and `predict` on this machine: what they give, and what they survive."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlpipeline import artifacts
+from pipelines import Command, Pipeline, configuration, keys, progress_of, states, wait_until
+
+pytestmark = pytest.mark.timeout(900)
+
+# Workers save and replicas finish their requests; nothing waits for a time-out.
+SECONDS_TO_STOP = 30
+
+GOOD = {"model": "cnn", "options": {"widths": [8, 16], "units": 32}, "epochs": 3}
+GOOD |= {"learning_rate": 3e-3}
+CANDIDATES = {
+    "good": GOOD,
+    "wild": GOOD | {"optimizer": "sgd", "learning_rate": 1e30},
+    "own": {"model": "own_model:network", "epochs": 8},
+}
+BROKEN = """
+def network(inputs):
+    raise RuntimeError("this network is not finished")
+"""
+MENDED = """
+from keras import layers
+
+def network(inputs):
+    return layers.Dense(16, activation="relu")(layers.Flatten()(inputs))
+"""
+
+
+def begin(folder: Path, **sections: Any) -> Pipeline:
+    content = configuration(CANDIDATES, **sections)
+    content["training"] |= {"checkpoint_steps": 20}
+    (folder / "own_model.py").write_text(BROKEN)
+    return Pipeline(folder, content)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """The workspace after a first run, in which one candidate diverged and one crashed."""
+    pipeline = begin(tmp_path_factory.mktemp("finished"))
+    with pipeline.started("run") as command:
+        assert command.wait() == 0, command.errors + command.output
+        assert command.members() == []
+    return pipeline
+
+
+@pytest.fixture
+def pipeline(finished: Pipeline, tmp_path: Path) -> Pipeline:
+    """A copy of the finished workspace, without the candidate that cannot be trained."""
+    copy = finished.copy(tmp_path)
+    del copy.content["candidates"]["own"]
+    return copy
+
+
+def published(record: dict[str, Any], workspace: Path) -> list[Path]:
+    """The artifacts of a run's tasks that did not fail."""
+    done = {name for name, state in states(record).items() if state != "failed"}
+    return [next(workspace.glob(f"*/{key}")) for name, key in keys(record).items() if name in done]
+
+
+def assert_ports_are_free(pipeline: Pipeline) -> None:
+    for name in ("port", "grpc_port"):
+        with socket.create_server(("127.0.0.1", pipeline.content["serving"][name])):
+            pass
+
+
+def stop(command: Command, number: int) -> int:
+    """Send a signal to the command alone, as a shell's Ctrl-C reaches no other session."""
+    command.process.send_signal(number)
+    status = command.wait(SECONDS_TO_STOP)
+    assert command.members() == []
+    return status
+
+
+def work_checkpoint(pipeline: Pipeline) -> str:
+    """The newest checkpoint of whatever candidate is being trained."""
+    files = pipeline.workspace.glob("candidates/.*.work/checkpoints/checkpoint")
+    with contextlib.suppress(StopIteration, FileNotFoundError):
+        return next(files).read_text()
+    return ""
+
+
+# --- what a run gives ---------------------------------------------------------------------------
+
+
+def test_a_whole_run_ends_with_a_verified_model_without_the_candidates_that_failed(
+    finished: Pipeline,
+) -> None:
+    record = finished.last_run()
+    assert record["state"] == "succeeded"
+    failed = {"train-own": "failed"}
+    everything = ("ingest", "train-good", "train-wild", "select", "serve", "verify")
+    assert states(record) == dict.fromkeys(everything, "succeeded") | failed
+    for artifact in published(record, finished.workspace):
+        artifacts.verify(artifact)
+    assert finished.leftovers() == []
+
+    decision = finished.decision()
+    assert decision["chosen"] == "good"
+    assert decision["candidates"].keys() == {"good", "wild"}
+    assert decision["rejected"].keys() == {"wild"}
+    assert decision["test"]["accuracy"] > 0.9
+    assert finished.current() == decision["version"]
+
+    verification = record["verification"]
+    assert verification["replicas"] == ["replica-0", "replica-1"]
+    protocols = {protocol["protocol"]: protocol for protocol in verification["protocols"]}
+    assert protocols.keys() == {"V1 JSON", "V2 JSON", "V2 binary", "V2 gRPC"}
+    for protocol in protocols.values():
+        assert protocol["images"] == 1_000
+        assert protocol["accuracy"] == pytest.approx(decision["test"]["accuracy"], abs=1e-12)
+        assert protocol["replicas"] == ["replica-0", "replica-1"]
+
+    latest = (finished.workspace / "report.html").read_text()
+    own = (finished.workspace / "runs" / record["run"] / "report.html").read_text()
+    assert latest == own
+    assert decision["version"] in own
+
+
+def test_again_every_step_is_reused(finished: Pipeline, pipeline: Pipeline) -> None:
+    first = finished.last_run()
+    assert pipeline.call("run").process.returncode == 0
+    record = pipeline.last_run()
+    reused = dict.fromkeys(("ingest", "train-good", "train-wild", "select"), "reused")
+    assert states(record) == reused | {"serve": "succeeded", "verify": "succeeded"}
+    assert keys(record) == {name: keys(first)[name] for name in reused}
+    assert pipeline.current() == finished.current()
+    assert record["verification"]["protocols"][0]["images"] == 1_000
+
+
+def test_what_is_damaged_or_gone_is_made_anew_and_nothing_else(
+    finished: Pipeline, pipeline: Pipeline
+) -> None:
+    key = keys(finished.last_run())
+    shard = pipeline.workspace / "datasets" / key["ingest"] / "train-00001-of-00004.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[1_000] ^= 1
+    shard.write_bytes(content)
+    shutil.rmtree(pipeline.workspace / "candidates" / key["train-good"] / "saved_model")
+    shutil.rmtree(pipeline.workspace / "models" / "toy" / key["select"])
+
+    assert pipeline.call("run").process.returncode == 0
+    record = pipeline.last_run()
+    made = dict.fromkeys(("ingest", "train-good", "select", "serve", "verify"), "succeeded")
+    assert states(record) == made | {"train-wild": "reused"}
+    # The verification found the answers of the new model equal to those recorded of the old one.
+    for artifact in published(record, finished.workspace):
+        healed = pipeline.workspace / artifact.relative_to(finished.workspace)
+        artifacts.verify(healed)
+    assert pipeline.decision()["test"] == finished.decision()["test"]
+    assert pipeline.current() == finished.current()
+    assert pipeline.leftovers() == []
+
+
+# --- accidents ----------------------------------------------------------------------------------
+
+
+def test_a_mended_candidate_is_trained_alone_also_when_a_worker_is_killed(
+    finished: Pipeline, tmp_path: Path
+) -> None:
+    pipeline = finished.copy(tmp_path)
+    (pipeline.folder / "own_model.py").write_text(MENDED)
+    with pipeline.started("run") as command:
+        wait_until(lambda: work_checkpoint(pipeline), command)
+        victims = [
+            member.pid
+            for member in command.members()
+            if json.loads(member.environment.get("TF_CONFIG", '{"task": {}}'))["task"].get("index")
+            == 1
+        ]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        assert len(victims) == 1
+        assert command.wait() == 0, command.errors + command.output
+    record = pipeline.last_run()
+    reused = dict.fromkeys(("ingest", "train-good", "train-wild"), "reused")
+    made = dict.fromkeys(("train-own", "select", "serve", "verify"), "succeeded")
+    assert states(record) == reused | made
+    assert {"good", "own"} <= pipeline.decision()["candidates"].keys()
+    assert pipeline.current() != finished.current()
+    assert (pipeline.workspace / "models" / "toy" / finished.current()).exists()
+    log = pipeline.workspace / "runs" / record["run"] / "logs" / "train-own.worker-0.log"
+    steps = progress_of(log.read_text())
+    assert steps == sorted(steps), "the second attempt began anew"
+
+
+def test_a_stopped_run_leaves_no_process_and_the_next_goes_on(
+    finished: Pipeline, pipeline: Pipeline
+) -> None:
+    pipeline.content["candidates"]["good"] = GOOD | {"epochs": 12}
+    steps = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        stop_in_training(pipeline, number)
+        record = pipeline.last_run()
+        assert record["state"] == "interrupted"
+        assert states(record) == {"ingest": "reused"}
+        steps += steps_of_chief(pipeline)
+
+    assert pipeline.call("run").process.returncode == 0
+    record = pipeline.last_run()
+    reused = dict.fromkeys(("ingest", "train-wild"), "reused")
+    made = dict.fromkeys(("train-good", "select", "serve", "verify"), "succeeded")
+    assert states(record) == reused | made
+    steps += steps_of_chief(pipeline)
+    assert steps == sorted(set(steps)), "an attempt did not go on where the one before had stopped"
+    changed = {n for n, key in keys(record).items() if key != keys(finished.last_run())[n]}
+    assert changed == {"train-good", "select"}
+    assert pipeline.current() == keys(record)["select"]
+    assert len(list((pipeline.workspace / "models" / "toy").glob("toy-*"))) == 2
+
+
+def stop_in_training(pipeline: Pipeline, number: int) -> None:
+    """Start a run, and send it a signal once it has trained further than the one before."""
+    before = work_checkpoint(pipeline)
+    with pipeline.started("run") as command:
+        wait_until(lambda: work_checkpoint(pipeline) != before, command)
+        assert stop(command, number) != 0
+
+
+def steps_of_chief(pipeline: Pipeline) -> list[int]:
+    """How far the chief of `good` got in the newest run, in its own words."""
+    logs = pipeline.workspace / "runs" / pipeline.last_run()["run"] / "logs"
+    return progress_of((logs / "train-good.worker-0.log").read_text())
+
+
+def test_a_run_stopped_while_it_serves_leaves_no_process_and_no_port(pipeline: Pipeline) -> None:
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            address = ("127.0.0.1", pipeline.content["serving"]["port"])
+            socket.create_connection(address, timeout=1).close()
+            return True
+        return False
+
+    with pipeline.started("run") as command:
+        wait_until(answers, command)
+        assert stop(command, signal.SIGINT) != 0
+    assert_ports_are_free(pipeline)
+    record = pipeline.last_run()
+    assert record["state"] == "interrupted"
+    assert {states(record)[name] for name in ("ingest", "train-good", "select")} == {"reused"}
+
+
+def test_a_port_in_use_is_named_and_nothing_is_lost(finished: Pipeline, pipeline: Pipeline) -> None:
+    port = pipeline.content["serving"]["port"]
+    with socket.create_server(("127.0.0.1", port)):
+        command = pipeline.call("run")
+    assert command.process.returncode == 1
+    assert str(port) in command.errors
+    record = pipeline.last_run()
+    assert record["state"] == "failed"
+    assert states(record)["serve"] == "failed"
+    assert str(port) in record["error"]
+    for artifact in published(record, pipeline.workspace):
+        artifacts.verify(artifact)
+    assert pipeline.current() == finished.current()
+
+
+@pytest.mark.parametrize(
+    ("candidate", "failed", "reason"),
+    [("wild", "select", "diverged"), ("own", "train-own", "this network is not finished")],
+)
+def test_when_every_candidate_fails_the_run_fails_and_says_why(
+    finished: Pipeline, tmp_path: Path, candidate: str, failed: str, reason: str
+) -> None:
+    pipeline = finished.copy(tmp_path)
+    pipeline.content["candidates"] = {candidate: CANDIDATES[candidate]}
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    assert "candidate" in command.errors
+    assert reason in command.errors
+    record = pipeline.last_run()
+    assert record["state"] == "failed"
+    assert states(record)[failed] == "failed"
+    assert reason in record["error"]
+    assert "failed" in (pipeline.workspace / "runs" / record["run"] / "report.html").read_text()
+    assert pipeline.current() == finished.current()
+
+
+def test_all_mistakes_of_a_configuration_are_named_at_once(tmp_path: Path) -> None:
+    pipeline = begin(tmp_path)
+    pipeline.content["traning"] = {}
+    pipeline.content["data"] |= {"shard": 4}
+    pipeline.content["candidates"]["good"] = GOOD | {"epochs": "many"}
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    for part in ("traning", "`training`", "data.shard:", "`shards`", "good.epochs", "'many'"):
+        assert part in command.errors
+    assert not pipeline.workspace.exists()
+
+
+# --- a full disk --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, timeout=10)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=10)
+
+
+def fill(folder: Path, *, but: int) -> Path:
+    """Take all room of a file system but so many bytes."""
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free - but)
+    return ballast
+
+
+@pytest.mark.parametrize(("task", "room"), [("ingest", 2_000_000), ("train-good", 150_000)])
+def test_a_full_disk_is_said_and_with_room_the_run_goes_on(
+    finished: Pipeline, small_disk: Path, task: str, room: int
+) -> None:
+    pipeline = finished.copy(small_disk)
+    pipeline.content["candidates"] = {"good": GOOD}
+    missing = keys(finished.last_run())[task]
+    shutil.rmtree(next(pipeline.workspace.glob(f"*/{missing}")))
+    runs = len(pipeline.runs())
+    ballast = fill(small_disk, but=room)
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    assert "disk is full" in command.errors
+    assert "Traceback" not in command.errors
+    assert list(pipeline.workspace.glob(f"*/{missing}")) == []
+    assert pipeline.leftovers() == []
+
+    ballast.unlink()
+    if task == "ingest":  # the rest is the other case's
+        assert pipeline.call("ingest").process.returncode == 0
+        artifacts.verify(pipeline.workspace / "datasets" / missing)
+        return
+    assert pipeline.call("run").process.returncode == 0
+    assert len(pipeline.runs()) > runs
+    assert states(pipeline.last_run())[task] == "succeeded"
+    assert pipeline.current() == keys(pipeline.last_run())["select"]
+
+
+# --- serve and predict --------------------------------------------------------------------------
+
+
+def test_serve_answers_its_own_curl_line_until_ctrl_c(pipeline: Pipeline) -> None:
+    with pipeline.started("serve") as command:
+        wait_until(lambda: re.search(r"^curl .*\n", command.output, re.MULTILINE), command)
+        (line,) = re.findall(r"^curl .*$", command.output, re.MULTILINE)
+        answer = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60, check=True)
+        ((*probabilities,),) = json.loads(answer.stdout)["predictions"]
+        assert stop(command, signal.SIGINT) == 0
+    assert_ports_are_free(pipeline)
+    selection = pipeline.workspace / "selections" / keys(pipeline.last_run())["select"]
+    recorded = np.load(selection / "test_probabilities.npy")[0]  # of the first image
+    assert probabilities == pytest.approx(recorded.tolist(), abs=1e-5)
+
+
+def test_predict_names_the_class_of_an_image_file(pipeline: Pipeline, tmp_path: Path) -> None:
+    from mlpipeline.learning import records  # TensorFlow
+
+    key = keys(pipeline.last_run())
+    images, labels = records.read_split(pipeline.workspace / "datasets" / key["ingest"], "test")
+    selection = pipeline.workspace / "selections" / key["select"]
+    probabilities = np.load(selection / "test_probabilities.npy")
+    border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1)
+    # An image on a bright ground is taken for a negative and inverted.
+    usable = (probabilities.argmax(axis=1) == labels) & (border.mean(axis=1) < 100)
+    index = int(np.flatnonzero(usable)[0])
+    file = tmp_path / "image.png"
+    Image.fromarray(images[index]).save(file)
+
+    command = pipeline.call("predict", str(file))
+    assert command.process.returncode == 0, command.errors
+    assert command.output.splitlines()[0].split(maxsplit=1) == [
+        f"{probabilities[index].max():.2%}",
+        f"pattern {labels[index]}",
+    ]
+
+
+def test_predict_refuses_what_is_no_image(pipeline: Pipeline, tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    file.write_text("not an image")
+    command = pipeline.call("predict", str(file))
+    assert command.process.returncode == 1
+    assert str(file) in command.errors
+    assert "Traceback" not in command.errors
+
+
+def test_without_a_model_serve_and_predict_say_what_to_do(tmp_path: Path) -> None:
+    pipeline = begin(tmp_path)
+    started = time.monotonic()
+    for command in (pipeline.call("serve"), pipeline.call("predict", "image.png")):
+        assert command.process.returncode == 1
+        assert "make run" in command.errors
+    assert time.monotonic() - started < SECONDS_TO_STOP

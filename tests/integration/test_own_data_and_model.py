@@ -1,0 +1,105 @@
+"""A data set and a model of one's own: each a function, and a line of the configuration."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import own_project.signs
+from mlpipeline import artifacts
+from pipelines import Pipeline, configuration, keys, states, wait_until
+
+pytestmark = pytest.mark.timeout(900)
+
+PROJECT = Path(own_project.signs.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A run with a project that lies beside the configuration."""
+    content = configuration(
+        {
+            "own": {
+                "model": "own_project.networks:strided",
+                "options": {"width": 6},
+                "epochs": 12,
+                "learning_rate": 0.01,
+            }
+        },
+        data={"dataset": "own_project.signs:signs", "validation": 200, "shards": 4},
+    )
+    pipeline = Pipeline(tmp_path_factory.mktemp("own"), content)
+    shutil.copytree(PROJECT, pipeline.folder / PROJECT.name)
+    command = pipeline.call("run")
+    assert command.process.returncode == 0, command.errors + command.output
+    return pipeline
+
+
+def test_the_whole_run_works_with_them(finished: Pipeline) -> None:
+    record = finished.last_run()
+    tasks = ("ingest", "train-own", "select", "serve", "verify")
+    assert states(record) == dict.fromkeys(tasks, "succeeded")
+    assert [p["images"] for p in record["verification"]["protocols"]] == [400] * 4
+    assert finished.decision()["test"]["accuracy"] > 0.9
+    model = finished.workspace / "models" / "toy" / finished.current() / "model.json"
+    about = artifacts.read_json(model)
+    assert about["classes"] == ["horizontal", "vertical", "falling", "rising"]
+    assert about["synthetic_data"] is False
+
+
+def test_the_served_model_knows_their_images(finished: Pipeline, tmp_path: Path) -> None:
+    test = own_project.signs.signs().test
+    url = f"http://127.0.0.1:{finished.content['serving']['port']}/v1/models/toy:predict"
+    with finished.started("serve") as command:
+        wait_until(lambda: re.search(r"^curl ", command.output, re.MULTILINE), command)
+        answer = httpx.post(url, json={"instances": test.images.tolist()}, timeout=60)
+    predicted = np.array(answer.raise_for_status().json()["predictions"]).argmax(axis=1)
+    accuracy = float((predicted == test.labels).mean())
+    assert accuracy == pytest.approx(finished.decision()["test"]["accuracy"], abs=1e-12)
+
+    right = int(np.flatnonzero(predicted == test.labels)[0])
+    file = tmp_path / "sign.png"
+    Image.fromarray(test.images[right]).save(file)
+    command = finished.call("predict", str(file))
+    assert command.process.returncode == 0, command.errors
+    assert command.output.split()[1] == ["horizontal", "vertical", "falling", "rising"][right % 4]
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changed"),
+    [
+        ("networks", "Dense(32", "Dense(24", {"train-own", "select"}),
+        ("signs", "(0, 40,", "(0, 50,", {"ingest", "train-own", "select"}),
+        ("networks", "that halve", "which halve", set()),  # in a docstring
+    ],
+)
+def test_their_code_is_part_of_the_key(
+    finished: Pipeline, tmp_path: Path, module: str, old: str, new: str, changed: set[str]
+) -> None:
+    pipeline = finished.copy(tmp_path)
+    file = pipeline.folder / PROJECT.name / f"{module}.py"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    got = planned_keys(pipeline)
+    before = keys(finished.last_run())
+    assert got.keys() == before.keys()
+    assert {name for name, key in got.items() if key != before[name]} == changed
+
+
+def planned_keys(pipeline: Pipeline) -> dict[str, str]:
+    """The keys that a run would use now."""
+    program = (
+        "import sys; from pathlib import Path; from mlpipeline import config, pipeline;"
+        "plan = pipeline.plan(config.load(Path(sys.argv[1])));"
+        "[print(task.name, task.key) for task in plan.values() if task.key]"
+    )
+    arguments = ["-c", program, str(pipeline.write_config())]
+    with pipeline.started_program(arguments) as command:
+        assert command.wait() == 0, command.errors
+    return dict(line.split() for line in command.output.splitlines())

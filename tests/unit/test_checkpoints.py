@@ -1,0 +1,169 @@
+"""Checkpoints and history: what a resumed run finds is what the one before had left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlpipeline import artifacts
+from mlpipeline.config import Recipe
+from mlpipeline.errors import MissingArtifactError
+from mlpipeline.learning import models, optimization
+from mlpipeline.learning.checkpoints import Checkpoints
+from mlpipeline.learning.history import Epoch, History
+
+IMAGES = np.random.default_rng(0).normal(0, 1, (8, 4, 4, 1)).astype(np.float32)
+
+
+class Run:
+    """A training run in small, with all that has a state: normalisation, dropout, momentum."""
+
+    def __init__(self, folder: Path, *, seed: int, write: bool = True) -> None:
+        keras.utils.set_random_seed(seed)
+        self.model = keras.Sequential(
+            [
+                keras.Input(IMAGES.shape[1:]),
+                models.FusedBatchNormalization(),
+                keras.layers.Flatten(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(3),
+            ]
+        )
+        recipe = Recipe(optimizer="adamw", learning_rate=0.1, ema=0.5)
+        self.optimizer = optimization.build(recipe, steps=20)
+        self.optimizer.build(self.model.trainable_variables)
+        self.step = tf.Variable(0, dtype=tf.int64)
+        self.checkpoints = Checkpoints(
+            folder, model=self.model, optimizer=self.optimizer, step=self.step, write=write
+        )
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(self.model(IMAGES, training=True) ** 2)
+            weights = self.model.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, [v.value for v in weights]), weights)
+            self.step.assign_add(1)
+
+    @property
+    def state(self) -> list[NDArray[Any]]:
+        return [np.array(v.numpy()) for v in (*self.model.variables, *self.optimizer.variables)]
+
+
+def _equal(one: Run, other: Run) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.state, other.state, strict=True))
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    first = Run(tmp_path, seed=1)
+    first.train(2)
+    first.checkpoints.save()
+    first.train(3)
+
+    resumed = Run(tmp_path, seed=2)
+    assert not _equal(resumed, first)
+    assert resumed.checkpoints.restore() == 2
+    resumed.train(3)
+
+    # Weights, moments, averages, the learning rate's place and the generators of dropout.
+    assert _equal(resumed, first)
+    assert int(resumed.step.numpy()) == 5
+
+
+def test_the_state_of_dropout_is_part_of_a_checkpoint(tmp_path: Path) -> None:
+    first = Run(tmp_path, seed=1)
+    first.train(1)
+    first.checkpoints.save()
+    drawn = first.model(IMAGES, training=True).numpy()
+
+    resumed = Run(tmp_path, seed=2)
+    resumed.checkpoints.restore()
+    np.testing.assert_array_equal(resumed.model(IMAGES, training=True).numpy(), drawn)
+
+
+def test_the_newest_checkpoint_is_restored(tmp_path: Path) -> None:
+    run = Run(tmp_path, seed=1)
+    for _ in range(3):
+        run.train(1)
+        run.checkpoints.save()
+    assert Run(tmp_path, seed=2).checkpoints.restore() == 3
+    assert len(list(tmp_path.glob("*.index"))) == 2  # the oldest was removed
+
+
+def test_without_a_checkpoint_a_run_begins_anew(tmp_path: Path) -> None:
+    run = Run(tmp_path / "none", seed=1)
+    before = run.state
+    assert run.checkpoints.restore() == 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, run.state, strict=True))
+
+
+def test_only_the_chief_writes(tmp_path: Path) -> None:
+    worker = Run(tmp_path, seed=1, write=False)
+    worker.checkpoints.save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _epoch(number: int) -> Epoch:
+    return Epoch(
+        epoch=number,
+        step=10 * number,
+        loss=1 / number,
+        accuracy=0.5,
+        validation_loss=2.0,
+        validation_accuracy=0.4,
+        learning_rate=0.1,
+        seconds=3.0 * number,
+        cpu_seconds=6.0 * number,
+    )
+
+
+def _history(folder: Path, *epochs: int, write: bool = True) -> History:
+    history = History(folder, write=write)
+    for number in epochs:
+        history.append(_epoch(number))
+    history.save()
+    return history
+
+
+@pytest.mark.parametrize(
+    ("step", "known"), [(30, [1, 2, 3]), (35, [1, 2, 3]), (29, [1, 2]), (5, []), (0, [])]
+)
+def test_a_resumed_history_has_the_epochs_before_the_checkpoint(
+    tmp_path: Path, step: int, known: list[int]
+) -> None:
+    _history(tmp_path, 1, 2, 3)
+    resumed = History(tmp_path, write=True)
+    resumed.resume(step)
+    assert resumed.epochs == [_epoch(number) for number in known]
+
+
+def test_a_history_that_a_checkpoint_needs_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match=r"history\.json"):
+        History(tmp_path, write=True).resume(10)
+
+
+def test_only_the_chief_writes_the_history_and_its_curves(tmp_path: Path) -> None:
+    _history(tmp_path, 1, write=False)
+    assert list(tmp_path.iterdir()) == []
+    _history(tmp_path, 1)
+    assert artifacts.read_json(tmp_path / "history.json") == [asdict(_epoch(1))]
+
+
+def test_tensorboard_has_a_curve_of_every_figure(tmp_path: Path) -> None:
+    _history(tmp_path, 1, 2)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for record in tf.data.TFRecordDataset(str(events)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            point = (int(event.step), float(tf.make_ndarray(value.tensor)))
+            curves.setdefault(value.tag, []).append(point)
+    assert curves.keys() == asdict(_epoch(1)).keys() - {"epoch", "step"}
+    assert curves["loss"] == [(10, 1.0), (20, 0.5)]

@@ -1,0 +1,174 @@
+"""The command line: what is said where something is wrong, and the status that a pod ends with."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mlpipeline import artifacts, cli
+from mlpipeline import config as configuration
+from mlpipeline.errors import ConfigurationError, PeerLostError, PipelineError, SelectionError
+from mlpipeline.pipeline import STEPS, plan
+
+PIPELINE = """
+name: shirts
+data: {dataset: synthetic}
+candidates:
+  cnn: {model: cnn}
+  dropout: {model: dropout}
+"""
+
+
+class Left(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.yaml"
+    file.write_text(PIPELINE)
+    return file
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """Run the command line with a command that raises; return the status it ends with."""
+
+    def leave(status: int) -> None:
+        raise Left(status)
+
+    def run(error: BaseException) -> int:
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", fail)
+        monkeypatch.setattr(os, "_exit", leave)
+        with pytest.raises(Left) as raised:
+            cli.main()
+        return int(raised.value.args[0])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(ConfigurationError, 1), (SelectionError, 1), (PeerLostError, 143)]
+)
+def test_an_error_with_a_remedy_is_a_message_and_the_status_of_its_kind(
+    main: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+    kind: type[PipelineError],
+    status: int,
+) -> None:
+    assert main(kind("it is late", expected="in time", remedy="hurry")) == status
+    said = capsys.readouterr()
+    assert said.err == "error: it is late\n  expected: in time\n  to do:    hurry\n"
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_a_message(
+    main: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert main(OSError(number, os.strerror(number), "/work/shard")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: the disk is full: ")
+    assert "/work/shard" in said
+    assert "to do:" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(errno.EACCES, "no"), FileNotFoundError(errno.ENOENT, "gone"), KeyError()],
+)
+def test_any_other_error_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(type(error)) as raised:
+        cli.main()
+    assert raised.value is error
+
+
+def test_a_process_ends_with_the_message_alone_and_without_tensorflow(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise AssertionError('what takes seconds')")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("nam: x\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "mlpipeline", "ingest", "--config", str(broken)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"error: {broken} has 3 problems:\n")
+    assert "did you mean `name`?" in ran.stderr
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+def _invoke(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+
+
+def test_help_lists_the_steps_and_what_they_do() -> None:
+    status, text = _invoke("--help")
+    assert status == 0
+    commands = re.findall(r"^│ (\w+) +(\S.*?) +│$", text, re.MULTILINE)
+    names = {name for name, described in commands if described}
+    assert {step.name for step in STEPS} <= names
+    assert {"run", "predict", "report", "predictor"} <= names
+
+
+def test_every_task_that_is_a_process_has_a_command_line_that_parses(config: Path) -> None:
+    tasks = plan(configuration.load(config)).values()
+    for task in tasks:
+        command, *arguments = task.command(config, config.parent)[3:]
+        status, text = _invoke(command, *arguments, "--help")
+        assert status == 0, text
+
+
+def test_an_unknown_candidate_is_refused_with_the_known_ones(config: Path, tmp_path: Path) -> None:
+    status, text = _invoke(
+        *("train", "--candidate", "cmm", "--config", config, "--workspace", tmp_path)
+    )
+    assert status == 2
+    assert "--candidate" in text
+    assert "got 'cmm', expected one of cnn, dropout" in text
+
+
+@pytest.mark.parametrize("command", ["learn", "--wrong"])
+def test_an_unknown_command_is_refused(command: str) -> None:
+    status, text = _invoke(command)
+    assert status == 2
+    assert command in text
+
+
+@pytest.mark.parametrize("step", ["ingest", "select"])
+def test_a_step_whose_result_is_whole_does_nothing_again(
+    config: Path, tmp_path: Path, step: str
+) -> None:
+    tasks = plan(configuration.load(config))
+    for task in tasks.values():
+        for folder in task.publishes:
+            with artifacts.publish(tmp_path / folder) as draft:
+                (draft / "made").write_text("earlier")
+
+    status, text = _invoke(step, "--config", config, "--workspace", tmp_path)
+
+    assert status == 0
+    assert text == f"{step}: {tasks[step].key} is there already\n"
+    assert (tmp_path / tasks[step].publishes[0] / "made").read_text() == "earlier"

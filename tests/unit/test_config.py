@@ -1,0 +1,241 @@
+"""The configuration: what is accepted, what is not, and that every problem is said at once."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpipeline.config import Candidate, Config, Recipe, load, parse
+from mlpipeline.errors import ConfigurationError
+
+SHIPPED = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
+MINIMAL: dict[str, Any] = {"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}
+
+
+def _problems(raw: Any) -> list[str]:
+    """The problems that the message lists."""
+    with pytest.raises(ConfigurationError) as raised:
+        parse(raw, origin="some.yaml")
+    return [line[4:] for line in raised.value.got.splitlines() if line.startswith("  - ")]
+
+
+def _with_candidate(**values: Any) -> dict[str, Any]:
+    return MINIMAL | {"candidates": {"cnn": {"model": "cnn", **values}}}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_a_configuration_that_is_shipped_fits(file: Path) -> None:
+    assert load(file).candidates
+
+
+def test_the_configurations_that_the_readme_names_are_shipped() -> None:
+    assert {"default.yaml", "best.yaml", "book.yaml"} <= {file.name for file in SHIPPED}
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    config = parse(MINIMAL, origin="")
+    assert config.data.dataset == "fashion_mnist"
+    assert config.candidates["cnn"] == Candidate(model="cnn", **Recipe().model_dump())
+    assert config.training.workers == 2
+    assert config.serving.replica_names == ["replica-0", "replica-1"]
+
+
+def test_a_candidate_inherits_the_common_recipe_and_may_differ() -> None:
+    config = parse(
+        {
+            "name": "shirts",
+            "recipe": {"epochs": 3, "flip": True},
+            "candidates": {
+                "cnn": {"model": "cnn"},
+                "longer": {"model": "cnn", "epochs": 5, "options": {"units": 8}},
+            },
+        },
+        origin="",
+    )
+    cnn, longer = config.candidates["cnn"], config.candidates["longer"]
+    assert (cnn.epochs, cnn.flip, cnn.options) == (3, True, {})
+    assert (longer.epochs, longer.flip, longer.options) == (5, True, {"units": 8})
+    assert longer.batch_size == Recipe().batch_size
+
+
+def test_every_problem_is_said_at_once_with_the_nearest_name() -> None:
+    problems = _problems(
+        {
+            "nam": "shirts",
+            "data": {"sauce": "auto", "shards": 0},
+            "recipe": {"epoch": 3},
+            "candidates": {
+                "cnn": {"model": "cnn", "learningrate": 0.1},
+                "dropout": {"epochs": "many"},
+            },
+            "training": {"workers": -1},
+            "serving": {"port": 70_000},
+        }
+    )
+    assert sorted(problems) == sorted(
+        [
+            "name: missing",
+            "nam: unknown key; did you mean `name`?",
+            "data.sauce: unknown key; did you mean `source`?",
+            "data.shards: got 0, expected greater than 0",
+            "recipe.epoch: unknown key; did you mean `epochs`?",
+            "candidates.cnn.learningrate: unknown key; did you mean `learning_rate`?",
+            "candidates.dropout.model: missing",
+            "candidates.dropout.epochs: got 'many', expected a valid integer, "
+            "unable to parse string as an integer",
+            "training.workers: got -1, expected greater than 0",
+            "serving.port: got 70000, expected less than or equal to 65535",
+        ]
+    )
+
+
+def test_the_message_counts_the_problems_and_names_the_file() -> None:
+    with pytest.raises(ConfigurationError, match=r"some\.yaml has 2 problems:") as raised:
+        parse(MINIMAL | {"sed": 1, "nme": 1}, origin="some.yaml")
+    assert "mend some.yaml" in raised.value.remedy
+    with pytest.raises(ConfigurationError, match=r"some\.yaml has 1 problem:"):
+        parse(MINIMAL | {"sed": 1}, origin="some.yaml")
+
+
+def test_a_key_like_no_other_gets_the_list_of_all() -> None:
+    (problem,) = _problems(MINIMAL | {"data": {"zzz": 1}})
+    assert problem == (
+        "data.zzz: unknown key; known here: dataset, seed, shards, source, validation"
+    )
+
+
+def test_a_misspelt_key_of_the_recipe_is_one_problem_however_many_candidates() -> None:
+    candidates = {name: {"model": "cnn"} for name in ("a", "b", "c")}
+    problems = _problems({"name": "x", "recipe": {"epoch": 3}, "candidates": candidates})
+    assert problems == ["recipe.epoch: unknown key; did you mean `epochs`?"]
+
+
+def test_a_wrong_value_of_the_recipe_is_one_problem_however_many_candidates() -> None:
+    candidates = {"a": {"model": "cnn"}, "b": {"model": "cnn", "epochs": -1}}
+    problems = _problems({"name": "x", "recipe": {"epochs": 0}, "candidates": candidates})
+    assert problems == [
+        "recipe.epochs: got 0, expected greater than 0",
+        "candidates.b.epochs: got -1, expected greater than 0",
+    ]
+
+
+def test_a_candidate_may_be_called_like_a_section() -> None:
+    problems = _problems(MINIMAL | {"candidates": {"data": {"model": "cnn", "epoch": 1}}})
+    assert problems == ["candidates.data.epoch: unknown key; did you mean `epochs`?"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (_with_candidate(optimizer="rmsprop"), "candidates.cnn.optimizer: got 'rmsprop', expected"),
+        (_with_candidate(learning_rate=0), "candidates.cnn.learning_rate: got 0, expected"),
+        (_with_candidate(learning_rate=float("nan")), "candidates.cnn.learning_rate: got nan"),
+        (_with_candidate(weight_decay=-1), "candidates.cnn.weight_decay: got -1, expected"),
+        (_with_candidate(label_smoothing=1), "candidates.cnn.label_smoothing: got 1, expected"),
+        (_with_candidate(ema=1.0), "candidates.cnn.ema: got 1.0, expected less than 1"),
+        (_with_candidate(epochs=1.5), "candidates.cnn.epochs: got 1.5, expected"),
+        (_with_candidate(flip="perhaps"), "candidates.cnn.flip: got 'perhaps', expected"),
+        (_with_candidate(learning_rate=float("inf")), "candidates.cnn.learning_rate: got inf"),
+        (_with_candidate(options={"since": date.min}), "candidates.cnn.options.since: got"),
+        (_with_candidate(options=[1]), "candidates.cnn.options: got [1], expected"),
+        (MINIMAL | {"name": "My Shirts"}, "name: got 'My Shirts'"),
+        (MINIMAL | {"name": "../elsewhere"}, "name: got '../elsewhere'"),
+        (MINIMAL | {"name": "x" * 41}, "name: got"),
+        (MINIMAL | {"candidates": {}}, "candidates: got {}"),
+        (MINIMAL | {"candidates": {"../cnn": {"model": "cnn"}}}, "candidates.../cnn.[key]"),
+        (MINIMAL | {"candidates": {"cnn": None}}, "candidates.cnn: got None"),
+        (MINIMAL | {"candidates": ["cnn"]}, "candidates: got ['cnn'], expected"),
+        (MINIMAL | {"recipe": 3}, "recipe: got 3, expected"),
+        (MINIMAL | {"data": {"source": "web"}}, "data.source: got 'web', expected 'auto', 'tfds'"),
+        (MINIMAL | {"seed": -1}, "seed: got -1, expected"),
+        (["shirts"], "got ['shirts'], expected a valid dictionary"),
+        (None, "got None, expected a valid dictionary"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_value_that_does_not_fit_is_said_with_its_place(raw: Any, problem: str) -> None:
+    (said,) = _problems(raw)
+    assert said.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            {"data": {"shards": 6}},
+            "candidates.cnn.batch_size is 128: expected a multiple of data.shards (6)",
+        ),
+        ({"training": {"workers": 9}}, "training.workers is 9: expected at most data.shards (8)"),
+        (
+            {"training": {"strategy": "single"}},
+            "training.workers is 2: expected 1 with strategy `single`",
+        ),
+        (
+            {"serving": {"port": 9000, "grpc_port": 9000}},
+            "serving.port and serving.grpc_port are both 9000",
+        ),
+    ],
+    ids=["batch-size", "workers", "single", "ports"],
+)
+def test_sections_that_do_not_fit_each_other_are_a_problem(
+    change: dict[str, Any], problem: str
+) -> None:
+    (said,) = _problems(MINIMAL | change)
+    assert said.startswith(problem)
+
+
+def test_all_misfits_between_sections_are_said_at_once() -> None:
+    two = {name: {"model": "cnn", "batch_size": size} for name, size in (("a", 12), ("b", 100))}
+    problems = _problems(
+        {"name": "x", "candidates": two, "training": {"strategy": "single", "workers": 9}}
+    )
+    assert [problem.partition(" is ")[0] for problem in problems] == [
+        "candidates.a.batch_size",
+        "candidates.b.batch_size",
+        "training.workers",
+        "training.workers",
+    ]
+
+
+def test_a_file_is_loaded_as_it_would_be_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("name: shirts # of the model\ncandidates:\n  cnn: {model: cnn, epochs: 2}\n")
+    assert load(file) == parse(_with_candidate(epochs=2), origin="")
+
+
+@pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3"])
+def test_a_number_may_be_written_as_people_do(tmp_path: Path, number: str) -> None:
+    file = tmp_path / "own.yaml"  # YAML 1.1 takes `1e-3` for text
+    file.write_text(
+        f"name: x\nrecipe: {{learning_rate: {number}}}\ncandidates: {{cnn: {{model: cnn}}}}\n"
+    )
+    assert load(file).candidates["cnn"].learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"name: [shirts", b"name: 2024-13-01", b"a: b: c", b"\xff\xfe\xfa", b"name: !!python/x"],
+)
+def test_a_file_that_is_no_yaml_is_an_error_that_names_it(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_bytes(text)
+    with pytest.raises(ConfigurationError, match=r"broken\.yaml is not YAML"):
+        load(file)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none.yaml", "No such file"), (".", "directory")])
+def test_a_file_that_cannot_be_read_is_an_error_that_says_why(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot read .*{reason}"):
+        load(tmp_path / name)
+
+
+def test_a_configuration_cannot_be_changed_by_accident() -> None:
+    config = parse(MINIMAL, origin="")
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1
+    assert isinstance(config, Config)

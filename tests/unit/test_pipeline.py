@@ -1,0 +1,197 @@
+"""The plan: which tasks there are, what they need, and which cache keys a change reaches."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpipeline import artifacts, source
+from mlpipeline.config import Config, parse
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.pipeline import STEPS, Task, plan
+
+RAW: dict[str, Any] = {
+    "name": "shirts",
+    "candidates": {"cnn": {"model": "cnn"}, "batch_norm": {"model": "batch_norm"}},
+}
+ALL = {"ingest", "train-cnn", "train-batch_norm", "select"}
+
+
+def _config(**changes: Any) -> Config:
+    return parse(RAW | changes, origin="")
+
+
+def _keys(config: Config, without: Collection[str] = ()) -> dict[str, str]:
+    return {name: task.key for name, task in plan(config, without=without).items() if task.key}
+
+
+def _candidates(**changes: Any) -> dict[str, Any]:
+    return {"candidates": RAW["candidates"] | changes}
+
+
+def test_the_tasks_are_the_steps_in_their_order_one_training_for_each_candidate() -> None:
+    tasks = list(plan(_config()).values())
+    assert [(task.name, task.needs) for task in tasks] == [
+        ("ingest", ()),
+        ("train-cnn", ("ingest",)),
+        ("train-batch_norm", ("ingest",)),
+        ("select", ("train-cnn", "train-batch_norm")),
+        ("serve", ("select",)),
+        ("verify", ("serve",)),
+    ]
+    assert list(dict.fromkeys(task.step for task in tasks)) == list(STEPS)
+    assert [task.candidate for task in tasks] == [None, "cnn", "batch_norm", None, None, None]
+
+
+def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
+    tasks = plan(_config())
+    keys = _keys(_config())
+    assert set(keys) == ALL
+    assert len(set(keys.values())) == len(ALL)
+    published = {name: [str(p) for p in task.publishes] for name, task in tasks.items()}
+    assert published == {
+        "ingest": [f"datasets/{keys['ingest']}"],
+        "train-cnn": [f"candidates/{keys['train-cnn']}"],
+        "train-batch_norm": [f"candidates/{keys['train-batch_norm']}"],
+        "select": [f"selections/{keys['select']}", f"models/shirts/{keys['select']}"],
+        "serve": [],
+        "verify": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [
+        ({}, set()),
+        (_candidates(cnn={"model": "cnn", "epochs": 3}), {"train-cnn", "select"}),
+        (_candidates(cnn={"model": "cnn", "options": {"units": 9}}), {"train-cnn", "select"}),
+        (_candidates(cnn={"model": "dropout"}), {"train-cnn", "select"}),
+        ({"recipe": {"flip": True}}, {"train-cnn", "train-batch_norm", "select"}),
+        ({"seed": 18}, {"train-cnn", "train-batch_norm", "select"}),
+        ({"name": "trousers"}, {"select"}),
+        ({"data": {"seed": 18}}, ALL),
+        ({"data": {"dataset": "synthetic"}}, ALL),
+        ({"training": {"workers": 4, "attempts": 1, "cache": "disk"}}, set()),
+        ({"training": {"strategy": "single", "workers": 1}}, set()),
+        ({"serving": {"replicas": 3, "port": 9000}}, set()),
+        # What is written out, though it is the default, is no change.
+        ({"recipe": {"epochs": 8}, "data": {"seed": 17}}, set()),
+    ],
+    ids=[
+        *("nothing", "recipe-of-one", "options-of-one", "architecture-of-one", "recipe", "seed"),
+        *("name", "split", "dataset", "workers", "strategy", "serving", "defaults"),
+    ],
+)
+def test_a_change_reaches_the_keys_of_what_depends_on_it_alone(
+    change: dict[str, Any], reached: set[str]
+) -> None:
+    before, after = _keys(_config()), _keys(_config(**change))
+    assert {name for name in before if before[name] != after[name]} == reached
+
+
+def test_another_candidate_changes_the_selection_alone() -> None:
+    before = _keys(_config())
+    after = _keys(_config(**_candidates(third={"model": "cnn"})))
+    assert {name for name in after if before.get(name) != after[name]} == {"train-third", "select"}
+
+
+def test_the_code_of_a_step_is_in_its_key_and_in_those_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = _keys(_config())
+    monkeypatch.setattr(
+        "mlpipeline.pipeline.code_version",
+        lambda *modules: (
+            "changed"
+            if modules == ("mlpipeline.steps.selection",)
+            else source.code_version(*modules)
+        ),
+    )
+    after = _keys(_config())
+    assert {name for name in before if before[name] != after[name]} == {"select"}
+
+
+def test_the_code_of_a_users_own_model_is_in_its_candidates_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "own_models_of_this_test.py"
+    module.write_text("def tiny(inputs):\n    return inputs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = _config(**_candidates(own={"model": "own_models_of_this_test:tiny"}))
+    before = _keys(config)
+
+    module.write_text("def tiny(inputs):\n    return -inputs\n")
+    importlib.invalidate_caches()
+    source.code_version.cache_clear()
+
+    after = _keys(config)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"train-own", "select"}
+    assert "own_models_of_this_test" not in sys.modules
+
+
+@pytest.mark.parametrize("place", ["model", "dataset"])
+def test_a_module_of_ones_own_that_is_not_there_is_an_error(place: str) -> None:
+    change: dict[str, Any] = {"data": {"dataset": "no_such:data"}}
+    if place == "model":
+        change = _candidates(own={"model": "no_such:model"})
+    with pytest.raises(ConfigurationError, match="no_such"):
+        plan(_config(**change))
+
+
+def test_without_a_candidate_that_failed_selection_has_another_key_and_need() -> None:
+    config = _config()
+    tasks = plan(config, without={"cnn"})
+    assert tasks["select"].needs == ("train-batch_norm",)
+    assert set(tasks) == set(plan(config))
+    before, after = _keys(config), _keys(config, without={"cnn"})
+    assert {name for name in before if before[name] != after[name]} == {"select"}
+
+
+def test_a_command_is_the_steps_own_command_line() -> None:
+    tasks = plan(_config())
+    config, workspace = Path("configs/a b.yaml"), Path("/work space")
+    common = ["--config", "configs/a b.yaml", "--workspace", "/work space"]
+    for name in ("ingest", "select", "verify"):
+        expected = [sys.executable, "-m", "mlpipeline", name, *common]
+        assert tasks[name].command(config, workspace) == expected
+    assert tasks["train-cnn"].command(config, workspace) == [
+        *(sys.executable, "-m", "mlpipeline", "train", *common, "--candidate", "cnn")
+    ]
+
+
+def _publish(task: Task, workspace: Path) -> None:
+    for folder in task.publishes:
+        with artifacts.publish(workspace / folder) as draft:
+            (draft / "content").write_text(task.name)
+
+
+def test_a_task_is_done_when_all_that_it_publishes_is_whole(tmp_path: Path) -> None:
+    task = plan(_config())["select"]
+    assert not task.is_done(tmp_path)
+    _publish(task, tmp_path)
+    assert task.is_done(tmp_path)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_a_task_with_a_damaged_or_missing_result_is_not_done(
+    tmp_path: Path, which: int, damage: str
+) -> None:
+    task = plan(_config())["select"]
+    _publish(task, tmp_path)
+    content = tmp_path / task.publishes[which] / "content"
+    if damage == "altered":
+        content.write_text("?")
+    else:
+        content.unlink()
+    assert not task.is_done(tmp_path)
+
+
+def test_a_task_that_publishes_nothing_is_never_done(tmp_path: Path) -> None:
+    assert not plan(_config())["verify"].is_done(tmp_path)

@@ -1,0 +1,99 @@
+"""An image file of one's own, as the model takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mlpipeline.commands import _read_image as read_image
+from mlpipeline.errors import ServingError
+
+GREY, COLOUR = (28, 28), (28, 28, 3)
+
+
+def _shirt(size: int = 28, *, dark: int = 0, bright: int = 200) -> NDArray[np.uint8]:
+    """A bright shape on a dark ground, other above than below."""
+    image = np.full((size, size), dark, np.uint8)
+    image[size // 4 : size // 2, size // 4 : -size // 4] = bright
+    return image
+
+
+def _save(folder: Path, pixels: NDArray[np.uint8], name: str = "image.png") -> Path:
+    Image.fromarray(pixels).save(folder / name)
+    return folder / name
+
+
+def test_an_image_of_the_models_own_kind_is_taken_as_it_is(tmp_path: Path) -> None:
+    pixels = read_image(_save(tmp_path, _shirt()), GREY)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, _shirt())
+
+
+@pytest.mark.parametrize("shape", [GREY, (28, 28, 1), COLOUR, (20, 30), (20, 30, 3)])
+@pytest.mark.parametrize("colours", [True, False], ids=["colour", "grey"])
+def test_any_size_and_colour_becomes_the_models_shape(
+    tmp_path: Path, shape: tuple[int, ...], colours: bool
+) -> None:
+    pixels = _shirt(100)
+    if colours:
+        pixels = np.stack([pixels, pixels // 2, pixels // 4], axis=-1)
+    read = read_image(_save(tmp_path, pixels), shape)
+    assert read.shape == shape
+    assert read[shape[0] // 3, shape[1] // 2].max() > 80  # the shape, in its place
+    assert read[-1].max() < 20
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_any_mode_of_image_is_read(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(_shirt()).convert(mode).save(tmp_path / "image.tiff")
+    read = read_image(tmp_path / "image.tiff", GREY)
+    assert read[10, 14] > 128 > read[20, 14]
+
+
+def test_a_dark_shape_on_a_bright_ground_is_inverted_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = read_image(_save(tmp_path, 255 - _shirt()), GREY)
+    np.testing.assert_array_equal(read, _shirt())
+    assert "inverted" in capsys.readouterr().out
+
+
+def test_a_bright_shape_that_fills_the_middle_is_not_inverted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.full((28, 28), 255, np.uint8)
+    pixels[[0, -1]] = pixels[:, [0, -1]] = 0
+    np.testing.assert_array_equal(read_image(_save(tmp_path, pixels), GREY), pixels)
+    assert capsys.readouterr().out == ""
+
+
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _altered(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_cut, _altered, lambda _: b"", lambda _: b"GIF89a", lambda _: b"hello"],
+    ids=["cut", "altered", "empty", "header-only", "text"],
+)
+def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path: Path, damage: object) -> None:
+    assert callable(damage)
+    file = _save(tmp_path, np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ServingError, match=r"cannot read .*image\.png"):
+        read_image(file, GREY)
+
+
+@pytest.mark.parametrize("name", ["none.png", "."])
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ServingError, match="cannot read"):
+        read_image(tmp_path / name, GREY)

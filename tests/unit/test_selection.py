@@ -1,0 +1,313 @@
+"""Selection: the rule and its ties, and what is recorded of the decision and of the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from mlpipeline import artifacts, registry
+from mlpipeline.config import Data
+from mlpipeline.errors import DamagedArtifactError, SelectionError
+from mlpipeline.learning import datasets, export, records
+from mlpipeline.learning.datasets import Dataset, Split
+from mlpipeline.steps import ingestion, selection
+from mlpipeline.steps.selection import choose
+
+SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
+
+
+def _metrics(
+    accuracy: float = 0.9, loss: float = 0.3, parameters: int = 1_000, **other: Any
+) -> dict[str, Any]:
+    return {
+        "status": "trained",
+        "diverged_at_step": None,
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+        "parameters": parameters,
+    } | other
+
+
+DIVERGED = _metrics() | {
+    "status": "diverged",
+    "diverged_at_step": 12,
+    "validation_accuracy": None,
+    "validation_loss": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "ranking"),
+    [
+        ({"a": _metrics(0.91), "b": _metrics(0.93), "c": _metrics(0.92)}, ["b", "c", "a"]),
+        # Accuracy comes before the loss, the loss before the size, the size before the name.
+        ({"a": _metrics(0.91, 0.1, 1), "b": _metrics(0.92, 0.9, 9)}, ["b", "a"]),
+        ({"a": _metrics(loss=0.4, parameters=1), "b": _metrics(loss=0.3)}, ["b", "a"]),
+        ({"a": _metrics(parameters=9), "b": _metrics(parameters=8)}, ["b", "a"]),
+        ({"b": _metrics(), "a": _metrics(), "c": _metrics()}, ["a", "b", "c"]),
+        ({"only": _metrics(0.1)}, ["only"]),
+        ({"a": _metrics(0.99, test_accuracy=0.1), "b": _metrics(0.9, test_accuracy=1)}, ["a", "b"]),
+    ],
+    ids=["accuracy", "not-loss", "loss", "parameters", "name", "one", "test-does-not-count"],
+)
+def test_the_best_on_the_validation_split_is_chosen(
+    metrics: dict[str, dict[str, Any]], ranking: list[str]
+) -> None:
+    decision = choose(metrics)
+    assert decision.ranking == ranking
+    assert decision.chosen == ranking[0]
+    assert decision.rejected == {}
+
+
+def test_the_reason_names_the_accuracy_and_the_second() -> None:
+    assert choose({"a": _metrics(0.9123)}).reason == "validation accuracy 91.23%"
+    reason = choose({"a": _metrics(0.9123), "b": _metrics(0.9)}).reason
+    assert reason == "validation accuracy 91.23%, before b with 90.00%"
+
+
+def test_a_candidate_that_diverged_loses_with_its_reason() -> None:
+    decision = choose({"a": DIVERGED, "b": _metrics(0.1)})
+    assert decision.chosen == "b"
+    assert decision.ranking == ["b"]
+    assert decision.rejected == {"a": "diverged: its loss was not finite at step 12"}
+
+
+def test_when_all_diverged_there_is_no_choice() -> None:
+    with pytest.raises(SelectionError, match="no candidate can be selected") as raised:
+        choose({"b": DIVERGED, "a": DIVERGED})
+    assert "a diverged: its loss was not finite at step 12; b diverged" in raised.value.got
+
+
+def test_without_candidates_there_is_no_choice() -> None:
+    with pytest.raises(SelectionError, match="every training failed"):
+        choose({})
+
+
+# --- the step ---------------------------------------------------------------------------------
+
+
+def _split(count: int, seed: int) -> Split:
+    """Images whose brighter side says their class, but for every fourth, which is noise."""
+    labels = np.arange(count) % 2
+    images = np.random.default_rng(seed).integers(0, 40, (count, *SHAPE), dtype=np.uint8)
+    strength = np.where(np.arange(count) % 4 == 0, 0, 150).astype(np.uint8)
+    images[np.arange(count), :, labels * 2] += strength[:, np.newaxis]
+    return Split(images, labels.astype(np.int64))
+
+
+def _dataset() -> Dataset:
+    return Dataset(
+        "halves", CLASSES, _split(40, 0), _split(TEST_IMAGES, 1), "made up", synthetic=True
+    )
+
+
+def _predictor(factor: float) -> export.Predictor:
+    """A model that compares left with right; with a factor below 0 it is always wrong."""
+    inputs = keras.Input((*SHAPE, 1))
+    dense = keras.layers.Dense(2, use_bias=False)
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    kernel = np.zeros((*SHAPE, 2), np.float32)
+    kernel[:, 0, 0] = kernel[:, 2, 1] = factor
+    dense.set_weights([kernel.reshape(-1, 2)])
+    return export.Predictor(model, SHAPE, average_flip=False)
+
+
+class Workspace:
+    """A workspace in which three candidates were trained: `good`, `bad`, and one that diverged."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.dataset = root / "datasets" / "ingest-1"
+        self.output = root / "selections" / "halves-1"
+        self.model = registry.version_folder(root, "halves", "halves-1")
+        ingestion.ingest(Data(dataset="synthetic", validation=8, shards=2), self.dataset)
+        self.candidates = {
+            "bad": self._publish("bad-1", _metrics(0.4), _predictor(-0.3)),
+            "diverged": self._publish("diverged-1", DIVERGED, None),
+            "good": self._publish("good-1", _metrics(0.9), _predictor(0.3)),
+        }
+
+    def _publish(
+        self, key: str, metrics: dict[str, Any], predictor: export.Predictor | None
+    ) -> Path:
+        target = self.root / "candidates" / key
+        with artifacts.publish(target) as draft:
+            artifacts.write_json(draft / "metrics.json", metrics)
+            if predictor:
+                predictor.save(draft / "saved_model")
+        return target
+
+    def select(self) -> dict[str, Any]:
+        """Run the step and return the decision that it published."""
+        selection.select(
+            "halves",
+            self.candidates,
+            dataset=self.dataset,
+            output=self.output,
+            model=self.model,
+        )
+        decision: dict[str, Any] = artifacts.read_json(self.output / "decision.json")
+        return decision
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One that selection has run in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.BUILTIN, "synthetic", _dataset)
+        made = Workspace(tmp_path_factory.mktemp("workspace"))
+    made.select()
+    return made
+
+
+def test_selection_publishes_the_decision_and_the_model_whole(workspace: Workspace) -> None:
+    artifacts.verify(workspace.output)
+    artifacts.verify(workspace.model)
+
+
+def test_the_decision_is_recorded_with_every_candidates_figures(workspace: Workspace) -> None:
+    decision = artifacts.read_json(workspace.output / "decision.json")
+    assert decision["chosen"] == "good"
+    assert decision["ranking"] == ["good", "bad"]
+    assert decision["rejected"].keys() == {"diverged"}
+    assert decision["rule"] == selection.RULE
+    assert (decision["name"], decision["version"]) == ("halves", "halves-1")
+    assert decision["dataset"] == "ingest-1"
+    assert decision["candidates"] == {
+        "bad": {"key": "bad-1", **_metrics(0.4)},
+        "diverged": {"key": "diverged-1", **DIVERGED},
+        "good": {"key": "good-1", **_metrics(0.9)},
+    }
+
+
+def test_the_test_accuracy_is_that_of_the_recorded_answers(workspace: Workspace) -> None:
+    decision = artifacts.read_json(workspace.output / "decision.json")
+    probabilities = np.load(workspace.output / "test_probabilities.npy")
+    labels = np.load(workspace.output / "test_labels.npy")
+    images, expected_labels = records.read_split(workspace.dataset, "test")
+
+    np.testing.assert_array_equal(labels, expected_labels)
+    assert probabilities.shape == (TEST_IMAGES, 2)
+    np.testing.assert_allclose(probabilities, _predictor(0.3).predict(images), rtol=1e-5)
+    hits = int((probabilities.argmax(axis=1) == labels).sum())
+    assert 0.75 * TEST_IMAGES <= hits < TEST_IMAGES
+    assert decision["test"] == {
+        "images": TEST_IMAGES,
+        "hits": hits,
+        "accuracy": hits / TEST_IMAGES,
+    }
+
+
+def test_the_mistakes_are_the_wrong_answers_the_surest_first(workspace: Workspace) -> None:
+    images, labels = records.read_split(workspace.dataset, "test")
+    probabilities = np.load(workspace.output / "test_probabilities.npy")
+    with np.load(workspace.output / "mistakes.npz") as mistakes:
+        index, probability = mistakes["index"], mistakes["probability"]
+        np.testing.assert_array_equal(mistakes["images"], images[index])
+        np.testing.assert_array_equal(mistakes["labels"], labels[index])
+        predicted = mistakes["predicted"]
+
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    assert len(wrong) > 2
+    assert sorted(index) == sorted(wrong)
+    assert (predicted != labels[index]).all()
+    np.testing.assert_array_equal(probability, probabilities[index].max(axis=1))
+    assert (np.diff(probability) <= 0).all()
+
+
+def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
+    images, _ = records.read_split(workspace.dataset, "test")
+    served = export.predict(export.load(workspace.model / "saved_model"), images)
+    np.testing.assert_array_equal(served, np.load(workspace.output / "test_probabilities.npy"))
+
+    facts = artifacts.read_json(workspace.model / "model.json")
+    decision = artifacts.read_json(workspace.output / "decision.json")
+    assert facts == {
+        "name": "halves",
+        "version": "halves-1",
+        "classes": list(CLASSES),
+        "candidate": "good",
+        "candidate_key": "good-1",
+        "dataset_key": "ingest-1",
+        "synthetic_data": True,
+        "validation_accuracy": 0.9,
+        "test_accuracy": decision["test"]["accuracy"],
+    }
+
+
+def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace) -> None:
+    request = json.loads((workspace.model / registry.EXAMPLE).read_text())
+    images, _ = records.read_split(workspace.dataset, "test")
+    assert request == {"instances": [images[0].tolist()]}
+
+
+def test_only_the_chosen_candidate_is_tested(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    load = export.load
+
+    def remember(folder: Path) -> Any:
+        loaded.append(folder)
+        return load(folder)
+
+    monkeypatch.setattr(export, "load", remember)
+    selection.select(
+        "halves",
+        workspace.candidates,
+        dataset=workspace.dataset,
+        output=tmp_path / "halves-1",
+        model=tmp_path / "models" / "halves-1",
+    )
+    assert loaded == [workspace.candidates["good"] / "saved_model"]
+
+
+def test_at_most_so_many_mistakes_are_kept(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_MISTAKES_KEPT", 2)
+    with np.load(workspace.output / "mistakes.npz") as mistakes:
+        surest = mistakes["index"][:2]
+    selection.select(
+        "halves",
+        workspace.candidates,
+        dataset=workspace.dataset,
+        output=tmp_path / "halves-1",
+        model=tmp_path / "models" / "halves-1",
+    )
+    with np.load(tmp_path / "halves-1" / "mistakes.npz") as mistakes:
+        np.testing.assert_array_equal(mistakes["index"], surest)
+
+
+def test_a_model_without_a_mistake_can_be_recorded(tmp_path: Path) -> None:
+    labels = np.array([0, 1])
+    images, probabilities = np.zeros((2, *SHAPE), np.uint8), np.eye(2, dtype=np.float32)
+    selection._save_mistakes(tmp_path / "mistakes.npz", images, labels, probabilities)
+    with np.load(tmp_path / "mistakes.npz") as mistakes:
+        assert {name: len(mistakes[name]) for name in mistakes.files} == dict.fromkeys(
+            ["index", "images", "labels", "predicted", "probability"], 0
+        )
+
+
+@pytest.mark.parametrize("loser", ["bad", "good"])
+def test_a_damaged_candidate_is_named_and_nothing_published(
+    workspace: Workspace, tmp_path: Path, loser: str
+) -> None:
+    damaged = tmp_path / "candidate"
+    with artifacts.publish(damaged) as draft:
+        artifacts.write_json(draft / "metrics.json", _metrics(0.1))
+    (damaged / "metrics.json").write_text(json.dumps(_metrics(1.0)))
+    with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
+        selection.select(
+            "halves",
+            workspace.candidates | {loser: damaged},
+            dataset=workspace.dataset,
+            output=tmp_path / "selection",
+            model=tmp_path / "model",
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["candidate"]

@@ -1,0 +1,185 @@
+"""The version of a step's code: it changes with what a result can depend on, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from mlpipeline import source
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.source import code_version, module_of
+
+MODULES = {
+    "__init__.py": "",
+    "training.py": """
+import json
+import yaml
+from shop.models import build
+from . import data
+
+def train():
+    from shop import late
+    return build(), data.load(), late.save()
+""",
+    "models.py": "from .parts.layer import LAYER\n\ndef build():\n    return LAYER\n",
+    "data.py": "SHARDS = 8\n\ndef load():\n    return SHARDS\n",
+    "late.py": "def save():\n    return 1\n",
+    "parts/__init__.py": "",
+    "parts/layer.py": "from .. import deep\n\nLAYER = deep.DEEP\n",
+    "deep.py": "DEEP = 3\n",
+    "other.py": "OTHER = 1\n",
+}
+
+
+def _forget() -> None:
+    """As a new process would see the files."""
+    importlib.invalidate_caches()
+    code_version.cache_clear()
+    source._origin.cache_clear()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `shop`, whose step `shop.training` imports the others in all the ways there are."""
+    for name, text in MODULES.items():
+        file = tmp_path / "shop" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    _forget()
+    yield tmp_path / "shop"
+    _forget()
+
+
+def _changes(package: Path, file: str, change: Callable[[str], str]) -> bool:
+    """Whether the version of `shop.training` changes with a file."""
+    before = code_version("shop.training")
+    path = package / file
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    _forget()
+    return code_version("shop.training") != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("training.py", "return build()", "return 2 * build()"),
+        ("models.py", "return LAYER", "return -LAYER"),
+        ("data.py", "SHARDS = 8", "SHARDS = 9"),
+        ("late.py", "return 1", "return 2"),
+        ("parts/layer.py", "deep.DEEP", "deep.DEEP + 1"),
+        ("deep.py", "3", "4"),
+    ],
+    ids=["own", "from-import", "relative", "within-a-function", "relative-twice", "indirect"],
+)
+def test_it_changes_with_the_code_that_is_run(package: Path, file: str, old: str, new: str) -> None:
+    assert _changes(package, file, lambda text: text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "# why\n" + text,
+        lambda text: text.replace("= 8", '= 8\n"""Files, under the field."""'),
+        lambda text: '"""What it is."""\n' + text,
+        lambda text: text.replace("    return", '    """Return it."""\n    return'),
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: text.replace("= 8", "=  (8)  # a multiple of the workers"),
+    ],
+    ids=[
+        "comment",
+        "field-docstring",
+        "module-docstring",
+        "docstring",
+        "blank-lines",
+        "formatting",
+    ],
+)
+def test_it_does_not_change_with_what_only_people_read(
+    package: Path, change: Callable[[str], str]
+) -> None:
+    assert not _changes(package, "data.py", change)
+
+
+def test_it_does_not_change_with_code_that_is_not_imported(package: Path) -> None:
+    assert not _changes(package, "other.py", lambda text: text.replace("1", "2"))
+
+
+def test_a_string_that_is_no_docstring_counts(package: Path) -> None:
+    assert _changes(package, "data.py", lambda text: text.replace("= 8", '= "8"'))
+
+
+def test_it_changes_with_the_version_of_a_library_that_is_imported(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = code_version("shop.training")
+    version = metadata.version
+
+    def upgraded(changed: str) -> Callable[[str], str]:
+        return lambda name: "99" if name.lower() == changed else version(name)
+
+    monkeypatch.setattr(metadata, "version", upgraded("pillow"))
+    _forget()
+    assert code_version("shop.training") == before
+    monkeypatch.setattr(metadata, "version", upgraded("pyyaml"))
+    _forget()
+    assert code_version("shop.training") != before
+
+
+def test_a_module_with_a_users_own_model_counts(package: Path) -> None:
+    alone = code_version("mlpipeline.progress")
+    with_plugin = code_version("mlpipeline.progress", "shop.models")
+    (package / "deep.py").write_text("DEEP = 4\n")
+    _forget()
+    assert code_version("mlpipeline.progress") == alone
+    assert len({alone, with_plugin, code_version("mlpipeline.progress", "shop.models")}) == 3
+
+
+def test_the_order_in_which_modules_are_named_does_not_matter(package: Path) -> None:
+    assert code_version("shop.models", "shop.data") == code_version("shop.data", "shop.models")
+
+
+def test_a_module_in_a_folder_without_init_is_found(package: Path) -> None:
+    (package / "__init__.py").unlink()
+    _forget()
+    assert _changes(package, "deep.py", lambda text: text.replace("3", "4"))
+
+
+@pytest.mark.parametrize(
+    "module", ["no_such_module", "shop.no_such_module", "shop.data.x", "", "..x", "__main__"]
+)
+def test_a_module_that_is_not_there_is_an_error_that_names_it(package: Path, module: str) -> None:
+    with pytest.raises(ConfigurationError, match="no Python module") as raised:
+        code_version(module)
+    assert f"`{module}`" in raised.value.got
+
+
+def test_it_imports_neither_the_step_nor_tensorflow() -> None:
+    script = """
+import sys
+from mlpipeline.source import code_version
+before = {name for name in sys.modules if name.startswith("mlpipeline")}
+print(code_version("mlpipeline.steps.training"))
+assert {name for name in sys.modules if name.startswith("mlpipeline")} == before
+assert not {"tensorflow", "keras", "numpy"} & sys.modules.keys()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.strip() == code_version("mlpipeline.steps.training")  # in every process
+
+
+@pytest.mark.parametrize(
+    ("reference", "module"),
+    [("cnn", None), ("shop.models:build", "shop.models"), ("models:build", "models")],
+)
+def test_the_module_of_a_reference(reference: str, module: str | None) -> None:
+    assert module_of(reference) == module
