@@ -1,6 +1,6 @@
 """Measure the model server against named baselines, and print and record a table.
 
-`python benchmarks/serving.py --model workspace/models/fashion-mnist --output FILE.json`
+`python benchmarks/serving.py --model workspace/models/fashion-mnist/VERSION --output FILE.json`
 
 Single images go through V1 JSON over kept connections, sent by `wrk`; a thousand in one request go
 through V2 binary and V1 JSON, sent by httpx. The baselines stand in `serving_baselines.py`. Each
@@ -33,7 +33,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mlpipeline import artifacts
-from mlpipeline.serving import model
 
 NAME = "fashion-mnist"
 HOST = "127.0.0.1"
@@ -82,7 +81,7 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed\n  to do:    apt-get install wrk")
     server_cpus, load_cpus = ({0}, {1}) if arguments.pin else (None, None)
-    version = model.current_version(arguments.model)
+    version = arguments.model
     with contextlib.ExitStack() as stack:
         commands = {
             "ours": _ours(version),
@@ -112,7 +111,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="a model's or a version's folder")
+    parser.add_argument("--model", type=Path, required=True, help="a registered version's folder")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="the median of these is reported")

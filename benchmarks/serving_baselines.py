@@ -77,7 +77,6 @@ def _network() -> Any:
     import keras
     from keras import layers
 
-
     def convolution(width: int) -> list[Any]:
         return [
             layers.Conv2D(width, 3, padding="same", use_bias=False),
@@ -85,7 +84,7 @@ def _network() -> Any:
             layers.ReLU(),
         ]
 
-    network = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((28, 28)),
             layers.Reshape((28, 28, 1)),
@@ -99,7 +98,6 @@ def _network() -> Any:
             layers.Dense(10, activation="softmax"),
         ]
     )
-    return network
 
 
 def _call_bare(saved_model: Path) -> None:

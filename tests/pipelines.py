@@ -6,6 +6,7 @@ all of its processes, however deep, and none is left when the test is over.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def configuration(candidates: Mapping[str, Any], **sections: Any) -> dict[str, A
         "data": {"dataset": "synthetic", "validation": 500, "shards": 4},
         "recipe": {"batch_size": 100, "precision": "float32"},
         "candidates": dict(candidates),
-        "training": {"workers": 2, "peer_timeout_seconds": 30},
+        "training": {"workers": 2, "peer_timeout_seconds": 120},
         "serving": {"replicas": 2, "port": http, "grpc_port": grpc},
     } | sections
 
@@ -97,7 +98,6 @@ class Pipeline:
 
     folder: Path
     content: dict[str, Any]
-    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def workspace(self) -> Path:
@@ -106,10 +106,9 @@ class Pipeline:
     def copy(self, folder: Path) -> Pipeline:
         """An independent copy, with ports of its own."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        serving = self.content["serving"] | dict(
-            zip(("port", "grpc_port"), free_ports(2), strict=True)
-        )
-        return Pipeline(folder, self.content | {"serving": serving}, dict(self.environment))
+        content = copy.deepcopy(self.content)
+        content["serving"] |= dict(zip(("port", "grpc_port"), free_ports(2), strict=True))
+        return Pipeline(folder, content)
 
     @contextmanager
     def started(
@@ -141,7 +140,7 @@ class Pipeline:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=os.environ | variables | self.environment | dict(environment or {}),
+                env=os.environ | variables | dict(environment or {}),
                 start_new_session=True,
             )
         if cpu is not None:

@@ -40,8 +40,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
         os._exit(error.exit_status)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
             raise
         print(
             f"error: the disk is full: {error}\n"
@@ -51,6 +51,15 @@ def main() -> None:
             flush=True,
         )
         os._exit(1)
+
+
+def _is_of_a_full_disk(error: Exception) -> bool:
+    # TensorFlow's errors, when it writes a checkpoint or a model, have the text without the number.
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return any(
+        number == getattr(error, "errno", None) or os.strerror(number) in str(error)
+        for number in full
+    )
 
 
 # --- steps ------------------------------------------------------------------------------------

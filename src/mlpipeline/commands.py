@@ -17,7 +17,7 @@ from rich.console import Console
 from mlpipeline import pipeline, registry, replicas
 from mlpipeline.config import Config
 from mlpipeline.display import Display, summary
-from mlpipeline.errors import PipelineError, ServingError
+from mlpipeline.errors import ServingError
 from mlpipeline.local import LocalBackend
 from mlpipeline.runs import RunRecord
 
@@ -38,7 +38,7 @@ def run(config: Config, config_file: Path, workspace: Path) -> None:
     except KeyboardInterrupt:
         record.state, record.error = "interrupted", "stopped by a signal"
         raise
-    except PipelineError as error:
+    except Exception as error:
         record.state, record.error = "failed", str(error)
         raise
     finally:

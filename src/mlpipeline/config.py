@@ -92,7 +92,7 @@ class Training(Section):
     """Where decoded shards are kept after the first epoch."""
     checkpoint_steps: PositiveInt = 200
     """A worker that dies costs at most so many steps."""
-    peer_timeout_seconds: PositiveInt = 60
+    peer_timeout_seconds: PositiveInt = 120
     """How long a worker waits for the others, at the start and at every step."""
     deadline_seconds: PositiveInt = 3_600
     """For one candidate, over all attempts."""

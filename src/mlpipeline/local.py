@@ -148,9 +148,9 @@ class LocalBackend:
                             on_progress=lambda values: self.display.advance(task, values),
                         )
                     )
-        except* processes.ExitError as errors:
+        except* (processes.ExitError, OSError) as errors:  # OSError: no room for a log
             # A worker that only lost its peer says less than the one that failed by itself.
-            first = sorted(errors.exceptions, key=lambda e: getattr(e, "can_be_retried", True))[0]
+            first = min(errors.exceptions, key=lambda e: getattr(e, "can_be_retried", False))
             raise first from None
 
     def _log(self, name: str) -> Path:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,8 +149,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
         archive.write_out(str(draft / "saved_model"), verbose=False)
         about = {"name": NAME, "version": "v1", "classes": CLASSES}
         artifacts.write_json(draft / "model.json", about)
-    artifacts.write_text(folder / "current", "v1\n")
-    return Published(folder, network.predict(IMAGES, verbose=0))
+    return Published(folder / "v1", network.predict(IMAGES, verbose=0))
 
 
 @dataclass
@@ -691,9 +691,8 @@ def test_a_port_in_use_is_named(published: Published, tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_not_served(published: Published, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", published.folder, copy], check=True)
-    (copy / "v1" / "saved_model" / "saved_model.pb").write_bytes(b"damaged")
+    copy = shutil.copytree(published.folder, tmp_path / "copy")
+    (copy / "saved_model" / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match=r"saved_model\.pb is damaged"):
         models.load(copy)
 

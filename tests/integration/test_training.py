@@ -137,7 +137,7 @@ CANDIDATE |= {
     "flip": True,
     "shift": 2,
 }
-TRAINING = {"workers": WORKERS, "peer_timeout_seconds": 30, "checkpoint_steps": 20}
+TRAINING = {"workers": WORKERS, "peer_timeout_seconds": 120, "checkpoint_steps": 20}
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,9 @@ from mlpipeline.learning.export import Predictor, preprocess
 from mlpipeline.learning.history import Epoch, History
 from mlpipeline.learning.worker_group import WorkerGroup
 
-# Steps per call of the compiled loop: few enough to report and to stop within about a second.
-_STEPS_PER_CALL = 25
+# How long a call of the compiled loop should take: to report, and to stop when asked to, in time.
+_CALL_SECONDS = 1.0
+_MOST_STEPS_PER_CALL = 500
 # The first call also traces the loop and makes the kernels.
 _FIRST_CALL_SECONDS = 60
 
@@ -50,7 +51,7 @@ class Outcome:
     parameters: int
     epochs: list[Epoch]
     diverged_at: int | None = None
-    """The step at which the loss was no longer finite; None for a sound run."""
+    """The step at which loss or weights were no longer finite; None for a sound run."""
 
 
 class Trainer:
@@ -129,19 +130,20 @@ class Trainer:
         start = step = self._restore()
         run_steps = self._compile(iter(self._batches(start)))
         totals = np.zeros(3)  # of the epoch so far: loss, hits, images
+        pace = 1
         while step < self.total_steps:
             began, epoch = time.monotonic(), len(self._history.epochs) + 1
-            end = self._end_of(epoch)
-            checkpoint = (step // self._settings.checkpoint_steps + 1) * (
-                self._settings.checkpoint_steps
-            )
-            count = min(_STEPS_PER_CALL, end - step, checkpoint - step)
+            end, checkpoint = self._end_of(epoch), self._checkpoint_after(step)
+            count = min(pace, end - step, checkpoint - step)
             with self.workers.waiting(_FIRST_CALL_SECONDS if step == start else 0):
                 sums = run_steps(tf.constant(count)).numpy()
-            *figures, stops = self.workers.sum([*sums, self._stop])
+            elapsed = time.monotonic() - began
+            *figures, stops, elapsed = self.workers.sum([*sums, self._stop, elapsed])
+            # From the sum, so that it is the same on all workers: they must take the same steps.
+            pace = _steps_in_a_call(count, elapsed / self.workers.size)
             totals += figures
             step += count
-            if not np.isfinite(totals[0]):
+            if not np.isfinite(totals[0]) or (step == end and not self._has_finite_weights()):
                 return self._outcome(diverged_at=step)
             self._report(step, epoch, totals, figures[2] / (time.monotonic() - began))
             if step == end:
@@ -203,9 +205,12 @@ class Trainer:
             cache_folder=self._work / f"cache-{self.workers.index}",
         )
 
+    def _has_finite_weights(self) -> bool:
+        """The loss does not tell: of NaN alone, max pooling makes the lowest number."""
+        return all(np.isfinite(v.numpy()).all() for v in self._model.trainable_variables)
+
     def _finish_epoch(self, epoch: int, step: int, totals: NDArray[np.float64]) -> None:
         self._update_predictor()
-        cpu = time.process_time()
         loss, hits, images, cpu = self.workers.sum([*self._evaluate(), time.process_time()])
         self._history.append(
             Epoch(
@@ -286,5 +291,14 @@ class Trainer:
     def _end_of(self, epoch: int) -> int:
         return math.ceil(epoch * self._card.counts["train"] / self._candidate.batch_size)
 
+    def _checkpoint_after(self, step: int) -> int:
+        interval = self._settings.checkpoint_steps
+        return (step // interval + 1) * interval
+
     def _request_stop(self, *_: object) -> None:
         self._stop = True
+
+
+def _steps_in_a_call(count: int, seconds: float) -> int:
+    """How many steps the next call should take, if the last one took `seconds` for `count`."""
+    return min(max(1, round(count * _CALL_SECONDS / seconds)), _MOST_STEPS_PER_CALL)

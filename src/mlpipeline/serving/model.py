@@ -42,28 +42,21 @@ class PublishedModel:
 
 
 def load(folder: Path) -> PublishedModel:
-    """Load a version, or the current version of a model's folder, and make it predict once.
+    """Load a published version, and make it predict once.
 
     Raises:
         ArtifactError: It is missing or damaged.
         ServingError: It is whole, but it does not map uint8 images to a probability per class.
     """
-    version = current_version(folder)
-    artifacts.verify(version)
-    about = artifacts.read_json(version / "model.json")
-    function, input_shape = _frozen(version / "saved_model")
+    artifacts.verify(folder)
+    about = artifacts.read_json(folder / "model.json")
+    function, input_shape = _frozen(folder / "saved_model")
     classes = tuple(about["classes"])
     model = PublishedModel(str(about["version"]), classes, input_shape, function)
     got = model.predict(np.zeros((2, *input_shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():
-        raise _unfit(version, f"an output {got.dtype} {got.shape} for 2 images")
+        raise _unfit(folder, f"an output {got.dtype} {got.shape} for 2 images")
     return model
-
-
-def current_version(folder: Path) -> Path:
-    """Return the version that a model's folder points to; a version's own folder is itself."""
-    pointer = folder / "current"
-    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
 
 
 def use_available_processors() -> None:

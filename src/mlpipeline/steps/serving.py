@@ -14,7 +14,7 @@ from mlpipeline.serving.server import ReplicaServer, ServerSettings
 
 
 def serve(
-    model_folder: Path,
+    version: Path,
     *,
     name: str,
     http_port: int,
@@ -28,7 +28,7 @@ def serve(
     connect gets an answer; then it prints a line of progress with `ready=REPLICA`.
 
     Args:
-        model_folder: A published version, or the folder of its versions: then the current one.
+        version: The folder of a published version.
         name: What the model is called in URLs.
         http_port: The REST port (V1 and V2), which replicas share.
         grpc_port: The gRPC port (V2), shared as well.
@@ -40,7 +40,7 @@ def serve(
         ServingError: It is not such a model, or a port is in use.
     """
     model.use_available_processors()
-    predictor = Predictor(name, model.load(model_folder))
+    predictor = Predictor(name, model.load(version))
     settings = ServerSettings(host, http_port, grpc_port, replica)
     server = ReplicaServer(settings, lambda: progress.report(1, 1, ready=replica))
     server.start([predictor])

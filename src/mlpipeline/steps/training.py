@@ -31,8 +31,8 @@ def train(
 ) -> None:
     """Train with the other workers of `cluster`, then leave this process with status 0.
 
-    A run whose loss is no longer finite is published as diverged: it cannot be selected, and it is
-    no error, because the same configuration would diverge again.
+    A run whose loss or weights are no longer finite is published as diverged: it cannot be
+    selected, and it is no error, because the same configuration would diverge again.
 
     Args:
         name: The candidate's name, for the record.
