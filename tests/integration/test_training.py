@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.timeout(900)
 SCRIPT = Path(__file__).with_name("weights_of_worker.py")
 WORKERS = 2
 # Survivors notice a killed peer within a second; then they have to end.
-SECONDS_TO_END = 30
+SECONDS_TO_END = 60
 
 
 def prepare(folder: Path, content: dict[str, Any]) -> Pipeline:
@@ -191,6 +190,11 @@ def under_way(pipeline: Pipeline) -> Iterator[list[Command]]:
     assert not pipeline.published("train-sound").exists(), "it was too quick to be disturbed"
 
 
+def is_retried(status: int) -> bool:
+    """Whether a TFJob with `restartPolicy: ExitCode` starts such a worker again."""
+    return status < 0 or status >= 128
+
+
 def first_step(workers: list[Command]) -> int:
     """The step that the chief first told of, a few after the one that it began with."""
     return progress_of(workers[0].output)[0]
@@ -204,9 +208,7 @@ def test_a_killed_or_stopped_job_resumes_and_ends_with_the_very_weights_of_an_un
     for victim in reversed(range(WORKERS)):  # the chief is the last
         with under_way(pipeline) as workers:
             workers[victim].process.kill()
-            for index, worker in enumerate(workers):
-                status = worker.wait(SECONDS_TO_END)
-                assert status == -signal.SIGKILL if index == victim else status == 143
+            assert is_retried(workers[1 - victim].wait(SECONDS_TO_END))
         begun.append(first_step(workers))
 
     with under_way(pipeline) as workers:
@@ -233,7 +235,7 @@ def test_a_job_goes_on_with_another_number_of_workers(prepared: Pipeline, tmp_pa
     pipeline = prepared.copy(tmp_path)
     with under_way(pipeline) as workers:
         workers[1].process.kill()
-        workers[0].wait(SECONDS_TO_END)
+        assert is_retried(workers[0].wait(SECONDS_TO_END))
     before = first_step(workers)
     with pipeline.workers("sound", count=1) as workers:
         assert workers[0].wait() == 0, workers[0].errors
@@ -258,7 +260,7 @@ def test_a_worker_whose_peer_never_comes_ends_with_a_status_that_is_retried(
             for index in range(WORKERS)
         ]
         for worker in lonely:
-            assert worker.wait(60) in (-signal.SIGALRM, 143)
+            assert is_retried(worker.wait(SECONDS_TO_END))
     assert not pipeline.published("train-sound").exists()
 
 
