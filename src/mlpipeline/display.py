@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the report's modules import matplotlib
     from mlpipeline.report.evidence import Evidence
 
 _PLAIN_INTERVAL_SECONDS = 10
+_TELLING_SHARE = 0.02
 _SHOWN = ("epoch", "loss", "accuracy", "test_accuracy", "images_per_second")
 _SYMBOLS = {
     "succeeded": "[green]✔[/]",
@@ -107,7 +108,9 @@ class Display:
         seconds = sum(task.step.typical_seconds for task in self._waiting.values())
         for task, started in self._running.values():
             elapsed, share = time.monotonic() - started, self._shares[task.name]
-            expected = elapsed / share if share else task.step.typical_seconds
+            # At first it prepares, which says nothing of its pace.
+            is_telling = share > _TELLING_SHARE
+            expected = elapsed / share if is_telling else task.step.typical_seconds
             seconds += max(0.0, expected - elapsed)
         return (
             f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"

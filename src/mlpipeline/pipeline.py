@@ -38,14 +38,14 @@ INGEST = Step(
     "fetch the data set, split it, write sharded TFRecords",
     module="mlpipeline.steps.ingestion",
     folder="datasets",
-    typical_seconds=15,
+    typical_seconds=13,
 )
 TRAIN = Step(
     "train",
     "train one candidate on several workers, export it",
     module="mlpipeline.steps.training",
     folder="candidates",
-    typical_seconds=75,
+    typical_seconds=55,
 )
 SELECT = Step(
     "select",
@@ -58,13 +58,13 @@ SERVE = Step(
     "serve",
     "start the replicas of the registered model",
     module="mlpipeline.serving.server",
-    typical_seconds=15,
+    typical_seconds=10,
 )
 VERIFY = Step(
     "verify",
     "send the whole test split through every protocol and compare",
     module="mlpipeline.steps.verification",
-    typical_seconds=25,
+    typical_seconds=16,
 )
 STEPS = (INGEST, TRAIN, SELECT, SERVE, VERIFY)
 
