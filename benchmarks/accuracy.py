@@ -36,7 +36,7 @@ def main(
     shutil.rmtree(first, ignore_errors=True)
     default = _run(Path("configs/default.yaml"), first)
     figures = {"default.yaml": default}
-    figures["the book's recipe, equal CPU time"] = _book(workspace, default["cpu_seconds"])
+    figures["book.yaml, equal CPU time"] = _book(workspace, default["cpu_seconds"])
     if best:
         figures["best.yaml"] = _run(Path("configs/best.yaml"), workspace / "best")
     _show(figures)
@@ -109,7 +109,7 @@ def _show(figures: dict[str, dict[str, Any]]) -> None:
             f"{f['cpu_seconds']:.0f}",
             f"{f['run_seconds']:.0f}" + (" (reused)" if f["reused"] else ""),
         )
-    Console().print(table)
+    Console(width=110).print(table)  # also where it is no terminal
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main(
         baseline = mode == "one process"
         ratio = "baseline" if baseline else f"{statistics.median(ratios):.2f}"
         table.add_row(mode, f"{rate:,.0f}", values, ratio, "" if baseline else "≥ 0.9")
-    Console().print(table)
+    Console(width=110).print(table)  # also where it is no terminal
     artifacts.write_json(
         output,
         {

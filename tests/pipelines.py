@@ -132,7 +132,8 @@ class Pipeline:
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = uuid.uuid4().hex
         files = (self.folder / f"{mark}.out", self.folder / f"{mark}.err")
-        path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        places = [str(self.folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, places))
         variables = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", _MARK: mark}
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A model of one's own."""
+"""Models of one's own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from typing import Any
 
 from keras import layers
 
+from mlpipeline.learning.models import FusedBatchNormalization
+
 
 def strided(inputs: Any, *, width: int = 8) -> Any:
     """Two convolutions that halve the image."""
     x = layers.Conv2D(width, 3, strides=2, activation="relu")(inputs)
     x = layers.Conv2D(2 * width, 3, strides=2, activation="relu")(x)
     return layers.Dense(32, activation="relu")(layers.Flatten()(x))
+
+
+def with_a_state(inputs: Any) -> Any:
+    """Batch normalisation keeps statistics, and dropout the state of its generator."""
+    x = layers.Conv2D(4, 3, strides=2, use_bias=False)(inputs)
+    x = layers.Flatten()(layers.ReLU()(FusedBatchNormalization()(x)))
+    return layers.Dropout(0.3)(x)
