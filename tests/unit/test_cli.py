@@ -77,10 +77,10 @@ def test_an_error_with_a_remedy_is_a_message_and_the_status_of_its_kind(
 def test_a_full_disk_is_a_message(
     main: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    assert main(OSError(number, os.strerror(number), "/work/shard")) == 1
+    assert main(OSError(number, os.strerror(number), "/data/shard")) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: the disk is full: ")
-    assert "/work/shard" in said
+    assert "/data/shard" in said
     assert "to do:" in said
 
 
