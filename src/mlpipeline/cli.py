@@ -89,11 +89,11 @@ def train(
     task = tasks[f"train-{_known(candidate, settings)}"]
     if _reused(task, workspace):
         return
+    dataset = workspace / tasks["ingest"].publishes[0]
+    artifacts.verify(dataset)
     from mlpipeline.learning.cluster_spec import from_environment
     from mlpipeline.steps import training
 
-    dataset = workspace / tasks["ingest"].publishes[0]
-    artifacts.verify(dataset)
     training.train(
         candidate,
         settings.candidates[candidate],
