@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -21,6 +22,24 @@ Images = npt.NDArray[np.uint8]
 
 _LENGTH = "inference-header-content-length"
 _MAX_MESSAGE = 64 * 2**20
+
+# A replica that stops tells its clients not to begin another call on their connection. One that is
+# on its way already is answered CANCELLED by gRPC's core, not by the replica, and the server can do
+# nothing about it. A prediction changes nothing, so the channel asks again, on a new connection.
+_RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{"service": "inference.GRPCInferenceService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["CANCELLED", "UNAVAILABLE"],
+            },
+        }
+    ]
+}
 
 
 class Answer(NamedTuple):
@@ -138,6 +157,7 @@ class GrpcClient(AbstractContextManager["GrpcClient"]):
         options = [
             # Channels share a connection otherwise, and so would always reach the same replica.
             ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.service_config", json.dumps(_RETRIES)),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
         ]
