@@ -18,6 +18,7 @@ import typer
 
 from mlpipeline import artifacts, pipeline, registry
 from mlpipeline import config as configuration
+from mlpipeline.cluster import commands as cluster_commands
 from mlpipeline.config import Config
 from mlpipeline.errors import PipelineError
 
@@ -26,6 +27,7 @@ from mlpipeline.errors import PipelineError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(cluster_commands.app, name="cluster")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
@@ -109,7 +111,7 @@ def train(
 def select(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     """Step: choose among the candidates that were trained, test the best one, register it."""
     settings = configuration.load(config)
-    tasks = _plan_of_finished(settings, workspace)
+    tasks = pipeline.plan_of_finished(settings, workspace)
     task = tasks["select"]
     if _reused(task, workspace):
         return
@@ -126,24 +128,24 @@ def select(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
 
 @app.command()
 def predictor(
-    config: ConfigFile = DEFAULT_CONFIG,
+    name: Annotated[str, typer.Option(help="What the model is called.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     version: Annotated[str | None, typer.Option(help="Default: the current one.")] = None,
     replica: Annotated[str, typer.Option(help="This replica's name.")] = socket.gethostname(),
-    port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Instead of serving.grpc_port.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="For REST, V1 and V2.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="For gRPC, V2.")] = 8081,
 ) -> None:
     """Step: serve one replica of a registered model in the foreground."""
-    settings = configuration.load(config)
-    version = version or registry.current(workspace, settings.name)
+    version = version or registry.current(workspace, name)
     from mlpipeline.steps import serving
 
     serving.serve(
-        registry.version_folder(workspace, settings.name, version),
-        name=settings.name,
-        host=settings.serving.host,
-        http_port=port or settings.serving.port,
-        grpc_port=grpc_port or settings.serving.grpc_port,
+        registry.version_folder(workspace, name, version),
+        name=name,
+        host=host,
+        http_port=port,
+        grpc_port=grpc_port,
         replica=replica,
     )
 
@@ -153,32 +155,39 @@ def verify(
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
     output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
+    url: Annotated[str, typer.Option(help="Instead of serving.host and serving.port.")] = "",
+    grpc: Annotated[str, typer.Option(help="HOST:PORT, instead of serving.grpc_port.")] = "",
+    replicas: Annotated[
+        str, typer.Option(help="Names that must answer, by commas; default: the local backend's.")
+    ] = "",
 ) -> None:
-    """Step: send the whole test split through every protocol and compare the answers."""
+    """Step: send the whole test split through every protocol, compare, make the version current."""
     settings = configuration.load(config)
-    tasks = _plan_of_finished(settings, workspace)
+    tasks = pipeline.plan_of_finished(settings, workspace)
     from mlpipeline.learning import records
     from mlpipeline.steps import verification
 
     selection = workspace / tasks["select"].publishes[0]
     artifacts.verify(selection)
     images, labels = records.read_split(workspace / tasks["ingest"].publishes[0], "test")
+    serving = settings.serving
     figures = verification.verify(
-        base_url=f"http://{settings.serving.host}:{settings.serving.port}",
-        grpc_address=f"{settings.serving.host}:{settings.serving.grpc_port}",
+        base_url=url or f"http://{serving.host}:{serving.port}",
+        grpc_address=grpc or f"{serving.host}:{serving.grpc_port}",
         name=settings.name,
         expected=verification.Expected(
             images=images,
             labels=labels,
             probabilities=np.load(selection / "test_probabilities.npy"),
             accuracy=artifacts.read_json(selection / "decision.json")["test"]["accuracy"],
-            replicas=settings.serving.replica_names,
+            replicas=replicas.split(",") if replicas else serving.replica_names,
         ),
     )
+    registry.promote(workspace, settings.name, tasks["select"].key)
     if output:
         protocols = [asdict(protocol) for protocol in figures]
-        replicas = sorted({replica for protocol in figures for replica in protocol.replicas})
-        artifacts.write_json(output, {"replicas": replicas, "protocols": protocols})
+        seen = sorted({replica for protocol in figures for replica in protocol.replicas})
+        artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
 
 
 # --- for people -------------------------------------------------------------------------------
@@ -232,17 +241,6 @@ def report(
     from mlpipeline import report as reports
 
     print(reports.write(workspace, artifacts.read_json(run / "run.json")))
-
-
-def _plan_of_finished(settings: Config, workspace: Path) -> dict[str, pipeline.Task]:
-    """The plan without the candidates whose training failed for good."""
-    tasks = pipeline.plan(settings)
-    missing = {
-        name for name in settings.candidates if not tasks[f"train-{name}"].is_done(workspace)
-    }
-    for name in sorted(missing):
-        print(f"without candidate {name}: it was not trained", flush=True)
-    return pipeline.plan(settings, without=missing)
 
 
 def _reused(task: pipeline.Task, workspace: Path) -> bool:

@@ -63,7 +63,7 @@ def serve(config: Config, config_file: Path, workspace: Path) -> None:
 
     async def until_stopped() -> None:
         logs = workspace / "serving"
-        async with replicas.serving(config, config_file, workspace, version, logs=logs) as ended:
+        async with replicas.serving(config, workspace, version, logs=logs) as ended:
             print(_greeting(config, workspace, version), flush=True)
             await ended
 

@@ -60,3 +60,25 @@ class ServingError(PipelineError):
 
 class ProcessError(PipelineError):
     """A process that the local backend started failed, stalled or never became ready."""
+
+
+class ClusterError(PipelineError):
+    """Something in the cluster failed, was refused, or was not ready in time."""
+
+    def __init__(self, got: str, *, expected: str, remedy: str, status: int = 0) -> None:
+        """`status` is the HTTP status where the API refused something."""
+        super().__init__(got, expected=expected, remedy=remedy)
+        self.status = status
+
+
+class StoppedError(PipelineError):
+    """This process was told to end before its work was done; its successor goes on with it."""
+
+    exit_status = 143  # 128 + SIGTERM: the step is tried again, unless the workflow was stopped
+
+    def __init__(self, got: str) -> None:
+        super().__init__(
+            got,
+            expected="that it runs until its work is done",
+            remedy="nothing, if you stopped it; otherwise it is started again by itself",
+        )

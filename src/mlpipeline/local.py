@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpipeline import artifacts, pipeline, processes, registry, replicas
+from mlpipeline import artifacts, pipeline, processes, replicas
 from mlpipeline.config import Config
 from mlpipeline.display import Display
 from mlpipeline.errors import PipelineError, ProcessError, TrainingError
@@ -67,12 +67,9 @@ class LocalBackend:
         version = tasks["select"].key
         async with AsyncExitStack() as stack:
             logs = self.record.folder / "logs"
-            running = replicas.serving(
-                self.config, self.config_file, self.workspace, version, logs=logs
-            )
+            running = replicas.serving(self.config, self.workspace, version, logs=logs)
             await self._timed(tasks["serve"], lambda _: stack.enter_async_context(running))
             await self._timed(tasks["verify"], self._verify)
-        registry.promote(self.workspace, self.config.name, version)
 
     async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
         if task.is_done(self.workspace):

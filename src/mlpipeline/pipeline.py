@@ -131,6 +131,16 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
     return {t.name: t for t in (ingest, *trainings.values(), select, serve, verify)}
 
 
+def plan_of_finished(config: Config, workspace: Path) -> dict[str, Task]:
+    """The plan without the candidates whose training failed for good."""
+    tasks = plan(config)
+    trainings = [(t.candidate, t) for t in tasks.values() if t.candidate]
+    missing = {name for name, task in trainings if not task.is_done(workspace)}
+    for name in sorted(missing):
+        print(f"without candidate {name}: it was not trained", flush=True)
+    return plan(config, without=missing)
+
+
 def _key(
     step: Step, parameters: dict[str, Any], *inputs: Task, prefix: str = "", plugin: str = ""
 ) -> str:

@@ -16,7 +16,7 @@ from mlpipeline.errors import ProcessError
 
 @asynccontextmanager
 async def serving(
-    config: Config, config_file: Path, workspace: Path, version: str, *, logs: Path
+    config: Config, workspace: Path, version: str, *, logs: Path
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Serve a registered version by all replicas while the body runs.
 
@@ -38,8 +38,8 @@ async def serving(
             if not waiting:
                 ready.set()
 
-        command = [sys.executable, "-m", "mlpipeline", "predictor", "--config", str(config_file)]
-        command += ["--workspace", str(workspace), "--version", version]
+        command = [sys.executable, "-m", "mlpipeline", "predictor", "--name", config.name]
+        command += ["--workspace", str(workspace), "--version", version, "--host", settings.host]
         command += ["--port", str(settings.port), "--grpc-port", str(settings.grpc_port)]
         followers = [
             await stack.enter_async_context(

@@ -30,6 +30,8 @@ class TaskRecord:
     state: Literal["reused", "succeeded", "failed", "skipped"]
     seconds: float
     error: str | None = None
+    retries: list[str] = field(default_factory=list)
+    """Why earlier attempts failed, where the backend tried again."""
 
 
 @dataclass

@@ -1,0 +1,172 @@
+"""`mlpipeline cluster …`: what the pods of the workflow run that talk to the cluster's API."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlpipeline import artifacts, pipeline
+from mlpipeline import config as configuration
+from mlpipeline.errors import ClusterError
+
+app = typer.Typer(help="What only the pods of the workflow run.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
+Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+Outputs = Annotated[Path, typer.Option(help="Folder for the step's output parameters.")]
+Templates = Annotated[Path, typer.Option(help="Folder of the manifests to complete.")]
+Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
+PendingSeconds = Annotated[int, typer.Option(help="How long a pod may take to start.")]
+Owner = Annotated[str, typer.Option("--workflow", help="NAME/UID of the workflow.")]
+
+
+@app.command()
+def plan(
+    text: Annotated[str, typer.Option("--configuration", help="The configuration, as YAML.")],
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    memo: Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")],
+    name: Annotated[str, typer.Option(help="Of the model; empty: as configured.")] = "",
+    candidates: Annotated[str, typer.Option(help="Some of them; empty: all.")] = "",
+    workers: Annotated[str, typer.Option(help="Empty: as configured.")] = "",
+    replicas: Annotated[str, typer.Option(help="Empty: as configured.")] = "",
+) -> None:
+    """Check the configuration, write it for the run, and say what has to be done."""
+    from mlpipeline.cluster import api, planning
+
+    overrides = planning.Overrides(name, candidates, workers, replicas)
+    raw = planning.resolve(text, overrides)
+    planning.write_config(raw, config)
+    settings = configuration.load(config)
+    _write_outputs(outputs, planning.plan(settings, workspace, api.connect(), memo))
+
+
+@app.command()
+def train(
+    candidate: Annotated[str, typer.Option(help="Name of the candidate.")],
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    templates: Templates,
+    image: Image,
+    workflow: Owner,
+    pending_seconds: PendingSeconds = 300,
+) -> None:
+    """Have a candidate trained by a TFJob, and return its figures."""
+    from mlpipeline.cluster import api, manifests, tfjob
+
+    settings = configuration.load(config)
+    task = pipeline.plan(settings)[f"train-{candidate}"]
+    if not task.is_done(workspace):
+        job = tfjob.complete(
+            manifests.load(templates, "tfjob"),
+            name=tfjob.job_name(task.key),
+            image=image,
+            arguments=task.command(config, workspace)[3:],  # the image's entrypoint is the rest
+            settings=settings.training,
+            workflow=(owner := tfjob.Workflow(*workflow.split("/"))),
+        )
+        tfjob.run(
+            api.connect(),
+            job,
+            settings.training,
+            workflow=owner,
+            pending_seconds=pending_seconds,
+            stop=_stop_event(),
+        )
+        artifacts.verify(workspace / task.publishes[0])
+    metrics = artifacts.read_json(workspace / task.publishes[0] / "metrics.json")
+    print(f"{candidate}: {metrics}", flush=True)
+    _write_outputs(outputs, {"metrics": json.dumps(metrics)})
+
+
+@app.command()
+def serve(
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    templates: Templates,
+    image: Image,
+    pending_seconds: PendingSeconds = 300,
+) -> None:
+    """Publish the selected version by an InferenceService, and return who serves it."""
+    from mlpipeline.cluster import api, inference_service, manifests
+
+    settings = configuration.load(config)
+    version = pipeline.plan_of_finished(settings, workspace)["select"].key
+    artifacts.verify(workspace / "models" / settings.name / version)
+    service = inference_service.complete(
+        manifests.load(templates, "inference-service"),
+        name=settings.name,
+        image=image,
+        arguments=[
+            *("predictor", "--name", settings.name, "--workspace", str(workspace)),
+            *("--version", version, "--host", settings.serving.host),
+        ],
+        replicas=settings.serving.replicas,
+    )
+    revision = inference_service.roll_out(
+        api.connect(),
+        service,
+        manifests.load(templates, "disruption-budget"),
+        # They roll one after the other.
+        seconds=settings.serving.ready_timeout_seconds * (1 + settings.serving.replicas),
+        pending_seconds=pending_seconds,
+    )
+    print(f"version {version} is served by {', '.join(revision.replicas)}", flush=True)
+    _write_outputs(
+        outputs,
+        {
+            "version": version,
+            "name": settings.name,
+            "revision": revision.digest,
+            "replicas": ",".join(revision.replicas),
+        },
+    )
+
+
+@app.command()
+def record(workspace: Workspace, workflow: Owner) -> None:
+    """Write the record and the report of a workflow, and end the jobs that it has left."""
+    from mlpipeline import report
+    from mlpipeline.cluster import api
+    from mlpipeline.cluster import record as records
+
+    cluster = api.connect()
+    name, uid = workflow.split("/")
+    found = cluster.get("Workflow", name)
+    if found is None:
+        raise ClusterError(
+            f"there is no workflow {name}",
+            expected="the one that this step is the exit handler of",
+            remedy="nothing: there is nothing left to record",
+        )
+    run = records.record(found, workspace)
+    run.save()
+    print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
+    for job in cluster.find("TFJob"):
+        owners = [owner["uid"] for owner in job["metadata"].get("ownerReferences", ())]
+        conditions = (job.get("status") or {}).get("conditions") or []
+        ended = any(c["type"] in ("Succeeded", "Failed") for c in conditions)
+        if uid in owners and not ended:
+            cluster.delete("TFJob", job["metadata"]["name"])
+            print(f"TFJob {job['metadata']['name']} deleted: nobody waits for it", flush=True)
+
+
+def _write_outputs(folder: Path, values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        artifacts.write_text(folder / name, value)
+
+
+def _stop_event() -> threading.Event:
+    """An event that SIGTERM sets: so the wait ends in order, where it can look at the workflow."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,146 @@
+"""Step `serve` in a cluster: applies the InferenceService of a version and waits until it serves.
+
+Kubernetes rolls the pods: a new one answers before an old one goes. The service belongs to no
+workflow, so it stays when the run that published it is deleted.
+https://kserve.github.io/website/docs/admin-guide/kubernetes-deployment
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+
+from mlpipeline.cluster.api import Cluster, Manifest
+from mlpipeline.cluster.pods import StartWatch, is_ready
+from mlpipeline.errors import ClusterError
+
+_POLL_SECONDS = 1.0
+_CONTAINER = "kserve-container"  # KServe's own name for the one that answers
+_LABEL = "serving.kserve.io/inferenceservice"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What is served once a version has been rolled out.
+
+    Attributes:
+        digest: Another one after any change of the service, even one made by hand.
+        replicas: The names of the pods that answer.
+    """
+
+    digest: str
+    replicas: list[str]
+
+
+def complete(
+    template: Manifest, *, name: str, image: str, arguments: list[str], replicas: int
+) -> Manifest:
+    """Return the manifest of a model's InferenceService."""
+    predictor = template["spec"]["predictor"]
+    containers = [
+        c | {"image": image, "args": arguments} if c["name"] == _CONTAINER else c
+        for c in predictor["containers"]
+    ]
+    changes = {
+        "containers": containers,
+        "minReplicas": replicas,
+        "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
+    }
+    return template | {
+        "metadata": template["metadata"] | {"name": name},
+        "spec": template["spec"] | {"predictor": predictor | changes},
+    }
+
+
+def roll_out(
+    cluster: Cluster, service: Manifest, budget: Manifest, *, seconds: float, pending_seconds: float
+) -> Revision:
+    """Apply a service and its disruption budget, and wait until nothing else is served.
+
+    Args:
+        cluster: Where.
+        service: What `complete` returned.
+        budget: The template of its PodDisruptionBudget.
+        seconds: For all of it.
+        pending_seconds: How long a pod may take to start.
+
+    Raises:
+        ClusterError: A pod does not start, or it takes too long.
+    """
+    name = service["metadata"]["name"]
+    applied = cluster.apply(service)
+    cluster.apply(_complete_budget(budget, applied))
+    (container,) = (
+        c for c in service["spec"]["predictor"]["containers"] if c["name"] == _CONTAINER
+    )
+    start_watch = StartWatch(cluster, pending_seconds)
+    end = time.monotonic() + seconds
+    said = ""
+    while True:
+        pods = cluster.find("Pod", f"{_LABEL}={name}")
+        left = _left_to_do(cluster, name, container)
+        if not left:
+            break
+        if left != said:
+            print(f"InferenceService {name}: {left}", flush=True)
+            said = left
+        start_watch.check(pods)
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"InferenceService {name} is not ready after {seconds:.0f} s: {left}",
+                expected="that all replicas of the new version answer, and no other",
+                remedy="`make status` shows what waits; serving.ready_timeout_seconds allows more",
+            )
+        time.sleep(_POLL_SECONDS)
+    replicas = sorted(pod["metadata"]["name"] for pod in pods if is_ready(pod))
+    return Revision(_digest(applied), replicas)
+
+
+def _complete_budget(template: Manifest, service: Manifest) -> Manifest:
+    metadata = service["metadata"]
+    owner = {
+        "apiVersion": service["apiVersion"],
+        "kind": service["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+    return template | {
+        "metadata": template["metadata"]
+        | {"name": f"{metadata['name']}-predictor", "ownerReferences": [owner]},
+        "spec": template["spec"] | {"selector": {"matchLabels": {_LABEL: metadata["name"]}}},
+    }
+
+
+def _left_to_do(cluster: Cluster, name: str, container: Manifest) -> str:
+    """What is not as it should be yet; empty when all is.
+
+    KServe says Ready while pods still roll (kserve#4626), so the Deployment is looked at, too.
+    """
+    deployment = cluster.get("Deployment", f"{name}-predictor")
+    if deployment is None:
+        return "KServe has not made its Deployment yet"
+    (main,) = (
+        c for c in deployment["spec"]["template"]["spec"]["containers"] if c["name"] == _CONTAINER
+    )
+    if (main["image"], main.get("args")) != (container["image"], container["args"]):
+        return "KServe has not changed its Deployment yet"
+    status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return "the Deployment has not been looked at yet"
+    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    if not updated == available == wanted or status.get("replicas", 0) != wanted:
+        return f"{updated} of {wanted} replicas are new, {available} answer"
+    service = cluster.get("InferenceService", name) or {}
+    conditions = service.get("status", {}).get("conditions") or []
+    ready: Manifest = next((c for c in conditions if c["type"] == "Ready"), {})
+    if ready.get("status") != "True":
+        return f"KServe does not call it ready: {ready.get('message') or ready.get('reason', '')}"
+    return ""
+
+
+def _digest(service: Manifest) -> str:
+    metadata = service["metadata"]
+    identity = json.dumps([metadata["uid"], metadata["generation"]])
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]

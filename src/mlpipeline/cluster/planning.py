@@ -1,0 +1,123 @@
+"""Step `plan` in a cluster: turns a configuration into the cache keys that the workflow goes by.
+
+Argo memoizes a step by its key without a look at what it made. So this step looks, with the same
+eyes as the local backend, and has Argo forget what is gone or damaged: a hit is always true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlpipeline import artifacts, config, pipeline
+from mlpipeline.cluster.api import Cluster
+from mlpipeline.config import Config
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.pipeline import INGEST, SELECT, TRAIN, Task
+
+_ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a workflow's parameters say in place of the configuration; empty for what it says."""
+
+    name: str = ""
+    candidates: str = ""
+    """Names of those to train, separated by commas."""
+    workers: str = ""
+    replicas: str = ""
+
+
+def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
+    """Return the configuration of a run, as it is to be written for its steps.
+
+    Raises:
+        ConfigurationError: It does not fit; names every problem.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"the parameter `configuration` is not YAML: {error}",
+            expected="the content of a file such as configs/default.yaml",
+            remedy='-p "configuration=$(cat my.yaml)"',
+        ) from error
+    if not isinstance(raw, dict):
+        config.parse(raw, origin="the parameter `configuration`")
+    assert isinstance(raw, dict)
+    if overrides.name:
+        raw["name"] = overrides.name
+    if overrides.workers:
+        raw["training"] = (raw.get("training") or {}) | {"workers": _number(overrides.workers)}
+    if overrides.replicas:
+        raw["serving"] = (raw.get("serving") or {}) | {"replicas": _number(overrides.replicas)}
+    if overrides.candidates:
+        raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
+    raw["serving"] = (raw.get("serving") or {}) | {
+        "host": _ALL_ADDRESSES,
+        "port": 8080,
+        "grpc_port": 8081,
+    }
+    config.parse(raw, origin="the parameter `configuration`")
+    return raw
+
+
+def _number(text: str) -> int | str:
+    """A number, or the text for the check of the configuration to complain of."""
+    return int(text) if text.isdecimal() else text
+
+
+def _chosen(candidates: Any, names: str) -> dict[str, Any]:
+    known = candidates if isinstance(candidates, dict) else {}
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in chosen if name not in known]:
+        raise ConfigurationError(
+            f"the parameter `candidates` names {', '.join(unknown)}",
+            expected=f"some of {', '.join(known)}, separated by commas; empty for all",
+            remedy="add them to the configuration, or leave them out",
+        )
+    return {name: known[name] for name in chosen}
+
+
+def plan(settings: Config, workspace: Path, cluster: Cluster, memo: str) -> dict[str, str]:
+    """Have Argo forget every memo that is worth nothing, and return the workflow's parameters.
+
+    Args:
+        settings: The run's configuration.
+        workspace: The folder of all artifacts.
+        cluster: Where the cache is.
+        memo: The name of the ConfigMap that is Argo's cache.
+    """
+    tasks = pipeline.plan(settings)
+    memoized = [task for task in tasks.values() if task.key]
+    stale = [task for task in memoized if not task.is_done(workspace)]
+    _forget(cluster, memo, stale)
+    for task in memoized:
+        state = "to do" if task in stale else "done"
+        print(f"{task.name:<22} {task.key}  {state}", flush=True)
+    trainings = [t for t in tasks.values() if t.step is TRAIN]
+    return {
+        "name": settings.name,
+        "ingest-key": tasks[INGEST.name].key,
+        "select-key": tasks[SELECT.name].key,
+        "trainings": json.dumps([{"candidate": t.candidate, "key": t.key} for t in trainings]),
+    }
+
+
+def _forget(cluster: Cluster, memo: str, tasks: list[Task]) -> None:
+    content: Mapping[str, Any] = (cluster.get("ConfigMap", memo) or {}).get("data") or {}
+    remembered = [task.key for task in tasks if task.key in content]
+    if remembered:
+        print(f"forgotten, because it is gone or damaged: {', '.join(remembered)}", flush=True)
+        cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(remembered)})
+
+
+def write_config(raw: Mapping[str, Any], file: Path) -> None:
+    """Write the configuration for the steps of a run."""
+    artifacts.write_text(file, yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,156 @@
+"""The exit handler's step: the record of a workflow, from what Argo knows of its nodes.
+
+Whatever became of the workflow, this leaves `runs/<workflow>/run.json` and the same `report.html`
+as a local run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mlpipeline.cluster.api import Manifest
+from mlpipeline.pipeline import STEPS
+from mlpipeline.runs import RunRecord, TaskRecord, describe_machine
+
+_STEPS = ("plan", *(step.name for step in STEPS))
+_STATES: dict[str, Literal["succeeded", "failed", "skipped"]] = {
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+    "Skipped": "skipped",
+    "Omitted": "skipped",
+}
+
+
+def record(workflow: Manifest, workspace: Path) -> RunRecord:
+    """Return the record of a workflow that has run all but its exit handler.
+
+    Args:
+        workflow: The object as the API returns it.
+        workspace: The folder of all artifacts.
+    """
+    name, status = workflow["metadata"]["name"], workflow["status"]
+    folder = workspace / "runs" / name
+    nodes = _nodes(status)
+    tasks = [_task(node, nodes) for node in _of_steps(nodes)]
+    began = status["startedAt"]
+    state: Literal["succeeded", "failed", "interrupted"] = (
+        "interrupted"
+        if workflow["spec"].get("shutdown")
+        else "failed"
+        if any(task.state == "failed" for task in tasks if task.step != "train")
+        or not any(task.step == "verify" for task in tasks)
+        else "succeeded"
+    )
+    return RunRecord(
+        run=name,
+        started=began,
+        config_file="config.yaml",
+        config=_config(folder / "config.yaml"),
+        machine=describe_machine(),
+        folder=folder,
+        state=state,
+        seconds=_seconds(began, datetime.now(UTC).isoformat()),
+        tasks=tasks,
+        verification=_verification(nodes),
+        error=_first_error(tasks) if state != "succeeded" else None,
+    )
+
+
+def _nodes(status: Mapping[str, Any]) -> dict[str, Any]:
+    """All nodes; Argo packs them when there are many."""
+    if packed := status.get("compressedNodes"):
+        unpacked: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed)))
+        return unpacked
+    nodes: dict[str, Any] = status.get("nodes") or {}
+    return nodes
+
+
+def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The nodes of our steps in the order in which they began; a retried step is one node."""
+    attempts = {
+        child
+        for node in nodes.values()
+        if node["type"] == "Retry"
+        for child in node.get("children", ())
+    }
+    order = {name: place for place, name in enumerate(_STEPS)}
+    steps = [
+        node
+        for node in nodes.values()
+        if node.get("templateName") in order
+        and node["type"] not in ("TaskGroup", "StepGroup")
+        and node["id"] not in attempts
+    ]
+    yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
+
+
+def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
+    step = node["templateName"]
+    given = _parameters(node, "inputs")
+    candidate = given.get("candidate")
+    attempts = [nodes[c] for c in node.get("children", ()) if c in nodes]
+    attempts = [a for a in attempts if a["type"] == "Pod" and a.get("templateName") == step]
+    hit = (node.get("memoizationStatus") or {}).get("hit", False)
+    # What still runs when the exit handler does was stopped.
+    state = "reused" if hit else _STATES.get(node["phase"], "failed")
+    messages = [str(a["message"]) for a in attempts if a.get("message")]
+    return TaskRecord(
+        name=f"train-{candidate}" if candidate else step,
+        step=step,
+        candidate=candidate,
+        key=given.get("key", ""),
+        state=state,
+        seconds=0.0 if hit else _seconds(node.get("startedAt"), node.get("finishedAt")),
+        error=_error(node.get("message") or "", messages) if state == "failed" else None,
+        retries=[_error(m, []) for m in (messages if state != "failed" else messages[:-1])],
+    )
+
+
+def _error(message: str, attempts: list[str]) -> str:
+    """What a step said itself, out of what Argo, the kubelet and its log say around it."""
+    text = attempts[-1] if attempts else message
+    _, mark, own = text.rpartition("error: ")
+    return (own if mark else text).strip() or "it was ended before it was done"
+
+
+def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) -> dict[str, str]:
+    parameters = (node.get(which) or {}).get("parameters") or ()
+    return {p["name"]: p.get("value", "") for p in parameters}
+
+
+def _verification(nodes: Mapping[str, Any]) -> dict[str, Any] | None:
+    for node in nodes.values():
+        text = _parameters(node, "outputs").get("figures")
+        if node.get("templateName") == "verify" and text:
+            figures: dict[str, Any] = json.loads(text)
+            return figures
+    return None
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """The run's configuration; one without candidates if it failed before there was any."""
+    from mlpipeline import config as configuration
+    from mlpipeline.errors import ConfigurationError
+
+    try:
+        return configuration.load(file).model_dump()
+    except ConfigurationError:
+        return {"candidates": {}}
+
+
+def _first_error(tasks: list[TaskRecord]) -> str | None:
+    return next((task.error for task in tasks if task.state == "failed"), None)
+
+
+def _seconds(began: str | None, ended: str | None) -> float:
+    if not began:
+        return 0.0
+    end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+    return round((end - datetime.fromisoformat(began)).total_seconds(), 1)

@@ -1,0 +1,232 @@
+"""Step `train` in a cluster: applies a TFJob, waits for its end, and shows its chief's progress.
+
+The job has a name that follows from what it makes. So whoever asks for the same candidate finds the
+job that is under way: a second run, or this step's next pod after the first was killed.
+
+    apply ──► Created ──► Running ⇄ Restarting ──► Succeeded | Failed
+
+TFJob is served by training-operator 1.9 for the last time; this module is all that knows of it.
+https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+from mlpipeline.cluster.api import Cluster, Manifest
+from mlpipeline.cluster.pods import StartWatch
+from mlpipeline.config import Training
+from mlpipeline.errors import ClusterError, StoppedError
+
+_POLL_SECONDS = 1.0
+_DELETION_SECONDS = 120.0
+_JOB_LABEL = "training.kubeflow.org/job-name"
+_INDEX_LABEL = "training.kubeflow.org/replica-index"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The workflow that a step belongs to. What it creates goes when the workflow is deleted."""
+
+    name: str
+    uid: str
+
+    def reference(self) -> Manifest:
+        return {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "Workflow",
+            "name": self.name,
+            "uid": self.uid,
+        }
+
+
+def job_name(key: str) -> str:
+    """Return a DNS label that leaves room for what the operator adds, such as `-worker-12`."""
+    prefix, _, digest = key.rpartition("-")
+    return f"train-{prefix[:22].strip('-').lower()}-{digest}"
+
+
+def complete(
+    template: Manifest,
+    *,
+    name: str,
+    image: str,
+    arguments: list[str],
+    settings: Training,
+    workflow: Workflow,
+) -> Manifest:
+    """Return the manifest of a job."""
+    worker = template["spec"]["tfReplicaSpecs"]["Worker"]
+    containers = worker["template"]["spec"]["containers"]
+    (main,) = (c for c in containers if c["name"] == "tensorflow")  # the operator wants this name
+    containers = [
+        c | {"image": image, "args": arguments} if c is main else c  # others are sidecars
+        for c in containers
+    ]
+    pod = worker["template"] | {"spec": worker["template"]["spec"] | {"containers": containers}}
+    policy = template["spec"].get("runPolicy", {})
+    return template | {
+        "metadata": template["metadata"]
+        | {"name": name, "ownerReferences": [workflow.reference()]},
+        "spec": template["spec"]
+        | {
+            "runPolicy": policy | {"activeDeadlineSeconds": settings.deadline_seconds},
+            "tfReplicaSpecs": {"Worker": worker | {"replicas": settings.workers, "template": pod}},
+        },
+    }
+
+
+def run(
+    cluster: Cluster,
+    job: Manifest,
+    settings: Training,
+    *,
+    workflow: Workflow,
+    pending_seconds: float,
+    stop: threading.Event,
+) -> None:
+    """Apply a job, or find it under way, and wait for its end.
+
+    Args:
+        cluster: Where.
+        job: What `complete` returned.
+        settings: The deadline, and how often a worker is started before it counts as failed.
+        workflow: Is asked, at the end of this pod, whether the job is still wanted.
+        pending_seconds: How long a worker may take to start.
+        stop: Set when this pod is told to end.
+
+    Raises:
+        ClusterError: The job failed, or was not done in time.
+        StoppedError: This pod was told to end.
+    """
+    name = job["metadata"]["name"]
+    found = cluster.get("TFJob", name)
+    if found is not None and (_outcome(found) or "deletionTimestamp" in found["metadata"]):
+        # It ended, and yet its artifact is not there: otherwise this step would not have begun.
+        _delete(cluster, name)
+        found = None
+    if found is None:
+        cluster.apply(job)
+    print(f"TFJob {name}: {'under way already' if found else 'applied'}", flush=True)
+    try:
+        _wait(cluster, name, settings, pending_seconds, stop)
+    except StoppedError:
+        # The pod alone may be meant: its node is drained. Then its successor goes on waiting.
+        if _is_over(cluster.get("Workflow", workflow.name)):
+            cluster.delete("TFJob", name)
+            print(f"TFJob {name}: deleted, because the workflow was stopped", flush=True)
+        raise
+    except ClusterError:
+        cluster.delete("TFJob", name)
+        raise
+
+
+def _wait(
+    cluster: Cluster,
+    name: str,
+    settings: Training,
+    pending_seconds: float,
+    stop: threading.Event,
+) -> None:
+    start_watch = StartWatch(cluster, pending_seconds)
+    starts: dict[str, set[str]] = defaultdict(set)  # uids of the pods that each worker has had
+    followed: set[str] = set()
+    began = last_pod = time.monotonic()
+    while not stop.wait(_POLL_SECONDS):
+        now = time.monotonic()
+        job = cluster.get("TFJob", name)
+        if job is None:
+            raise _failed(name, "somebody deleted it")
+        pods = cluster.find("Pod", f"{_JOB_LABEL}={name}")
+        for pod in pods:
+            last_pod = now
+            index = pod["metadata"]["labels"].get(_INDEX_LABEL, "")
+            uid = pod["metadata"]["uid"]
+            starts[index].add(uid)
+            if index == "0" and uid not in followed and pod["status"]["phase"] != "Pending":
+                followed.add(uid)
+                _show_log(cluster, pod["metadata"]["name"])
+        if outcome := _outcome(job):
+            if outcome["type"] == "Failed":
+                raise _failed(name, outcome.get("message", ""), _last_words(cluster, pods))
+            return
+        start_watch.check(pods)
+        worker, uids = max(starts.items(), key=lambda item: len(item[1]), default=("", ()))
+        if len(uids) > settings.attempts:
+            raise _failed(
+                name,
+                f"worker {worker} was started {len(uids)} times; training.attempts is "
+                f"{settings.attempts}",
+                _last_words(cluster, pods),
+            )
+        if job["spec"].get("runPolicy", {}).get("suspend"):
+            began = last_pod = now  # it waits in a queue, which has a deadline of its own
+        if now - last_pod > pending_seconds:
+            raise _failed(name, f"it had no pod for {pending_seconds:.0f} s: is its operator well?")
+        # The operator ends it in time; this is for an operator that does not.
+        if now - began > settings.deadline_seconds + pending_seconds:
+            raise _failed(name, f"not done after {now - began:.0f} s")
+    raise StoppedError("this pod was told to end")
+
+
+def _outcome(job: Manifest) -> Manifest | None:
+    """The condition that says how the job ended; None while it has not."""
+    conditions: list[Manifest] = job.get("status", {}).get("conditions") or []
+    endings = (c for c in conditions if c["type"] in ("Succeeded", "Failed"))
+    return next((c for c in endings if c["status"] == "True"), None)
+
+
+def _is_over(workflow: Manifest | None) -> bool:
+    """Whether the workflow was stopped, terminated or deleted."""
+    if workflow is None or "deletionTimestamp" in workflow["metadata"]:
+        return True
+    return bool(workflow["spec"].get("shutdown"))
+
+
+def _delete(cluster: Cluster, name: str) -> None:
+    cluster.delete("TFJob", name)
+    end = time.monotonic() + _DELETION_SECONDS
+    # Its pods, too: they have the names that the next job's pods will have.
+    while cluster.get("TFJob", name) or cluster.find("Pod", f"{_JOB_LABEL}={name}"):
+        if time.monotonic() > end:
+            raise _failed(name, f"the old one was not gone after {_DELETION_SECONDS:.0f} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def _show_log(cluster: Cluster, pod: str) -> None:
+    def follow() -> None:
+        try:
+            for line in cluster.follow_log(pod):
+                print(line, flush=True)
+        except ClusterError as error:  # the job goes on, whether or not it can be watched
+            print(f"no log of {pod}: {error.got}", flush=True)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _last_words(cluster: Cluster, pods: list[Manifest]) -> list[str]:
+    """What the workers said last; of those that failed for good, where there are such."""
+    failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
+    words = []
+    for pod in failed or pods:
+        name = pod["metadata"]["name"]
+        words += [f"{name}: {_ending(pod)}", *cluster.last_lines(name)]
+    return words
+
+
+def _ending(pod: Manifest) -> str:
+    for container in pod["status"].get("containerStatuses", ()):
+        if ended := container.get("state", {}).get("terminated"):
+            return f"{ended.get('reason', '')}, status {ended.get('exitCode')}"
+    return str(pod["status"].get("reason") or pod["status"].get("phase"))
+
+
+def _failed(name: str, why: str, words: list[str] | None = None) -> ClusterError:
+    return ClusterError(
+        f"TFJob {name} failed: {why}" + "".join(f"\n    {line}" for line in words or ()),
+        expected="that all its workers succeed",
+        remedy="read the lines above; `make status` shows what waits, and why",
+    )

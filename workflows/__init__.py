@@ -1,0 +1,1 @@
+"""The pipeline as Argo Workflows, authored in Hera. `make render` writes the YAML files."""

@@ -1,0 +1,249 @@
+"""The workflow: the steps of `mlpipeline.pipeline` as pods, in the same order, with the same keys.
+
+    plan ──► ingest ──► train × candidates ──► select ──► publish (serve ──► verify)
+    record, whatever happened
+
+A memoized step is found by its key alone; `plan` has Argo forget those whose artifact is gone.
+https://argo-workflows.readthedocs.io/en/release-3.7/memoization/
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hera.workflows import DAG, Container, Parameter, RetryStrategy, Task
+from hera.workflows import models as m
+
+NAMESPACE = "mlpipeline"
+IMAGE = "mlpipeline:0.1.0"
+CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
+MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
+
+_WORKSPACE, _OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
+_CONFIG = f"{_WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
+_RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
+_OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
+_STARTS_PODS = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
+
+VOLUMES = [
+    m.Volume(
+        name="workspace",
+        persistent_volume_claim=m.PersistentVolumeClaimVolumeSource(claim_name="workspace"),
+    ),
+    m.Volume(name="templates", config_map=m.ConfigMapVolumeSource(name="templates")),
+    m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
+]
+
+# A lost pod, a signal, an eviction is tried again; an error of ours (status 1 to 127) is final. The
+# same rule as a TFJob's `restartPolicy: ExitCode`.
+_RETRY = RetryStrategy(
+    limit=3,
+    retry_policy="Always",
+    expression="lastRetry.status == 'Error' "
+    "|| asInt(lastRetry.exitCode) < 0 || asInt(lastRetry.exitCode) > 127",
+    backoff=m.Backoff(duration="5s", factor=2),
+)
+
+
+def arguments() -> list[Parameter]:
+    """Return the parameters of a run: `argo submit workflows/pipeline.yaml -p workers=3`."""
+    return [
+        Parameter(name="image", value=IMAGE, description="Of every step, worker and replica."),
+        Parameter(
+            name="configuration",
+            value=CONFIGURATION.read_text(encoding="utf-8"),
+            description='A whole file: -p "configuration=$(cat my.yaml)". The others change it.',
+        ),
+        Parameter(name="model", value="", description="Its name; empty: as configured."),
+        Parameter(name="candidates", value="", description="Some names, by commas; empty: all."),
+        Parameter(name="workers", value="", description="Of each training; empty: as configured."),
+        Parameter(name="replicas", value="", description="That serve; empty: as configured."),
+    ]
+
+
+def add_templates() -> None:
+    """Add all templates to the workflow whose context this is called in."""
+    plan = _step(
+        "plan",
+        ["cluster", "plan", *_RUN, "--outputs", _OUTPUTS, "--memo", MEMO]
+        + [f"--{to}={{{{workflow.parameters.{of}}}}}" for of, to in _OVERRIDES.items()],
+        outputs=["name", "ingest-key", "select-key", "trainings"],
+        account="pipeline",
+        timeout="5m",
+    )
+    ingest = _step(
+        "ingest", ["ingest", *_RUN], inputs=["key"], memo="{{inputs.parameters.key}}",
+        memory=("512Mi", "2Gi"), timeout="30m",
+    )  # fmt: skip
+    train = _step(
+        "train",
+        [
+            *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *_RUN),
+            *("--outputs", _OUTPUTS, *_STARTS_PODS, *_OWNER),
+        ],
+        inputs=["candidate", "key"],
+        outputs=["metrics"],
+        memo="{{inputs.parameters.key}}",
+        account="pipeline",
+        timeout="75m",  # training.deadline_seconds and the start of its pods
+    )
+    select = _step(
+        "select", ["select", *_RUN], inputs=["key"], memo="{{inputs.parameters.key}}",
+        memory=("512Mi", "2Gi"), timeout="20m",
+    )  # fmt: skip
+    serve = _step(
+        "serve",
+        ["cluster", "serve", *_RUN, "--outputs", _OUTPUTS, *_STARTS_PODS],
+        outputs=["version", "revision", "replicas"],
+        account="pipeline",
+        timeout="20m",
+    )
+    host = f"{{{{inputs.parameters.name}}}}-predictor.{NAMESPACE}.svc"
+    verify = _step(
+        "verify",
+        [
+            *("verify", *_RUN, "--output", f"{_OUTPUTS}/figures"),
+            *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
+            *("--replicas", "{{inputs.parameters.replicas}}"),
+        ],
+        inputs=["name", "revision", "replicas"],
+        outputs=["figures"],
+        # What has been verified is this very state of the service: it has another revision after
+        # any change, and after it was deleted and made again.
+        memo="verify-{{inputs.parameters.revision}}",
+        memory=("512Mi", "2Gi"),
+        timeout="20m",
+    )
+    # One run at a time publishes a model: what is verified is what this run has put there.
+    with DAG(
+        name="publish",
+        inputs=[Parameter(name="name")],
+        synchronization=_mutex("publish-{{inputs.parameters.name}}"),
+    ) as publish:
+        serving = Task(name="serve", template=serve)
+        verifying = Task(
+            name="verify",
+            template=verify,
+            arguments={
+                "name": "{{inputs.parameters.name}}",
+                "revision": serving.get_parameter("revision"),
+                "replicas": serving.get_parameter("replicas"),
+            },
+        )
+        serving >> verifying
+
+    with DAG(name="pipeline"):
+        planning = Task(name="plan", template=plan)
+        ingestion = Task(
+            name="ingest",
+            template=ingest,
+            arguments={"key": planning.get_parameter("ingest-key")},
+            depends="plan",
+        )
+        Task(
+            name="train",
+            template=train,
+            with_param=planning.get_parameter("trainings"),
+            arguments={"candidate": "{{item.candidate}}", "key": "{{item.key}}"},
+            depends=ingestion.name,
+        )
+        Task(
+            name="select",
+            template=select,
+            arguments={"key": planning.get_parameter("select-key")},
+            # Selection goes on without a candidate that cannot be trained.
+            depends="train.AnySucceeded",
+        )
+        Task(
+            name="publish",
+            template=publish,
+            arguments={"name": planning.get_parameter("name")},
+            depends="select",
+        )
+
+    _step(
+        "record",
+        ["cluster", "record", "--workspace", _WORKSPACE, *_OWNER],
+        account="pipeline",
+        memory=("256Mi", "1Gi"),
+        timeout="10m",
+    )
+
+
+# Of the workflow's parameters, the names that the step `plan` knows them by.
+_OVERRIDES = {
+    "configuration": "configuration",
+    "model": "name",
+    "candidates": "candidates",
+    "workers": "workers",
+    "replicas": "replicas",
+}
+
+
+def _step(
+    name: str,
+    args: list[str],
+    *,
+    timeout: str,
+    inputs: list[str] | None = None,
+    outputs: list[str] | None = None,
+    memo: str | None = None,
+    account: str = "step",
+    memory: tuple[str, str] = ("128Mi", "512Mi"),
+) -> Container:
+    """Return the template of a step.
+
+    Args:
+        name: As in `mlpipeline.pipeline`.
+        args: Of the command line `python -m mlpipeline`.
+        timeout: Also for the time in which its pod waits to be started.
+        inputs: Names of its parameters.
+        outputs: Names of the files that it writes its own parameters to.
+        memo: The key that it is memoized by.
+        account: The service account; only `pipeline` has a token in its pods.
+        memory: Requested, and the limit.
+    """
+    return Container(
+        name=name,
+        image="{{workflow.parameters.image}}",
+        # Argo asks the registry for an image's entrypoint where there is no command.
+        command=["python", "-m", "mlpipeline"],
+        args=args,
+        inputs=[Parameter(name=n) for n in inputs or ()],
+        outputs=[
+            Parameter(name=n, value_from=m.ValueFrom(path=f"{_OUTPUTS}/{n}")) for n in outputs or ()
+        ],
+        memoize=None
+        if memo is None
+        else m.Memoize(
+            key=memo,
+            max_age="",
+            cache=m.Cache(config_map=m.LocalObjectReference(name=MEMO)),
+        ),
+        # Two runs that need the same at the same moment: the second waits, then finds it.
+        synchronization=None if memo is None else _mutex(memo),
+        retry_strategy=_RETRY,
+        timeout=timeout,
+        service_account_name=account,
+        automount_service_account_token=account == "pipeline",
+        labels={"app.kubernetes.io/component": name},
+        # The end of its output becomes the message of the node, which people see first.
+        termination_message_policy="FallbackToLogsOnError",
+        security_context=m.SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=m.Capabilities(drop=["ALL"]),
+        ),
+        resources=m.ResourceRequirements(
+            requests={"cpu": "50m", "memory": memory[0]}, limits={"memory": memory[1]}
+        ),
+        volume_mounts=[
+            m.VolumeMount(name="workspace", mount_path=_WORKSPACE),
+            m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True),
+            m.VolumeMount(name="tmp", mount_path="/tmp"),
+        ],
+    )
+
+
+def _mutex(name: str) -> m.Synchronization:
+    return m.Synchronization(mutexes=[m.Mutex(name=name)])
