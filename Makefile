@@ -7,6 +7,8 @@ UV_VERSION := 0.13.9
 
 CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
+OVERLAY   ?= kind
+UI_PORT   ?= 2746
 # The first Python of these that is 3.11 or 3.12.
 PYTHON    ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -34,6 +36,38 @@ predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
 .PHONY: clean
 clean: ## Remove all artifacts of the workspace.
 	rm -rf $(WORKSPACE)
+
+##@ Kubernetes
+
+.PHONY: cluster
+cluster: ## Create a kind cluster of three nodes on this machine, if there is none.
+	@mkdir -p workspace-kind && chmod 0777 workspace-kind # pods are not root: uid 1000
+	@kind get clusters 2>/dev/null | grep -qx mlpipeline || kind create cluster --config kind-config.yaml
+	@kubectl --context kind-mlpipeline wait nodes --all --for condition=Ready --timeout 180s
+
+.PHONY: cluster-down
+cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kind/.
+	kind delete cluster --name mlpipeline
+
+.PHONY: deploy
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|cloud
+	@manifests/deploy deploy $(OVERLAY)
+
+.PHONY: undeploy
+undeploy: ## Remove all of that from the cluster.
+	@manifests/deploy undeploy
+
+.PHONY: status
+status: ## Say what runs in the cluster, and why something waits.
+	@manifests/status show
+
+.PHONY: logs
+logs: ## Show the logs of the newest workflow and of its workers.
+	@manifests/status logs
+
+.PHONY: ui
+ui: ## Open Argo's web page on 127.0.0.1 until Ctrl-C. UI_PORT=
+	@manifests/status ui $(UI_PORT)
 
 ##@ Develop
 
