@@ -1,0 +1,84 @@
+"""Who may do what in the namespace, as the API server decides it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+NAMESPACE = "mlpipeline"
+
+NOBODY = ["step", "worker", "default"]
+PIPELINE_MAY = [
+    "create tfjobs.kubeflow.org",
+    "watch tfjobs.kubeflow.org",
+    "delete tfjobs.kubeflow.org",
+    "list pods",
+    "get pods/log",
+    "list events",
+    "patch inferenceservices.serving.kserve.io",
+    "create poddisruptionbudgets.policy",
+    "get deployments.apps",
+    "get workflows.argoproj.io",
+    "patch configmaps/memo",
+]
+PIPELINE_MAY_NOT = [
+    "create pods",
+    "create pods/exec",
+    "get secrets",
+    "create serviceaccounts/token",
+    "patch configmaps/templates",
+    "list configmaps",
+    "create workflows.argoproj.io",
+    "delete inferenceservices.serving.kserve.io",
+    "create rolebindings.rbac.authorization.k8s.io",
+    "delete persistentvolumeclaims",
+]
+
+
+def _may(account: str, action: str, namespace: str = NAMESPACE) -> bool:
+    verb, resource = action.split(" ")
+    options = ["--namespace", namespace, "--as", f"system:serviceaccount:{NAMESPACE}:{account}"]
+    if resource.startswith(("pods/", "serviceaccounts/")):
+        resource, name = resource.split("/")
+        options += ["--subresource", name]
+    done = subprocess.run(
+        ["kubectl", "auth", "can-i", verb, resource, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() in ("yes", "no"), done.stderr
+    return done.stdout.strip() == "yes"
+
+
+@pytest.mark.parametrize("account", NOBODY)
+def test_pods_that_only_compute_may_do_nothing(account: str) -> None:
+    assert [a for a in (*PIPELINE_MAY, *PIPELINE_MAY_NOT) if _may(account, a)] == []
+
+
+def test_the_steps_that_use_the_cluster_may_do_what_they_need_and_no_more() -> None:
+    assert [action for action in PIPELINE_MAY if not _may("pipeline", action)] == []
+    assert [action for action in PIPELINE_MAY_NOT if _may("pipeline", action)] == []
+    assert [action for action in PIPELINE_MAY if _may("pipeline", action, "default")] == []
+
+
+def test_argos_container_may_report_results_only() -> None:
+    assert _may("executor", "create workflowtaskresults.argoproj.io")
+    assert _may("executor", "patch workflowtaskresults.argoproj.io")
+    assert [a for a in (*PIPELINE_MAY, *PIPELINE_MAY_NOT) if _may("executor", a)] == []
+
+
+def test_argos_controller_may_write_the_memo_and_has_no_rights_elsewhere() -> None:
+    assert _may("argo", "update configmaps/memo")
+    assert not _may("argo", "update configmaps/templates")
+    assert not _may("argo", "create configmaps")
+    assert not _may("argo", "create pods", "default")
+
+
+def test_the_viewer_changes_nothing() -> None:
+    assert _may("viewer", "list workflows.argoproj.io")
+    assert _may("viewer", "get pods/log")
+    assert not _may("viewer", "get secrets")
+    for verb in ("create", "patch", "delete"):
+        assert not _may("viewer", f"{verb} workflows.argoproj.io")

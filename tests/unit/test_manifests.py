@@ -1,0 +1,337 @@
+"""The YAML in manifests/: nothing orphaned, nothing missing, no right and no pod that goes too far.
+
+What needs rendering is skipped, and says so, where there is no kubectl; all else reads the files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+BASE = MANIFESTS / "base"
+WORKFLOWS = ROOT / "workflows"
+OVERLAYS = sorted(p.name for p in (MANIFESTS / "overlays").iterdir())
+COMPONENTS = sorted(p.name for p in (MANIFESTS / "components").iterdir())
+OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take it
+
+STORAGE = ("kind-storage", "shared-storage")
+WAYS_IN = ("node-port", "load-balancer", "gateway")
+EXTRAS = ("network-policies", "gpu")
+
+NAMESPACE = "mlpipeline"
+UNNAMESPACED = {"Namespace", "PersistentVolume"}
+VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+
+Manifest = dict[str, Any]
+
+
+def _read(path: Path) -> list[Manifest]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def _kustomizations() -> list[Path]:
+    return sorted([*MANIFESTS.rglob("kustomization.yaml"), WORKFLOWS / "kustomization.yaml"])
+
+
+def _references(kustomization: Path) -> Iterator[str]:
+    """Yield every path, in this repository, that a kustomization names."""
+    (content,) = _read(kustomization)
+    yield from content.get("resources", [])
+    yield from content.get("components", [])
+    yield from (patch["path"] for patch in content.get("patches", []) if "path" in patch)
+    for generator in content.get("configMapGenerator", []):
+        yield from (file.split("=")[-1] for file in generator.get("files", []))
+
+
+def _ours() -> list[tuple[Path, Manifest]]:
+    """Return every object in the files of base, components, overlays and workflows."""
+    files = [
+        p for part in ("base", "components", "overlays") for p in (MANIFESTS / part).rglob("*")
+    ]
+    return [
+        (path, document)
+        for path in [*files, *WORKFLOWS.glob("*.yaml")]
+        if path.suffix == ".yaml" and path.name != "kustomization.yaml"
+        for document in _read(path)
+    ]
+
+
+def _roles() -> list[Manifest]:
+    return [document for _, document in _ours() if document.get("kind") == "Role"]
+
+
+def test_every_path_that_a_kustomization_names_is_there() -> None:
+    missing = [
+        f"{kustomization.relative_to(ROOT)}: {reference}"
+        for kustomization in _kustomizations()
+        for reference in _references(kustomization)
+        if not reference.startswith("https://") and not (kustomization.parent / reference).exists()
+    ]
+    assert missing == []
+
+
+def test_every_file_is_reached_from_an_overlay_or_from_the_platform() -> None:
+    roots = [
+        *(MANIFESTS / "overlays").iterdir(),
+        *(MANIFESTS / "platform").iterdir(),
+        *(MANIFESTS / "components" / name for name in OPTIONAL),
+    ]
+    reached: set[Path] = set()
+    folders = [root.resolve() for root in roots]
+    while folders:
+        kustomization = folders.pop() / "kustomization.yaml"
+        if kustomization in reached:
+            continue
+        reached.add(kustomization)
+        for reference in _references(kustomization):
+            if not reference.startswith("https://"):
+                path = (kustomization.parent / reference).resolve()
+                if path.is_dir():
+                    folders.append(path)
+                else:
+                    reached.add(path)
+    orphans = set(MANIFESTS.resolve().rglob("*.yaml")) - reached
+    assert orphans == set()
+
+
+def test_what_is_optional_is_in_no_overlay_and_is_mentioned_in_one() -> None:
+    (cloud,) = _read(MANIFESTS / "overlays" / "cloud" / "kustomization.yaml")
+    for name in OPTIONAL:
+        assert not any(name in reference for reference in cloud["components"])
+        assert name in (MANIFESTS / "overlays" / "cloud" / "kustomization.yaml").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(MANIFESTS.rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_file_introduces_itself(path: Path) -> None:
+    assert re.match(r"# \S+ \S+ \S+", path.read_text())
+
+
+def test_remote_bases_and_images_are_pinned() -> None:
+    for kustomization in _kustomizations():
+        (content,) = _read(kustomization)
+        for reference in content.get("resources", []):
+            if reference.startswith("https://"):
+                assert re.search(r"\?ref=v\d+\.\d+\.\d+$", reference), reference
+        for image in content.get("images", []):
+            assert re.fullmatch(r"v\d+\.\d+\.\d+", image["newTag"]), image
+
+
+def test_nothing_is_pulled_always_and_no_tag_is_latest() -> None:
+    for path in [*MANIFESTS.rglob("*"), *WORKFLOWS.glob("*.yaml")]:
+        if path.is_file():
+            text = path.read_text()
+            assert ":latest" not in text, path
+            assert not re.search(r"imagePullPolicy: *Always", text), path
+
+
+def test_roles_name_what_they_allow_and_are_of_the_namespace() -> None:
+    kinds = {document.get("kind") for _, document in _ours()}
+    assert not {"ClusterRole", "ClusterRoleBinding"} & kinds
+    for role in _roles():
+        for rule in role["rules"]:
+            allowed = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert "*" not in allowed, role["metadata"]["name"]
+
+
+def test_every_rule_gives_its_reason() -> None:
+    lines = (BASE / "roles.yaml").read_text().splitlines()
+    rules = [n for n, line in enumerate(lines) if line.startswith("  - apiGroups:")]
+    assert len(rules) == sum(len(role["rules"]) for role in _roles())
+    assert [lines[n] for n in rules if not lines[n - 1].startswith("  # ")] == []
+
+
+def test_secrets_cannot_be_read_and_pods_cannot_be_entered() -> None:
+    resources = {r for role in _roles() for rule in role["rules"] for r in rule["resources"]}
+    assert not resources & {"secrets", "pods/exec", "pods/attach", "serviceaccounts/token", "roles"}
+    changed = [
+        rule
+        for role in _roles()
+        for rule in role["rules"]
+        if "configmaps" in rule["resources"] and rule.get("resourceNames") != ["memo"]
+    ]
+    assert changed == []
+
+
+def test_the_namespace_enforces_restricted() -> None:
+    (namespace,) = _read(BASE / "namespace.yaml")
+    labels = namespace["metadata"]["labels"]
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+
+
+def test_a_new_deployment_keeps_what_argo_remembers() -> None:
+    (memo,) = _read(BASE / "memo.yaml")
+    assert "data" not in memo
+    assert memo["metadata"]["labels"]["workflows.argoproj.io/configmap-type"] == "Cache"
+
+
+def _pods() -> dict[str, tuple[Manifest, list[Manifest]]]:
+    """Return the specification and the containers of every pod of ours, by a name for it."""
+    (job,) = _read(BASE / "templates" / "tfjob.yaml")
+    (service,) = _read(BASE / "templates" / "inference-service.yaml")
+    pods = {
+        "worker": job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"],
+        "predictor": service["spec"]["predictor"],
+    }
+    found = {name: (spec, list(spec["containers"])) for name, spec in pods.items()}
+    for path, document in _ours():
+        if document.get("kind") in ("Workflow", "WorkflowTemplate"):
+            spec = document["spec"]
+            containers = [t["container"] for t in spec["templates"] if "container" in t]
+            assert containers
+            found[path.name] = (spec, containers)
+    return found
+
+
+@pytest.mark.parametrize("name", _pods())
+def test_every_pod_of_ours_meets_restricted(name: str) -> None:
+    pod, containers = _pods()[name]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 1000
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    for volume in pod.get("volumes", []):
+        assert volume.keys() - {"name"} <= VOLUMES, volume
+    for container in containers:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+        assert "requests" in container["resources"]
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_service_accounts_that_are_used_exist_and_only_pipeline_has_a_token() -> None:
+    accounts = {
+        d["metadata"]["name"]: d.get("automountServiceAccountToken", True)
+        for d in _read(BASE / "service-accounts.yaml")
+        if d["kind"] == "ServiceAccount"
+    }
+    assert [name for name, mounted in accounts.items() if mounted] == ["pipeline"]
+    text = "\n".join(p.read_text() for p in [*BASE.rglob("*.yaml"), *WORKFLOWS.glob("*.yaml")])
+    assert set(re.findall(r"serviceAccountName: (\S+)", text)) <= accounts.keys()
+    bound = {
+        subject["name"]
+        for _, document in _ours()
+        if document.get("kind") == "RoleBinding"
+        for subject in document["subjects"]
+    }
+    assert bound == {"executor", "pipeline", "viewer", "argo"}  # argo: the controller's own
+
+
+def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
+    patch = (MANIFESTS / "platform" / "kserve" / "ca-bundle.patch.yaml").read_text()
+    bundles = re.findall(r"caBundle: (.*)}", patch)
+    assert len(bundles) == 7
+    assert set(bundles) == {'"@CA_BUNDLE@"'}
+    assert "s|@CA_BUNDLE@|" in (MANIFESTS / "deploy").read_text()
+
+
+# --- Rendered ---
+
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None,
+    reason="NOT TESTED: kubectl is not installed, so no overlay was rendered; install kubectl",
+)
+
+
+def _render(folder: Path) -> list[Manifest]:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def _check_rendered(documents: list[Manifest]) -> None:
+    identities = [(d["kind"], d["metadata"]["name"]) for d in documents]
+    assert len(set(identities)) == len(identities)
+    for document in documents:
+        metadata = document["metadata"]
+        assert metadata["labels"]["app.kubernetes.io/part-of"] == "mlpipeline", metadata
+        if document["kind"] not in UNNAMESPACED:
+            assert metadata["namespace"] == NAMESPACE, metadata
+
+
+def _one(documents: list[Manifest], kind: str, name: str) -> Manifest:
+    (found,) = (d for d in documents if (d["kind"], d["metadata"]["name"]) == (kind, name))
+    return found
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_renders(overlay: str) -> None:
+    documents = _render(MANIFESTS / "overlays" / overlay)
+    _check_rendered(documents)
+    assert "set-by-the-overlay" not in yaml.safe_dump_all(documents)
+    templates = _one(documents, "ConfigMap", "templates")["data"]
+    assert ("tfjob.patch.yaml" in templates) is (overlay == "gpu")
+    assert _one(documents, "Service", "inference")["spec"]["selector"]["component"] == "predictor"
+
+
+@needs_kubectl
+def test_the_parameters_of_a_cloud_reach_their_places() -> None:
+    folder = MANIFESTS / "overlays" / "cloud"
+    (parameters,) = _read(folder / "parameters.yaml")
+    documents = _render(folder)
+    claim = _one(documents, "PersistentVolumeClaim", "workspace")
+    assert claim["spec"]["storageClassName"] == parameters["data"]["storageClass"]
+    arguments = _one(documents, "WorkflowTemplate", "mlpipeline")["spec"]["arguments"]
+    images = [p["value"] for p in arguments["parameters"] if p["name"] == "image"]
+    assert images == [parameters["data"]["image"]]
+    assert ("ConfigMap", "parameters") not in {
+        (d["kind"], d["metadata"]["name"]) for d in documents
+    }
+
+
+def _combinations() -> Iterator[tuple[str, ...]]:
+    extras = itertools.chain.from_iterable(
+        itertools.combinations(EXTRAS, n) for n in range(len(EXTRAS) + 1)
+    )
+    for storage, way_in, more in itertools.product(STORAGE, WAYS_IN, extras):
+        yield (storage, way_in, *more)
+
+
+def test_the_combinations_below_are_of_all_components() -> None:
+    assert sorted([*STORAGE, *WAYS_IN, *EXTRAS]) == COMPONENTS
+
+
+@needs_kubectl
+@pytest.mark.parametrize("components", _combinations(), ids="+".join)
+def test_base_renders_with_every_combination_of_components(
+    components: tuple[str, ...], tmp_path: Path
+) -> None:
+    def relative(path: Path) -> str:  # kustomize takes no absolute ones
+        return os.path.relpath(path.resolve(), tmp_path.resolve())
+
+    kustomization = {
+        "resources": [relative(BASE)],
+        "components": [relative(MANIFESTS / "components" / name) for name in components],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    documents = _render(tmp_path)
+    assert len(documents) > len(_ours()) / 2
+    assert _one(documents, "Service", "inference")["metadata"]["name"] == "inference"
+    claim = _one(documents, "PersistentVolumeClaim", "workspace")["spec"]
+    assert "storageClassName" in claim
+    policies = [d for d in documents if d["kind"] == "NetworkPolicy"]
+    assert bool(policies) is ("network-policies" in components)
+    templates = _one(documents, "ConfigMap", "templates")["data"]
+    assert ("tfjob.patch.yaml" in templates) is ("gpu" in components)
+
+
+@needs_kubectl
+def test_base_renders_alone() -> None:
+    _check_rendered(_render(BASE))
