@@ -5,11 +5,17 @@
 
 A memoized step is found by its key alone; `plan` has Argo forget those whose artifact is gone.
 https://argo-workflows.readthedocs.io/en/release-3.7/memoization/
+
+What is memoized is a DAG of one task, and what is tried again is the pod in it. In one template the
+two do not go together in Argo 3.7: the node of a hit has no attempts, so nothing after it is linked
+to it and the workflow never ends; and with a mutex every miss calls itself a hit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hera.workflows import DAG, Container, Parameter, RetryStrategy, Task
 from hera.workflows import models as m
@@ -23,6 +29,8 @@ _WORKSPACE, _OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipelin
 _CONFIG = f"{_WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
 _RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
+# Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
+_TALKS, _COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
 _STARTS_PODS = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
 
 VOLUMES = [
@@ -71,11 +79,8 @@ def add_templates() -> None:
         account="pipeline",
         timeout="5m",
     )
-    ingest = _step(
-        "ingest", ["ingest", *_RUN], inputs=["key"], memo="{{inputs.parameters.key}}",
-        memory=("512Mi", "2Gi"), timeout="30m",
-    )  # fmt: skip
-    train = _step(
+    ingest = _memoized("ingest", ["ingest", *_RUN], memory=_COMPUTES, timeout="30m")
+    train = _memoized(
         "train",
         [
             *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *_RUN),
@@ -83,14 +88,10 @@ def add_templates() -> None:
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
-        memo="{{inputs.parameters.key}}",
         account="pipeline",
         timeout="75m",  # training.deadline_seconds and the start of its pods
     )
-    select = _step(
-        "select", ["select", *_RUN], inputs=["key"], memo="{{inputs.parameters.key}}",
-        memory=("512Mi", "2Gi"), timeout="20m",
-    )  # fmt: skip
+    select = _memoized("select", ["select", *_RUN], memory=_COMPUTES, timeout="20m")
     serve = _step(
         "serve",
         ["cluster", "serve", *_RUN, "--outputs", _OUTPUTS, *_STARTS_PODS],
@@ -99,19 +100,19 @@ def add_templates() -> None:
         timeout="20m",
     )
     host = f"{{{{inputs.parameters.name}}}}-predictor.{NAMESPACE}.svc"
-    verify = _step(
+    verify = _memoized(
         "verify",
         [
             *("verify", *_RUN, "--output", f"{_OUTPUTS}/figures"),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
-            *("--replicas", "{{inputs.parameters.replicas}}"),
+            "--autoscaled",
         ],
-        inputs=["name", "revision", "replicas"],
+        inputs=["name", "revision"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again.
-        memo="verify-{{inputs.parameters.revision}}",
-        memory=("512Mi", "2Gi"),
+        key="verify-{{inputs.parameters.revision}}",
+        memory=_COMPUTES,
         timeout="20m",
     )
     # One run at a time publishes a model: what is verified is what this run has put there.
@@ -127,7 +128,6 @@ def add_templates() -> None:
             arguments={
                 "name": "{{inputs.parameters.name}}",
                 "revision": serving.get_parameter("revision"),
-                "replicas": serving.get_parameter("replicas"),
             },
         )
         serving >> verifying
@@ -185,11 +185,11 @@ def _step(
     args: list[str],
     *,
     timeout: str,
-    inputs: list[str] | None = None,
-    outputs: list[str] | None = None,
-    memo: str | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    component: str = "",
     account: str = "step",
-    memory: tuple[str, str] = ("128Mi", "512Mi"),
+    memory: tuple[str, str] = _TALKS,
 ) -> Container:
     """Return the template of a step.
 
@@ -199,7 +199,7 @@ def _step(
         timeout: Also for the time in which its pod waits to be started.
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
-        memo: The key that it is memoized by.
+        component: As in `mlpipeline.pipeline`, if that is not its name.
         account: The service account; only `pipeline` has a token in its pods.
         memory: Requested, and the limit.
     """
@@ -209,24 +209,15 @@ def _step(
         # Argo asks the registry for an image's entrypoint where there is no command.
         command=["python", "-m", "mlpipeline"],
         args=args,
-        inputs=[Parameter(name=n) for n in inputs or ()],
+        inputs=[Parameter(name=n) for n in inputs],
         outputs=[
-            Parameter(name=n, value_from=m.ValueFrom(path=f"{_OUTPUTS}/{n}")) for n in outputs or ()
+            Parameter(name=n, value_from=m.ValueFrom(path=f"{_OUTPUTS}/{n}")) for n in outputs
         ],
-        memoize=None
-        if memo is None
-        else m.Memoize(
-            key=memo,
-            max_age="",
-            cache=m.Cache(config_map=m.LocalObjectReference(name=MEMO)),
-        ),
-        # Two runs that need the same at the same moment: the second waits, then finds it.
-        synchronization=None if memo is None else _mutex(memo),
         retry_strategy=_RETRY,
         timeout=timeout,
         service_account_name=account,
         automount_service_account_token=account == "pipeline",
-        labels={"app.kubernetes.io/component": name},
+        labels={"app.kubernetes.io/component": component or name},
         # The end of its output becomes the message of the node, which people see first.
         termination_message_policy="FallbackToLogsOnError",
         security_context=m.SecurityContext(
@@ -243,6 +234,41 @@ def _step(
             m.VolumeMount(name="tmp", mount_path="/tmp"),
         ],
     )
+
+
+def _memoized(
+    name: str,
+    args: list[str],
+    *,
+    inputs: Sequence[str] = ("key",),
+    outputs: Sequence[str] = (),
+    key: str = "{{inputs.parameters.key}}",
+    **options: Any,
+) -> DAG:
+    """Return a step that is answered from the memo if it can be; `options` are those of `_step`."""
+    pod = _step(f"{name}-pod", args, inputs=inputs, outputs=outputs, component=name, **options)
+    with DAG(
+        name=name,
+        inputs=[Parameter(name=n) for n in inputs],
+        outputs=[
+            Parameter(
+                name=n,
+                value_from=m.ValueFrom(parameter=f"{{{{tasks.{name}.outputs.parameters.{n}}}}}"),
+            )
+            for n in outputs
+        ],
+        memoize=m.Memoize(
+            key=key, max_age="", cache=m.Cache(config_map=m.LocalObjectReference(name=MEMO))
+        ),
+        # Two runs that need the same at the same moment: the second waits, then finds it.
+        synchronization=_mutex(key),
+    ) as memoized:
+        Task(
+            name=name,
+            template=pod,
+            arguments={n: f"{{{{inputs.parameters.{n}}}}}" for n in inputs},
+        )
+    return memoized
 
 
 def _mutex(name: str) -> m.Synchronization:

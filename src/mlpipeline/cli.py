@@ -157,9 +157,9 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
     url: Annotated[str, typer.Option(help="Instead of serving.host and serving.port.")] = "",
     grpc: Annotated[str, typer.Option(help="HOST:PORT, instead of serving.grpc_port.")] = "",
-    replicas: Annotated[
-        str, typer.Option(help="Names that must answer, by commas; default: the local backend's.")
-    ] = "",
+    autoscaled: Annotated[
+        bool, typer.Option(help="Replicas come and go: serving.replicas of any names must answer.")
+    ] = False,
 ) -> None:
     """Step: send the whole test split through every protocol, compare, make the version current."""
     settings = configuration.load(config)
@@ -180,7 +180,7 @@ def verify(
             labels=labels,
             probabilities=np.load(selection / "test_probabilities.npy"),
             accuracy=artifacts.read_json(selection / "decision.json")["test"]["accuracy"],
-            replicas=replicas.split(",") if replicas else serving.replica_names,
+            replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
     )
     registry.promote(workspace, settings.name, tasks["select"].key)

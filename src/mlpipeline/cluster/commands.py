@@ -105,6 +105,7 @@ def serve(
     service = inference_service.complete(
         manifests.load(templates, "inference-service"),
         name=settings.name,
+        version=version,
         image=image,
         arguments=[
             *("predictor", "--name", settings.name, "--workspace", str(workspace)),

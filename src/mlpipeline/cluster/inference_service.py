@@ -35,9 +35,17 @@ class Revision:
 
 
 def complete(
-    template: Manifest, *, name: str, image: str, arguments: list[str], replicas: int
+    template: Manifest,
+    *,
+    name: str,
+    version: str,
+    image: str,
+    arguments: list[str],
+    replicas: int,
 ) -> Manifest:
     """Return the manifest of a model's InferenceService."""
+    metadata = template["metadata"]
+    annotations = metadata.get("annotations", {}) | {"mlpipeline/version": version}
     predictor = template["spec"]["predictor"]
     containers = [
         c | {"image": image, "args": arguments} if c["name"] == _CONTAINER else c
@@ -49,7 +57,7 @@ def complete(
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
     }
     return template | {
-        "metadata": template["metadata"] | {"name": name},
+        "metadata": metadata | {"name": name, "annotations": annotations},
         "spec": template["spec"] | {"predictor": predictor | changes},
     }
 
@@ -72,15 +80,14 @@ def roll_out(
     name = service["metadata"]["name"]
     applied = cluster.apply(service)
     cluster.apply(_complete_budget(budget, applied))
-    (container,) = (
-        c for c in service["spec"]["predictor"]["containers"] if c["name"] == _CONTAINER
-    )
+    predictor = service["spec"]["predictor"]
+    (container,) = (c for c in predictor["containers"] if c["name"] == _CONTAINER)
     start_watch = StartWatch(cluster, pending_seconds)
     end = time.monotonic() + seconds
     said = ""
     while True:
         pods = cluster.find("Pod", f"{_LABEL}={name}")
-        left = _left_to_do(cluster, name, container)
+        left = _left_to_do(cluster, name, container, predictor["minReplicas"])
         if not left:
             break
         if left != said:
@@ -113,7 +120,7 @@ def _complete_budget(template: Manifest, service: Manifest) -> Manifest:
     }
 
 
-def _left_to_do(cluster: Cluster, name: str, container: Manifest) -> str:
+def _left_to_do(cluster: Cluster, name: str, container: Manifest, replicas: int) -> str:
     """What is not as it should be yet; empty when all is.
 
     KServe says Ready while pods still roll (kserve#4626), so the Deployment is looked at, too.
@@ -126,7 +133,8 @@ def _left_to_do(cluster: Cluster, name: str, container: Manifest) -> str:
     )
     if (main["image"], main.get("args")) != (container["image"], container["args"]):
         return "KServe has not changed its Deployment yet"
-    status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
+    # KServe begins with one replica; the autoscaler brings it to its minimum some seconds later.
+    status, wanted = deployment.get("status", {}), max(replicas, deployment["spec"]["replicas"])
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return "the Deployment has not been looked at yet"
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)

@@ -73,20 +73,12 @@ def _nodes(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The nodes of our steps in the order in which they began; a retried step is one node."""
-    attempts = {
-        child
-        for node in nodes.values()
-        if node["type"] == "Retry"
-        for child in node.get("children", ())
-    }
+    """The nodes of our steps in the order in which they began; all attempts of one are one."""
     order = {name: place for place, name in enumerate(_STEPS)}
     steps = [
         node
         for node in nodes.values()
-        if node.get("templateName") in order
-        and node["type"] not in ("TaskGroup", "StepGroup")
-        and node["id"] not in attempts
+        if node.get("templateName") in order and node["type"] in ("DAG", "Retry")
     ]
     yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
 
@@ -95,12 +87,12 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     step = node["templateName"]
     given = _parameters(node, "inputs")
     candidate = given.get("candidate")
-    attempts = [nodes[c] for c in node.get("children", ()) if c in nodes]
-    attempts = [a for a in attempts if a["type"] == "Pod" and a.get("templateName") == step]
+    pods = _attempts(node, nodes)
     hit = (node.get("memoizationStatus") or {}).get("hit", False)
     # What still runs when the exit handler does was stopped.
     state = "reused" if hit else _STATES.get(node["phase"], "failed")
-    messages = [str(a["message"]) for a in attempts if a.get("message")]
+    messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
+    error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
         name=f"train-{candidate}" if candidate else step,
         step=step,
@@ -108,16 +100,30 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         key=given.get("key", ""),
         state=state,
         seconds=0.0 if hit else _seconds(node.get("startedAt"), node.get("finishedAt")),
-        error=_error(node.get("message") or "", messages) if state == "failed" else None,
-        retries=[_error(m, []) for m in (messages if state != "failed" else messages[:-1])],
+        error=error or (_error(node.get("message", "")) if state == "failed" else None),
+        retries=messages,
     )
 
 
-def _error(message: str, attempts: list[str]) -> str:
+def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pods of a step, in order: a memoized step is a DAG around what is tried again."""
+    if node["type"] == "DAG":
+        retries = [n for n in nodes.values() if n.get("boundaryID") == node["id"]]
+        return [pod for n in retries if n["type"] == "Retry" for pod in _attempts(n, nodes)]
+    pods = [nodes[child] for child in node.get("children") or () if child in nodes]
+    return sorted(pods, key=lambda pod: pod.get("startedAt") or "")
+
+
+def _error(message: str) -> str:
     """What a step said itself, out of what Argo, the kubelet and its log say around it."""
-    text = attempts[-1] if attempts else message
-    _, mark, own = text.rpartition("error: ")
-    return (own if mark else text).strip() or "it was ended before it was done"
+    _, mark, own = message.rpartition("error: ")
+    # Argo's executor has the last words in the log: `time=… sub-process exited`, `Error: exit …`.
+    lines = [
+        line
+        for line in (own if mark else message).splitlines()
+        if not line.startswith(('time="', "Error: exit status"))
+    ]
+    return "\n".join(lines).strip() or "it was ended before it was done"
 
 
 def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) -> dict[str, str]:
