@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hera.workflows import DAG, Container, Parameter, RetryStrategy, Task
+from hera.workflows import DAG, Container, Parameter, Resources, RetryStrategy, Task
 from hera.workflows import models as m
 
 NAMESPACE = "mlpipeline"
@@ -49,7 +49,7 @@ _RETRY = RetryStrategy(
     retry_policy="Always",
     expression="lastRetry.status == 'Error' "
     "|| asInt(lastRetry.exitCode) < 0 || asInt(lastRetry.exitCode) > 127",
-    backoff=m.Backoff(duration="5s", factor=2),
+    backoff=m.Backoff(duration="5s", factor=m.IntOrString(2)),
 )
 
 
@@ -225,9 +225,7 @@ def _step(
             read_only_root_filesystem=True,
             capabilities=m.Capabilities(drop=["ALL"]),
         ),
-        resources=m.ResourceRequirements(
-            requests={"cpu": "50m", "memory": memory[0]}, limits={"memory": memory[1]}
-        ),
+        resources=Resources(cpu_request="50m", memory_request=memory[0], memory_limit=memory[1]),
         volume_mounts=[
             m.VolumeMount(name="workspace", mount_path=_WORKSPACE),
             m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True),
