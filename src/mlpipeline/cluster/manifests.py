@@ -31,9 +31,10 @@ def merge(base: Any, patch: Any) -> Any:
 
     That is how Kubernetes merges containers and volumes; other lists are replaced.
     """
-    if isinstance(base, dict) and isinstance(patch, dict):
+    if isinstance(patch, dict):
+        base = base if isinstance(base, dict) else {}
         merged = {key: merge(base.get(key), value) for key, value in patch.items()}
-        return {k: v for k, v in (base | merged).items() if v is not None}
+        return {k: v for k, v in (base | merged).items() if v is not None or k not in patch}
     if _is_named(base) and _is_named(patch):
         changes = {item["name"]: item for item in patch}
         kept = [merge(item, changes.pop(item["name"], {})) for item in base]
