@@ -1,0 +1,358 @@
+"""The TFJob of a candidate: what it is completed to, and how its end, good or bad, is awaited."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fake_cluster import Clock, FakeCluster, Stop, pod, unschedulable, waiting
+from mlpipeline import artifacts
+from mlpipeline.cluster import manifests, pods, tfjob
+from mlpipeline.cluster.api import Manifest
+from mlpipeline.config import Training
+from mlpipeline.errors import ClusterError, StoppedError
+
+TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
+NAME = "train-cnn-0123456789abcdef"
+OWNER = tfjob.Workflow("mlpipeline-x7k2p", "workflow-uid")
+SETTINGS = Training(workers=2, attempts=2, deadline_seconds=600)
+PENDING_SECONDS = 100.0
+
+
+class Immediate:
+    """Stands for a thread; what it has to do is done when it starts."""
+
+    def __init__(self, target: Any, daemon: bool) -> None:
+        assert daemon, "a log that is followed must not keep the process alive"
+        self.start = target
+
+
+@dataclass
+class World:
+    """A cluster in which the test plays the operator, at times of its choice."""
+
+    cluster: FakeCluster
+    clock: Clock
+    stop: Stop
+
+    def run(self) -> None:
+        job = _complete(manifests.load(TEMPLATES, "tfjob"))
+        tfjob.run(
+            self.cluster,
+            job,
+            SETTINGS,
+            workflow=OWNER,
+            pending_seconds=PENDING_SECONDS,
+            stop=self.stop,
+        )
+
+    def fails(self) -> str:
+        """Run, and return the error that it ends with."""
+        with pytest.raises(ClusterError) as raised:
+            self.run()
+        return raised.value.got
+
+    def start(self, index: int, attempt: int = 1, phase: str = "Running", **status: Any) -> None:
+        name = f"{NAME}-worker-{index}"
+        labels = {
+            "training.kubeflow.org/job-name": NAME,
+            "training.kubeflow.org/replica-index": str(index),
+        }
+        started = pod(name, labels, phase, **status)
+        started["metadata"]["uid"] = f"{name}/{attempt}"
+        self.cluster.put(started)
+
+    def end(self, kind: str = "Succeeded", message: str = "") -> None:
+        condition = {"type": kind, "status": "True", "message": message}
+        self.cluster.objects["TFJob", NAME]["status"] = {"conditions": [condition]}
+
+    def ends_well(self, start: float = 2, end: float = 9) -> None:
+        """Have the operator start all workers, and have them succeed."""
+        for index in range(SETTINGS.workers):
+            self.clock.at(start, functools.partial(self.start, index))
+        self.clock.at(end, self.end)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    clock = Clock()
+    monkeypatch.setattr(tfjob, "time", clock)
+    monkeypatch.setattr(tfjob, "threading", SimpleNamespace(Thread=Immediate))
+    watch = functools.partial(pods.StartWatch, clock=clock.monotonic)
+    monkeypatch.setattr(tfjob, "StartWatch", watch)
+    made = World(FakeCluster(), clock, Stop(clock))
+    workflow = {"kind": "Workflow", "metadata": {"name": OWNER.name}, "spec": {}}
+    made.cluster.put(workflow)
+    return made
+
+
+def _complete(template: Manifest) -> Manifest:
+    return tfjob.complete(
+        template,
+        name=NAME,
+        image="registry/mlpipeline:1",
+        arguments=["train", "--candidate", "cnn"],
+        settings=SETTINGS,
+        workflow=OWNER,
+    )
+
+
+def _main(job: Manifest) -> Manifest:
+    containers = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    found: Manifest = next(c for c in containers if c["name"] == "tensorflow")
+    return found
+
+
+# --- what is applied --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    ["cnn", "batch_norm", "2-layers", "a", "x" * 40, "a" * 21 + "-b", "a_" * 19 + "b", "0"],
+)
+def test_a_job_is_named_by_a_dns_label_with_room_for_what_the_operator_adds(candidate: str) -> None:
+    key = artifacts.make_key(candidate, code="", parameters={}, inputs=())
+    name = tfjob.job_name(key)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+    assert "--" not in name
+    assert len(name) <= 52
+    assert name.endswith(key[-16:]), "what tells one candidate from another is never cut"
+
+
+def test_a_manifest_is_completed_with_what_a_run_knows() -> None:
+    job = _complete(manifests.load(TEMPLATES, "tfjob"))
+    assert job["metadata"]["name"] == NAME
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Workflow", OWNER.name, OWNER.uid)
+    assert job["spec"]["runPolicy"]["activeDeadlineSeconds"] == 600
+    assert job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"] == 2
+    assert _main(job)["image"] == "registry/mlpipeline:1"
+    assert _main(job)["args"] == ["train", "--candidate", "cnn"]
+
+
+def test_all_else_that_a_template_says_stays_as_it_is() -> None:
+    template = manifests.load(TEMPLATES, "tfjob")
+    template["metadata"]["annotations"] = {"kueue": "yes"}
+    worker = template["spec"]["tfReplicaSpecs"]["Worker"]
+    sidecar = {"name": "proxy", "image": "proxy:2", "args": ["--quiet"]}
+    worker["template"]["spec"]["containers"].insert(0, sidecar)
+    untouched = copy.deepcopy(template)
+
+    job = _complete(template)
+
+    assert template == untouched
+    for key in ("image", "args"):
+        del _main(job)[key]
+    del job["metadata"]["name"], job["metadata"]["ownerReferences"]
+    del job["spec"]["runPolicy"]["activeDeadlineSeconds"]
+    del job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"]
+    assert job == untouched
+
+
+# --- how it is waited for ---------------------------------------------------------------------
+
+
+def test_a_job_is_applied_and_waited_for(world: World) -> None:
+    world.ends_well(end=30)
+    world.run()
+    assert world.cluster.changes == [f"apply TFJob {NAME}"]
+    assert world.clock.now == 30
+
+
+def test_a_job_that_is_under_way_is_adopted(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.cluster.put(_complete(manifests.load(TEMPLATES, "tfjob")))
+    world.ends_well()
+    world.run()
+    assert world.cluster.changes == []
+    assert "under way already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["Succeeded", "Failed", "being deleted"])
+def test_a_job_that_has_ended_makes_room_for_a_new_one(world: World, state: str) -> None:
+    old = _complete(manifests.load(TEMPLATES, "tfjob"))
+    world.cluster.put(old)
+    if state == "being deleted":
+        old["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+    else:
+        world.end(state)
+    world.start(0, phase="Succeeded")
+    removed: list[list[str]] = []
+
+    def remove_pods() -> None:
+        world.cluster.remove("Pod", f"{NAME}-worker-0")
+        removed.append(list(world.cluster.changes))
+
+    world.clock.at(20, remove_pods)
+    world.ends_well(start=25, end=30)
+
+    world.run()
+
+    assert world.cluster.changes == [f"delete TFJob {NAME}", f"apply TFJob {NAME}"]
+    assert removed == [[f"delete TFJob {NAME}"]], "old pods have the new ones' names: they go first"
+
+
+def test_an_old_job_that_does_not_go_is_an_error(world: World) -> None:
+    world.cluster.put(_complete(manifests.load(TEMPLATES, "tfjob")))
+    world.end()
+    world.start(0, phase="Succeeded")
+    assert "the old one was not gone after 120 s" in world.fails()
+    assert f"apply TFJob {NAME}" not in world.cluster.changes
+
+
+def test_the_chiefs_log_is_followed_once_for_each_of_its_pods(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.cluster.logs[f"{NAME}-worker-0"] = ["progress done=1 total=2"]
+    world.start(0, phase="Pending")
+    world.start(1)
+    world.clock.at(5, lambda: world.start(0))
+    world.clock.at(10, lambda: world.start(0, attempt=2))
+    world.clock.at(20, world.end)
+    world.run()
+    assert world.cluster.followed == [f"{NAME}-worker-0"] * 2
+    assert capsys.readouterr().out.splitlines().count("progress done=1 total=2") == 2
+
+
+def test_a_log_that_cannot_be_read_does_not_end_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(pod: str) -> list[str]:
+        raise ClusterError(f"no right to {pod}", expected="", remedy="")
+
+    monkeypatch.setattr(world.cluster, "follow_log", refuse)
+    world.ends_well()
+    world.run()
+    assert "no right to" in capsys.readouterr().out
+
+
+# --- how it fails -----------------------------------------------------------------------------
+
+
+def test_a_job_that_failed_is_an_error_with_the_last_words_of_who_failed(world: World) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 1}}
+    world.start(0, phase="Failed", containerStatuses=[{"name": "tensorflow", "state": ended}])
+    world.start(1)
+    world.cluster.logs = {
+        f"{NAME}-worker-0": ["error: the data set is damaged"],
+        f"{NAME}-worker-1": ["waiting for the others"],
+    }
+    world.clock.at(5, lambda: world.end("Failed", "one worker failed"))
+    error = world.fails()
+    assert f"TFJob {NAME} failed: one worker failed" in error
+    assert f"{NAME}-worker-0: Error, status 1" in error
+    assert "the data set is damaged" in error
+    assert "waiting for the others" not in error
+    assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
+
+
+def test_a_pod_that_has_no_place_is_an_error_with_the_schedulers_reason(world: World) -> None:
+    message = "0/3 nodes are available: 3 Insufficient memory."
+    world.start(0, phase="Pending", conditions=unschedulable(message))
+    error = world.fails()
+    assert f"pod {NAME}-worker-0 does not start: Unschedulable: {message}" in error
+    assert PENDING_SECONDS <= world.clock.now < PENDING_SECONDS + 5
+    assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
+
+
+def test_an_image_that_is_not_there_is_an_error_before_the_time_is_up(world: World) -> None:
+    world.start(0, phase="Pending", containerStatuses=waiting("ImagePullBackOff", "not found"))
+    event = {
+        "kind": "Event",
+        "metadata": {"name": "pull"},
+        "involvedObject": {"name": f"{NAME}-worker-0"},
+        "type": "Warning",
+        "message": "pull access denied",
+    }
+    world.cluster.put(event)
+    error = world.fails()
+    assert "ImagePullBackOff: not found" in error
+    assert "pull access denied" in error
+    assert world.clock.now < PENDING_SECONDS
+
+
+def test_time_to_start_is_counted_anew_for_each_pod(world: World) -> None:
+    for attempt, begin in enumerate((1, 80), start=1):
+        conditions = unschedulable("full")
+        world.clock.at(
+            begin,
+            functools.partial(world.start, 0, attempt, phase="Pending", conditions=conditions),
+        )
+        world.clock.at(begin + 70, functools.partial(world.start, 0, attempt))
+    world.clock.at(200, world.end)
+    world.run()
+
+
+def test_a_worker_that_is_started_more_often_than_allowed_fails_the_job(world: World) -> None:
+    world.start(0)
+    for attempt in (1, 2, 3):
+        world.clock.at(10 * attempt, functools.partial(world.start, 1, attempt))
+    assert "worker 1 was started 3 times; training.attempts is 2" in world.fails()
+    assert world.clock.now == 30
+    assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
+
+
+def test_a_job_without_pods_makes_one_look_at_the_operator(world: World) -> None:
+    error = world.fails()
+    assert "it had no pod for 100 s: is its operator well?" in error
+
+
+def test_a_suspended_job_waits_in_its_queue_however_long_that_is(world: World) -> None:
+    def suspend(value: bool) -> None:
+        world.cluster.objects["TFJob", NAME]["spec"]["runPolicy"]["suspend"] = value
+
+    world.clock.at(1, lambda: suspend(True))
+    world.clock.at(5_000, lambda: suspend(False))
+    world.ends_well(start=5_050, end=5_500)
+    world.run()
+
+
+def test_a_job_that_its_operator_does_not_end_in_time_is_ended(world: World) -> None:
+    world.start(0)
+    assert "not done after 70" in world.fails()
+    assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
+
+
+def test_a_job_that_somebody_deletes_is_an_error(world: World) -> None:
+    world.start(0)
+    world.clock.at(9, lambda: world.cluster.remove("TFJob", NAME))
+    assert "somebody deleted it" in world.fails()
+
+
+# --- how it is stopped ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["stopped", "being deleted", "gone"])
+def test_the_job_of_a_workflow_that_is_over_goes_with_it(world: World, how: str) -> None:
+    def stop() -> None:
+        workflow = world.cluster.objects["Workflow", OWNER.name]
+        if how == "stopped":
+            workflow["spec"]["shutdown"] = "Stop"
+        elif how == "being deleted":
+            workflow["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+        else:
+            world.cluster.remove("Workflow", OWNER.name)
+        world.stop.set()
+
+    world.start(0)
+    world.clock.at(5, stop)
+    with pytest.raises(StoppedError):
+        world.run()
+    assert world.cluster.changes == [f"apply TFJob {NAME}", f"delete TFJob {NAME}"]
+
+
+def test_a_job_is_left_to_the_next_pod_when_this_one_alone_is_told_to_end(world: World) -> None:
+    world.start(0)
+    world.clock.at(5, world.stop.set)
+    with pytest.raises(StoppedError) as raised:
+        world.run()
+    assert world.cluster.changes == [f"apply TFJob {NAME}"]
+    assert raised.value.exit_status == 143, "so that Argo tries the step again"
