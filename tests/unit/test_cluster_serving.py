@@ -1,0 +1,362 @@
+"""The InferenceService of a version: its manifest, and when it counts as rolled out."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_cluster import Clock, FakeCluster, pod, unschedulable, waiting
+from mlpipeline.cluster import inference_service, manifests, pods
+from mlpipeline.cluster.api import Manifest
+from mlpipeline.errors import ClusterError, ConfigurationError
+
+TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
+NAME = "fashion-mnist"
+LABELS = {"serving.kserve.io/inferenceservice": NAME}
+OLD, NEW = "mlpipeline:1", "mlpipeline:2"
+READY = [{"type": "Ready", "status": "True"}]
+
+
+def _complete(template: Manifest | None = None, replicas: int = 2, image: str = NEW) -> Manifest:
+    return inference_service.complete(
+        template or manifests.load(TEMPLATES, "inference-service"),
+        name=NAME,
+        version="fashion-mnist-0123456789abcdef",
+        image=image,
+        arguments=["predictor", "--version", "0123"],
+        replicas=replicas,
+    )
+
+
+def _container(service: Manifest, name: str = "kserve-container") -> Manifest:
+    containers = service["spec"]["predictor"]["containers"]
+    found: Manifest = next(c for c in containers if c["name"] == name)
+    return found
+
+
+# --- the manifest -----------------------------------------------------------------------------
+
+
+def test_a_service_is_completed_with_what_a_run_knows() -> None:
+    service = _complete()
+    assert service["metadata"]["name"] == NAME
+    annotations = service["metadata"]["annotations"]
+    assert annotations["mlpipeline/version"] == "fashion-mnist-0123456789abcdef"
+    assert annotations["serving.kserve.io/deploymentMode"] == "Standard"
+    assert service["spec"]["predictor"]["minReplicas"] == 2
+    assert _container(service)["image"] == NEW
+    assert _container(service)["args"] == ["predictor", "--version", "0123"]
+    assert "ownerReferences" not in service["metadata"], "it outlives the run that published it"
+
+
+def test_the_template_and_its_sidecars_stay_as_they_are() -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    sidecar = {"name": "proxy", "image": "proxy:2"}
+    template["spec"]["predictor"]["containers"].append(sidecar)
+    untouched = copy.deepcopy(template)
+    assert _container(_complete(template), "proxy") == sidecar
+    assert template == untouched
+
+
+@pytest.mark.parametrize(("limit", "replicas", "expected"), [(4, 2, 4), (4, 6, 6), (None, 3, 3)])
+def test_there_may_be_more_replicas_than_configured_never_fewer(
+    limit: int | None, replicas: int, expected: int
+) -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    del template["spec"]["predictor"]["maxReplicas"]
+    if limit:
+        template["spec"]["predictor"]["maxReplicas"] = limit
+    predictor = _complete(template, replicas)["spec"]["predictor"]
+    assert (predictor["minReplicas"], predictor["maxReplicas"]) == (replicas, expected)
+
+
+# --- the roll-out -----------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """A cluster in which the test plays KServe and the controllers of Deployments and pods."""
+
+    cluster: FakeCluster
+    clock: Clock
+
+    def roll_out(self, seconds: float = 500, replicas: int = 2) -> inference_service.Revision:
+        return inference_service.roll_out(
+            self.cluster,
+            _complete(replicas=replicas),
+            manifests.load(TEMPLATES, "disruption-budget"),
+            seconds=seconds,
+            pending_seconds=100,
+        )
+
+    def deploy(self, image: str = NEW, replicas: int = 2) -> None:
+        """Have KServe make or change the Deployment, which nobody has looked at yet."""
+        containers = [{"name": "proxy", "image": "proxy:2"}, _container(_complete(image=image))]
+        deployment = {
+            "kind": "Deployment",
+            "metadata": {"name": f"{NAME}-predictor", "generation": 3},
+            "spec": {
+                "replicas": replicas,
+                "template": {"spec": {"containers": containers}},
+            },
+        }
+        self.cluster.put(deployment)
+
+    def roll(self, updated: int, available: int, replicas: int, wanted: int = 2) -> None:
+        """Have the Deployment's controller report how far it is."""
+        self.deploy(replicas=wanted)
+        self.cluster.objects["Deployment", f"{NAME}-predictor"]["status"] = {
+            "observedGeneration": 3,
+            "updatedReplicas": updated,
+            "availableReplicas": available,
+            "replicas": replicas,
+        }
+
+    def call_ready(self, ready: bool = True, message: str = "") -> None:
+        condition = {"type": "Ready", "status": str(ready), "message": message}
+        conditions = [{"type": "PredictorReady", "status": "True"}, condition]
+        self.cluster.objects["InferenceService", NAME]["status"] = {"conditions": conditions}
+
+    def start(self, name: str, phase: str = "Running", **status: Any) -> None:
+        self.cluster.put(pod(name, LABELS, phase, **status))
+
+    def serves(self, at: float = 5) -> None:
+        """Have all be as it should be from a certain time on."""
+        self.clock.at(at, lambda: self.roll(2, 2, 2))
+        self.clock.at(at, self.call_ready)
+        for name in ("b", "a"):
+            self.clock.at(at, functools.partial(self.start, name, conditions=READY))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    clock = Clock()
+    monkeypatch.setattr(inference_service, "time", clock)
+    watch = functools.partial(pods.StartWatch, clock=clock.monotonic)
+    monkeypatch.setattr(inference_service, "StartWatch", watch)
+    return World(FakeCluster(), clock)
+
+
+def test_each_thing_that_is_not_as_it_should_be_is_waited_for_and_said_once(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[Callable[[], object]] = [
+        functools.partial(world.deploy, image=OLD),
+        world.deploy,
+        functools.partial(world.roll, 1, 2, 3),
+        functools.partial(world.roll, 2, 1, 2),
+        functools.partial(world.roll, 2, 2, 3),
+        functools.partial(world.roll, 2, 2, 2),
+        functools.partial(world.call_ready, ready=False, message="Ingress not created"),
+    ]
+    for index, step in enumerate(steps):
+        world.clock.at(10 + 10 * index, step)
+    world.clock.at(100, world.call_ready)
+
+    world.roll_out()
+
+    assert world.clock.now == 100
+    prefix = f"InferenceService {NAME}: "
+    said = [line.removeprefix(prefix) for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "KServe has not made its Deployment yet",
+        "KServe has not changed its Deployment yet",
+        "the Deployment has not been looked at yet",
+        "1 of 2 replicas are new, 2 answer",
+        "2 of 2 replicas are new, 1 answer",
+        "2 of 2 replicas are new, 2 answer",
+        "KServe does not call it ready: ",
+        "KServe does not call it ready: Ingress not created",
+    ]
+
+
+def test_the_one_replica_that_kserve_begins_with_is_not_enough(world: World) -> None:
+    world.clock.at(5, lambda: world.roll(1, 1, 1, wanted=1))
+    world.clock.at(5, world.call_ready)
+    world.serves(at=40)
+    world.roll_out()
+    assert world.clock.now == 40
+
+
+def test_the_replicas_that_load_has_added_are_waited_for_too(world: World) -> None:
+    world.clock.at(5, lambda: world.roll(2, 2, 2, wanted=3))
+    world.clock.at(5, world.call_ready)
+    world.clock.at(20, lambda: world.roll(3, 3, 3, wanted=3))
+    world.roll_out()
+    assert world.clock.now == 20
+
+
+def test_those_that_answer_are_named_in_order(world: World) -> None:
+    world.serves()
+    world.start("c-starting", conditions=[{"type": "Ready", "status": "False"}])
+    world.start("d-leaving", conditions=READY)
+    leaving = world.cluster.objects["Pod", "d-leaving"]["metadata"]
+    leaving["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+    world.start("of-another-model", conditions=READY)
+    world.cluster.objects["Pod", "of-another-model"]["metadata"]["labels"] = {}
+    assert world.roll_out().replicas == ["a", "b"]
+
+
+def test_what_is_not_ready_in_time_is_an_error_with_what_is_left_to_do(world: World) -> None:
+    world.clock.at(5, lambda: world.roll(1, 2, 3))
+    with pytest.raises(ClusterError) as raised:
+        world.roll_out(seconds=60)
+    assert "not ready after 60 s: 1 of 2 replicas are new, 2 answer" in raised.value.got
+    assert 60 < world.clock.now < 65
+    assert not any(change.startswith("delete") for change in world.cluster.changes)
+
+
+def test_a_replica_that_cannot_start_is_an_error_with_its_reason(world: World) -> None:
+    world.start("a", "Pending", conditions=unschedulable("3 Insufficient cpu."))
+    with pytest.raises(ClusterError, match="Unschedulable: 3 Insufficient cpu"):
+        world.roll_out()
+
+
+def test_a_replica_that_falls_again_and_again_is_an_error_with_its_last_lines(world: World) -> None:
+    world.cluster.logs["a"] = ["error: the model is damaged"]
+    world.start("a", containerStatuses=waiting("CrashLoopBackOff"))
+    with pytest.raises(ClusterError, match=r"CrashLoopBackOff\n.*the model is damaged"):
+        world.roll_out()
+
+
+def test_the_budget_covers_the_pods_of_the_service_and_goes_with_it(world: World) -> None:
+    world.serves()
+    world.roll_out()
+    budget = world.cluster.objects["PodDisruptionBudget", f"{NAME}-predictor"]
+    assert budget["spec"]["selector"] == {"matchLabels": LABELS}
+    assert budget["spec"]["maxUnavailable"] == 1
+    (owner,) = budget["metadata"]["ownerReferences"]
+    service = world.cluster.objects["InferenceService", NAME]
+    assert owner == {
+        "apiVersion": service["apiVersion"],
+        "kind": "InferenceService",
+        "name": NAME,
+        "uid": service["metadata"]["uid"],
+    }
+
+
+def test_the_digest_is_of_this_very_state_of_the_service(world: World) -> None:
+    world.serves()
+    first = world.roll_out().digest
+    assert world.roll_out().digest == first, "nothing has changed"
+
+    metadata = world.cluster.objects["InferenceService", NAME]["metadata"]
+    metadata["generation"] = 2
+    by_hand = world.roll_out().digest
+    metadata = world.cluster.objects["InferenceService", NAME]["metadata"]
+    metadata.update(generation=1, uid="that of one made anew")
+    made_anew = world.roll_out().digest
+    assert len({first, by_hand, made_anew}) == 3
+
+
+# --- what a pod waits for ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "status", "expected"),
+    [
+        ("Pending", {}, "Pending: it has not been started"),
+        ("Pending", {"conditions": unschedulable("no node")}, "Unschedulable: no node"),
+        (
+            "Pending",
+            {"containerStatuses": waiting("ErrImagePull", "denied")},
+            "ErrImagePull: denied",
+        ),
+        (
+            "Pending",
+            {"initContainerStatuses": waiting("CreateContainerConfigError")},
+            "CreateContainerConfigError",
+        ),
+        (
+            "Pending",
+            {"containerStatuses": waiting("PodInitializing")},
+            "Pending: it has not been started",
+        ),
+        ("Running", {"containerStatuses": waiting("CrashLoopBackOff")}, "CrashLoopBackOff"),
+        ("Running", {"containerStatuses": [{"name": "main", "state": {"running": {}}}]}, None),
+        ("Succeeded", {}, None),
+        ("Failed", {}, None),
+    ],
+)
+def test_the_reason_that_a_pod_waits_for(
+    phase: str, status: dict[str, Any], expected: str | None
+) -> None:
+    assert pods.waiting_reason(pod("a", {}, phase, **status)) == expected
+
+
+def test_a_pod_that_nobody_has_looked_at_has_not_been_started() -> None:
+    assert pods.waiting_reason({"metadata": {"name": "a"}}) == "Pending: it has not been started"
+    assert not pods.is_ready({"metadata": {"name": "a"}})
+
+
+# --- the templates ----------------------------------------------------------------------------
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+
+
+def test_a_template_is_read_with_the_patch_of_a_component(tmp_path: Path) -> None:
+    _write(tmp_path, "job.yaml", "kind: TFJob\nspec: {a: 1, b: {c: 2, d: 3}}")
+    assert manifests.load(tmp_path, "job")["spec"] == {"a": 1, "b": {"c": 2, "d": 3}}
+    _write(tmp_path, "job.patch.yaml", "spec: {b: {c: 20, d: null}}")
+    assert manifests.load(tmp_path, "job") == {"kind": "TFJob", "spec": {"a": 1, "b": {"c": 20}}}
+
+
+def test_the_gpu_components_patch_fits_its_template(tmp_path: Path) -> None:
+    component = TEMPLATES.parents[1] / "components" / "gpu" / "tfjob.patch.yaml"
+    _write(tmp_path, "tfjob.yaml", (TEMPLATES / "tfjob.yaml").read_text())
+    _write(tmp_path, "tfjob.patch.yaml", component.read_text())
+    worker = manifests.load(tmp_path, "tfjob")["spec"]["tfReplicaSpecs"]["Worker"]
+    (container,) = worker["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert container["resources"]["requests"]["memory"], "what it does not mention stays"
+
+
+def test_lists_of_named_things_are_merged_by_their_names_others_are_replaced() -> None:
+    base = {"containers": [{"name": "a", "image": "1"}, {"name": "b"}], "args": ["x", "y"]}
+    patch = {"containers": [{"name": "c"}, {"name": "a", "env": []}], "args": ["z"]}
+    assert manifests.merge(base, patch) == {
+        "containers": [{"name": "a", "image": "1", "env": []}, {"name": "b"}, {"name": "c"}],
+        "args": ["z"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("base", "patch", "expected"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": "foo"}, {"b": None}, {"a": "foo"}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+        ({"a": "b"}, {"a": {"c": None}}, {"a": {}}),
+    ],
+)
+def test_all_else_is_merged_as_in_the_examples_of_rfc_7386(
+    base: dict[str, Any], patch: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert manifests.merge(base, patch) == expected
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b", "", "when: 2026-02-30", "a: \x00"])
+def test_what_is_no_manifest_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
+    _write(tmp_path, "job.yaml", text)
+    with pytest.raises(ConfigurationError, match=r"job\.yaml"):
+        manifests.load(tmp_path, "job")
+
+
+def test_a_template_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot read .*job\.yaml") as raised:
+        manifests.load(tmp_path, "job")
+    assert "make deploy" in raised.value.remedy
