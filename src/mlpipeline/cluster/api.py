@@ -92,6 +92,8 @@ class Cluster:
             for piece in response.stream(amt=None, decode_content=False):
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
+            if rest:
+                yield rest.decode(errors="replace")
         except HTTPError:  # the pod is gone, and its log with it
             return
         finally:
