@@ -9,6 +9,13 @@ CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
 OVERLAY   ?= kind
 UI_PORT   ?= 2746
+VARIANT   ?= cpu
+# By content: a node that has an image by this name has this very one.
+TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat \
+	| sha256sum | cut -c1-12)$(addprefix -,$(filter-out cpu,$(VARIANT)))
+CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
+# What workflows/pipeline.yaml names, for those who submit that file as it is.
+DEFAULT_CONTAINER := mlpipeline:0.1.0
 # The first Python of these that is 3.11 or 3.12.
 PYTHON    ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -41,13 +48,27 @@ clean: ## Remove all artifacts of the workspace.
 
 .PHONY: cluster
 cluster: ## Create a kind cluster of three nodes on this machine, if there is none.
-	@mkdir -p workspace-kind && chmod 0777 workspace-kind # pods are not root: uid 1000
+	@mkdir -p workspace-kind && chmod -R a+rwX workspace-kind # pods are not root: uid 1000
 	@kind get clusters 2>/dev/null | grep -qx mlpipeline || kind create cluster --config kind-config.yaml
 	@kubectl --context kind-mlpipeline wait nodes --all --for condition=Ready --timeout 180s
 
 .PHONY: cluster-down
-cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kind/.
+cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kind/, and is yours.
+	@docker exec mlpipeline-control-plane chown -R $$(id -u):$$(id -g) /workspace 2>/dev/null || true # no cluster
 	kind delete cluster --name mlpipeline
+
+.PHONY: image
+image: ## Build the image of all steps, and load it into kind where that runs. VARIANT=cpu|gpu
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
+		--tag $(CONTAINER) --tag $(DEFAULT_CONTAINER) .
+	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
+		--nodes mlpipeline-worker,mlpipeline-worker2 $(CONTAINER) $(DEFAULT_CONTAINER)
+
+.PHONY: push
+push: ## Build the image and push it to a registry. REGISTRY=registry.example.com/team VARIANT=
+	@test -n "$(REGISTRY)" || { echo "error: which registry? make push REGISTRY=registry.example.com/team"; exit 1; }
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) --tag $(CONTAINER) .
+	docker push $(CONTAINER)
 
 .PHONY: deploy
 deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|cloud
@@ -56,6 +77,10 @@ deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLA
 .PHONY: undeploy
 undeploy: ## Remove all of that from the cluster.
 	@manifests/deploy undeploy
+
+.PHONY: submit
+submit: ## Run the pipeline in the cluster and follow it. CONFIG= REGISTRY= PARAMETERS="workers=3 replicas=3"
+	@workflows/submit $(CONTAINER) $(CONFIG) $(PARAMETERS)
 
 .PHONY: status
 status: ## Say what runs in the cluster, and why something waits.
@@ -87,7 +112,19 @@ test-unit: $(READY) ## Run the quick, hermetic tests.
 
 .PHONY: test-integration
 test-integration: $(READY) ## Run the tests that start real processes.
-	$(VENV)/bin/pytest tests/integration
+	$(VENV)/bin/pytest tests/integration tests/contract
+
+.PHONY: smoke
+smoke: $(READY) ## From no cluster at all to a verified model in a kind cluster, and back.
+	tests/e2e/smoke
+
+.PHONY: test-e2e
+test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.
+	IMAGE=$(CONTAINER) $(VENV)/bin/pytest tests/e2e
+
+.PHONY: render
+render: $(READY) ## Write the workflows' YAML anew from their Python.
+	$(VENV)/bin/python -m workflows
 
 .PHONY: bench
 bench: $(READY) ## Measure what README states: trains configs/best.yaml too, so allow an hour.
@@ -104,10 +141,15 @@ $(READY): requirements.lock pyproject.toml
 		$$uv pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+UV      = $$(command -v uv || echo $(VENV)/bin/uv)
+COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header
+
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew.
-	$$(command -v uv || echo $(VENV)/bin/uv) pip compile pyproject.toml --all-extras --universal \
-		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+lock: $(READY) ## Resolve the dependencies anew: of development, of the image, of the image with CUDA.
+	$(COMPILE) --all-extras -o requirements.lock
+	$(COMPILE) -c requirements.lock -o docker/requirements-cpu.lock
+	$(COMPILE) -c requirements.lock --override docker/gpu-overrides.txt -o docker/requirements-gpu.lock
 
 .PHONY: help
 help:

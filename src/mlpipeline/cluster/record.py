@@ -14,7 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from mlpipeline import config as configuration
+from mlpipeline import pipeline
 from mlpipeline.cluster.api import Manifest
+from mlpipeline.config import Config
+from mlpipeline.errors import ConfigurationError
 from mlpipeline.pipeline import STEPS
 from mlpipeline.runs import RunRecord, TaskRecord, describe_machine
 
@@ -39,6 +43,10 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
     folder = workspace / "runs" / name
     nodes = _nodes(status)
     tasks = [_task(node, nodes) for node in _of_steps(nodes)]
+    config = _config(folder / "config.yaml")
+    for task in tasks:
+        if config and task.step == "select":  # the workflow knows the key with all candidates only
+            task.key = pipeline.plan_of_finished(config, workspace)["select"].key
     began = status["startedAt"]
     state: Literal["succeeded", "failed", "interrupted"] = (
         "interrupted"
@@ -52,7 +60,7 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
         run=name,
         started=began,
         config_file="config.yaml",
-        config=_config(folder / "config.yaml"),
+        config=config.model_dump() if config else {"candidates": {}},
         machine=describe_machine(),
         folder=folder,
         state=state,
@@ -140,15 +148,12 @@ def _verification(nodes: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _config(file: Path) -> dict[str, Any]:
-    """The run's configuration; one without candidates if it failed before there was any."""
-    from mlpipeline import config as configuration
-    from mlpipeline.errors import ConfigurationError
-
+def _config(file: Path) -> Config | None:
+    """The run's configuration; None if it failed before there was any."""
     try:
-        return configuration.load(file).model_dump()
+        return configuration.load(file)
     except ConfigurationError:
-        return {"candidates": {}}
+        return None
 
 
 def _first_error(tasks: list[TaskRecord]) -> str | None:

@@ -4,6 +4,12 @@ The job has a name that follows from what it makes. So whoever asks for the same
 job that is under way: a second run, or this step's next pod after the first was killed.
 
     apply ──► Created ──► Running ⇄ Restarting ──► Succeeded | Failed
+      ▲                                                          │
+      └──────────────── a worker's pod was deleted ──────────────┘
+
+The operator starts a worker anew whose container failed, but calls the whole job failed when a
+worker's pod is deleted, as when its node is drained. Then this step applies the job once more, and
+the new workers go on from the checkpoint.
 
 TFJob is served by training-operator 1.9 for the last time; this module is all that knows of it.
 https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/
@@ -111,8 +117,12 @@ def run(
     if found is None:
         cluster.apply(job)
     print(f"TFJob {name}: {'under way already' if found else 'applied'}", flush=True)
+    wait = _Wait(cluster, name, settings, pending_seconds, stop)
     try:
-        _wait(cluster, name, settings, pending_seconds, stop)
+        while not wait.until_end():
+            _delete(cluster, name)
+            cluster.apply(job)
+            print(f"TFJob {name}: applied again, because a worker's pod was deleted", flush=True)
     except StoppedError:
         # The pod alone may be meant: its node is drained. Then its successor goes on waiting.
         if _is_over(cluster.get("Workflow", workflow.name)):
@@ -124,52 +134,98 @@ def run(
         raise
 
 
-def _wait(
-    cluster: Cluster,
-    name: str,
-    settings: Training,
-    pending_seconds: float,
-    stop: threading.Event,
-) -> None:
-    start_watch = StartWatch(cluster, pending_seconds)
-    starts: dict[str, set[str]] = defaultdict(set)  # uids of the pods that each worker has had
-    followed: set[str] = set()
-    began = last_pod = time.monotonic()
-    while not stop.wait(_POLL_SECONDS):
-        now = time.monotonic()
-        job = cluster.get("TFJob", name)
-        if job is None:
-            raise _failed(name, "somebody deleted it")
-        pods = cluster.find("Pod", f"{_JOB_LABEL}={name}")
+class _Wait:
+    """The wait for a job, also when it has to be applied again: its limits are for all of it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        settings: Training,
+        pending_seconds: float,
+        stop: threading.Event,
+    ) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._settings = settings
+        self._pending_seconds = pending_seconds
+        self._stop = stop
+        self._start_watch = StartWatch(cluster, pending_seconds)
+        self._starts: dict[str, set[str]] = defaultdict(set)  # uids of each worker's pods
+        self._followed: set[str] = set()
+        self._began = time.monotonic()
+
+    def until_end(self) -> bool:
+        """Return True once the job has succeeded, False if it is to be applied again."""
+        name, pending_seconds = self._name, self._pending_seconds
+        last_pod = time.monotonic()
+        while not self._stop.wait(_POLL_SECONDS):
+            now = time.monotonic()
+            job = self._cluster.get("TFJob", name)
+            if job is None:
+                raise _failed(name, "somebody deleted it")
+            pods = self._cluster.find("Pod", f"{_JOB_LABEL}={name}")
+            if pods:
+                last_pod = now
+                self._see(pods)
+            outcome = _outcome(job)
+            if outcome and outcome["type"] == "Succeeded":
+                return True
+            self._check_attempts(pods)
+            if outcome:
+                if _lost_a_pod(job, pods):
+                    return False
+                raise _failed(name, outcome.get("message", ""), _last_words(self._cluster, pods))
+            self._start_watch.check(pods)
+            if job["spec"].get("runPolicy", {}).get("suspend"):
+                self._began = last_pod = now  # it waits in a queue, which has its own deadline
+            if now - last_pod > pending_seconds:
+                raise _failed(
+                    name, f"it had no pod for {pending_seconds:.0f} s: is its operator well?"
+                )
+            # The operator ends it in time; this is for one that does not, and for all attempts.
+            if now - self._began > self._settings.deadline_seconds + pending_seconds:
+                raise _failed(name, f"not done after {now - self._began:.0f} s")
+        raise StoppedError("this pod was told to end")
+
+    def _see(self, pods: list[Manifest]) -> None:
         for pod in pods:
-            last_pod = now
             index = pod["metadata"]["labels"].get(_INDEX_LABEL, "")
             uid = pod["metadata"]["uid"]
-            starts[index].add(uid)
-            if index == "0" and uid not in followed and pod["status"]["phase"] != "Pending":
-                followed.add(uid)
-                _show_log(cluster, pod["metadata"]["name"])
-        if outcome := _outcome(job):
-            if outcome["type"] == "Failed":
-                raise _failed(name, outcome.get("message", ""), _last_words(cluster, pods))
-            return
-        start_watch.check(pods)
-        worker, uids = max(starts.items(), key=lambda item: len(item[1]), default=("", ()))
-        if len(uids) > settings.attempts:
-            raise _failed(
-                name,
-                f"worker {worker} was started {len(uids)} times; training.attempts is "
-                f"{settings.attempts}",
-                _last_words(cluster, pods),
-            )
-        if job["spec"].get("runPolicy", {}).get("suspend"):
-            began = last_pod = now  # it waits in a queue, which has a deadline of its own
-        if now - last_pod > pending_seconds:
-            raise _failed(name, f"it had no pod for {pending_seconds:.0f} s: is its operator well?")
-        # The operator ends it in time; this is for an operator that does not.
-        if now - began > settings.deadline_seconds + pending_seconds:
-            raise _failed(name, f"not done after {now - began:.0f} s")
-    raise StoppedError("this pod was told to end")
+            self._starts[index].add(uid)
+            if index == "0" and uid not in self._followed and pod["status"]["phase"] != "Pending":
+                self._followed.add(uid)
+                _show_log(self._cluster, pod["metadata"]["name"])
+
+    def _check_attempts(self, pods: list[Manifest]) -> None:
+        attempts = self._settings.attempts
+        for worker, uids in self._starts.items():
+            if len(uids) > attempts:
+                raise _failed(
+                    self._name,
+                    f"worker {worker} was started {len(uids)} times; training.attempts is "
+                    f"{attempts}",
+                    _last_words(self._cluster, pods),
+                )
+
+
+def _lost_a_pod(job: Manifest, pods: list[Manifest]) -> bool:
+    """Whether a failed job failed because a worker's pod was deleted.
+
+    Then the operator has counted a worker as failed, yet none has ended with an error of its own;
+    a job that took too long has no failed worker.
+    """
+    replicas = job.get("status", {}).get("replicaStatuses") or {}
+    final = any(0 < (status or 0) < 128 for status in map(_exit_status, pods))
+    return bool(replicas.get("Worker", {}).get("failed")) and not final
+
+
+def _exit_status(pod: Manifest) -> int | None:
+    for container in pod["status"].get("containerStatuses", ()):
+        if ended := container.get("state", {}).get("terminated"):
+            status: int = ended["exitCode"]
+            return status
+    return None
 
 
 def _outcome(job: Manifest) -> Manifest | None:

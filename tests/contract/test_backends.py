@@ -1,0 +1,126 @@
+"""What every backend does alike. `pytest tests/contract --backend local | kubernetes`
+
+The local backend and the one on Kubernetes are built of the same steps and must not drift apart:
+what a person learns from one is true of the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from backends import Backend, Kubernetes, Local, Record, planned_keys
+
+from mlpipeline import artifacts
+from pipelines import configuration, keys, states
+
+pytestmark = pytest.mark.timeout(1200)
+
+SMALL = {"model": "cnn", "options": {"widths": [4, 8], "units": 16}, "epochs": 2}
+BROKEN = SMALL | {"options": {"no_such_option": 1}}
+STEPS = ["ingest", "train-broken", "train-small", "train-smaller", "select", "serve", "verify"]
+
+
+@pytest.fixture(scope="module")
+def backend(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
+    if request.config.getoption("--backend") == "local":
+        yield Local(tmp_path_factory.mktemp("contract"))
+    else:
+        kubernetes = Kubernetes()
+        yield kubernetes
+        kubernetes.remove("contract")
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    candidates = {"broken": BROKEN, "small": SMALL, "smaller": SMALL | {"epochs": 1}}
+    return configuration(candidates, name="contract")
+
+
+@pytest.fixture(scope="module")
+def first(backend: Backend, content: dict[str, Any]) -> Record:
+    """A run that finds nothing, and one of whose candidates cannot be trained."""
+    return backend.run(content)
+
+
+def test_a_run_goes_on_without_a_candidate_that_fails_and_says_why(first: Record) -> None:
+    assert first["state"] == "succeeded"
+    expected = dict.fromkeys(STEPS, "succeeded") | {"train-broken": "failed"}
+    assert {name: states(first).get(name) for name in STEPS} == expected
+    (failed,) = (task for task in first["tasks"] if task["name"] == "train-broken")
+    assert "no_such_option" in failed["error"]
+
+
+def test_what_a_run_publishes_is_whole_and_where_the_plan_says(
+    first: Record, backend: Backend, content: dict[str, Any]
+) -> None:
+    without = copy.deepcopy(content)
+    del without["candidates"]["broken"]
+    planned = planned_keys(without)
+    assert {name: keys(first)[name] for name in planned} == planned
+    folders = {"ingest": "datasets", "select": "selections"}
+    for name, key in planned.items():
+        artifacts.verify(backend.workspace / folders.get(name, "candidates") / key)
+    current = (backend.workspace / "models" / "contract" / "current").read_text().strip()
+    assert current == planned["select"]
+
+
+def test_what_is_served_was_verified_by_every_protocol(first: Record, backend: Backend) -> None:
+    decision = _decision(first, backend)
+    protocols = first["verification"]["protocols"]
+    assert [p["protocol"] for p in protocols] == ["V1 JSON", "V2 JSON", "V2 binary", "V2 gRPC"]
+    for protocol in protocols:
+        assert protocol["images"] == decision["test"]["images"]
+        assert protocol["accuracy"] == pytest.approx(decision["test"]["accuracy"], abs=1e-12)
+        assert len(protocol["replicas"]) >= 2
+
+
+def test_a_run_leaves_a_report(first: Record, backend: Backend) -> None:
+    page = (backend.workspace / "runs" / first["run"] / "report.html").read_text()
+    assert _decision(first, backend)["version"] in page
+    assert "no_such_option" in page
+
+
+def test_the_next_run_makes_only_what_changed_or_was_damaged(
+    first: Record, backend: Backend, content: dict[str, Any]
+) -> None:
+    backend.damage(backend.workspace / "candidates" / keys(first)["train-small"] / "metrics.json")
+    changed = copy.deepcopy(content)
+    del changed["candidates"]["broken"]
+    changed["candidates"]["smaller"]["learning_rate"] = 2e-3
+    second = backend.run(changed)
+    assert second["state"] == "succeeded"
+    assert states(second) | {"plan": ""} == {
+        "plan": "",
+        "ingest": "reused",
+        "train-small": "succeeded",
+        "train-smaller": "succeeded",
+        "select": "succeeded",
+        "serve": "succeeded",
+        "verify": "succeeded",
+    }
+    assert keys(second)["train-small"] == keys(first)["train-small"]
+    assert keys(second)["train-smaller"] != keys(first)["train-smaller"]
+
+
+def test_a_run_without_a_candidate_that_can_be_trained_fails_and_keeps_what_is_served(
+    first: Record, backend: Backend, content: dict[str, Any]
+) -> None:
+    pointer = backend.workspace / "models" / "contract" / "current"
+    before = pointer.read_text()
+    record = backend.run(content | {"candidates": {"broken": BROKEN}})
+    assert record["state"] == "failed"
+    assert "no_such_option" in record["error"]
+    assert states(record)["ingest"] == "reused"
+    assert pointer.read_text() == before
+
+
+def _decision(record: Record, backend: Backend) -> dict[str, Any]:
+    decision: dict[str, Any] = artifacts.read_json(
+        backend.workspace / "selections" / keys(record)["select"] / "decision.json"
+    )
+    return decision
