@@ -42,7 +42,7 @@ def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
     """
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # also: a date that there is not
         raise ConfigurationError(
             f"the parameter `configuration` is not YAML: {error}",
             expected="the content of a file such as configs/default.yaml",
@@ -54,18 +54,22 @@ def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
     if overrides.name:
         raw["name"] = overrides.name
     if overrides.workers:
-        raw["training"] = (raw.get("training") or {}) | {"workers": _number(overrides.workers)}
+        _set(raw, "training", workers=_number(overrides.workers))
     if overrides.replicas:
-        raw["serving"] = (raw.get("serving") or {}) | {"replicas": _number(overrides.replicas)}
+        _set(raw, "serving", replicas=_number(overrides.replicas))
     if overrides.candidates:
         raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
-    raw["serving"] = (raw.get("serving") or {}) | {
-        "host": _ALL_ADDRESSES,
-        "port": 8080,
-        "grpc_port": 8081,
-    }
+    _set(raw, "serving", host=_ALL_ADDRESSES, port=8080, grpc_port=8081)
     config.parse(raw, origin="the parameter `configuration`")
     return raw
+
+
+def _set(raw: dict[str, Any], section: str, **values: Any) -> None:
+    """Set values of a section; one that is none is left for the check to complain of."""
+    if raw.get(section) is None:
+        raw[section] = values
+    elif isinstance(raw[section], dict):
+        raw[section] |= values
 
 
 def _number(text: str) -> int | str:
