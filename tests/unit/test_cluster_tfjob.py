@@ -234,6 +234,46 @@ def test_a_log_that_cannot_be_read_does_not_end_the_job(
     assert "no right to" in capsys.readouterr().out
 
 
+# --- what the operator gives up and the step does not ---------------------------------------------
+
+
+def test_a_job_that_lost_a_workers_pod_is_applied_again(world: World) -> None:
+    def lose() -> None:
+        world.end("Failed", "1 Worker replica(s) failed")
+        status = world.cluster.objects["TFJob", NAME]["status"]
+        status["replicaStatuses"] = {"Worker": {"active": 1, "failed": 1}}
+        # The other one sees that its peer is gone, and asks to be started again.
+        ended = {"terminated": {"reason": "Error", "exitCode": 143}}
+        world.start(0, phase="Failed", containerStatuses=[{"name": "tensorflow", "state": ended}])
+        world.cluster.remove("Pod", f"{NAME}-worker-1")
+        world.clock.at(world.clock.now + 5, lambda: world.cluster.remove("Pod", f"{NAME}-worker-0"))
+
+    world.ends_well(start=2, end=100)
+    world.clock.at(10, lose)
+    for index in range(SETTINGS.workers):
+        world.clock.at(30, functools.partial(world.start, index, 2))
+    world.run()
+    assert world.cluster.changes == [
+        f"apply TFJob {NAME}",
+        f"delete TFJob {NAME}",
+        f"apply TFJob {NAME}",
+    ]
+
+
+def test_a_job_whose_worker_failed_for_good_is_not_applied_again(world: World) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 1}}
+    world.start(0, phase="Failed", containerStatuses=[{"name": "tensorflow", "state": ended}])
+    world.clock.at(5, lambda: world.end("Failed", "one worker failed"))
+    world.clock.at(
+        5,
+        lambda: world.cluster.objects["TFJob", NAME]["status"].update(
+            replicaStatuses={"Worker": {"failed": 1}}
+        ),
+    )
+    assert "one worker failed" in world.fails()
+    assert world.cluster.changes.count(f"apply TFJob {NAME}") == 1
+
+
 # --- how it fails -----------------------------------------------------------------------------
 
 
