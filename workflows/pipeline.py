@@ -31,7 +31,10 @@ _RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
 _TALKS, _COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
-_STARTS_PODS = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
+_STARTS_PODS = [
+    *("--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"),
+    *("--pending-seconds", "{{workflow.parameters.pending-seconds}}"),
+]
 
 VOLUMES = [
     m.Volume(
@@ -66,6 +69,11 @@ def arguments() -> list[Parameter]:
         Parameter(name="candidates", value="", description="Some names, by commas; empty: all."),
         Parameter(name="workers", value="", description="Of each training; empty: as configured."),
         Parameter(name="replicas", value="", description="That serve; empty: as configured."),
+        Parameter(
+            name="pending-seconds",
+            value="300",
+            description="How long a worker or a replica may take to start: place, image, volumes.",
+        ),
     ]
 
 
