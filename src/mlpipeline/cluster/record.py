@@ -23,6 +23,8 @@ from mlpipeline.pipeline import STEPS
 from mlpipeline.runs import RunRecord, TaskRecord, describe_machine
 
 _STEPS = ("plan", *(step.name for step in STEPS))
+# Of Argo's nodes: a memoized step, any other step, one that never began.
+_NODES = ("DAG", "Retry", "Skipped")
 _STATES: dict[str, Literal["succeeded", "failed", "skipped"]] = {
     "Succeeded": "succeeded",
     "Failed": "failed",
@@ -86,7 +88,7 @@ def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     steps = [
         node
         for node in nodes.values()
-        if node.get("templateName") in order and node["type"] in ("DAG", "Retry")
+        if node.get("templateName") in order and node["type"] in _NODES
     ]
     yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
 
