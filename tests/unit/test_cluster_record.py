@@ -1,0 +1,365 @@
+"""The record of a workflow: what its nodes, as Argo 3.7 leaves them, say of each step."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlpipeline import artifacts, config, report
+from mlpipeline.cluster import record as records
+from mlpipeline.cluster.api import Manifest
+from mlpipeline.pipeline import plan
+from mlpipeline.runs import RunRecord, TaskRecord
+
+NAME = "mlpipeline-x7k2p"
+CONFIG = {
+    "name": "shirts",
+    "data": {"dataset": "synthetic"},
+    "candidates": {"cnn": {"model": "cnn"}, "dropout": {"model": "dropout"}},
+}
+FIGURES = {"replicas": ["a", "b"], "protocols": []}
+OK = ("Succeeded", "")
+KILLED = ("Failed", "OOMKilled (exit code 137)")
+
+# What Argo makes of a step's own error: the reason before it, its executor's last words after it.
+ERROR = "the data set is damaged\n  expected: another one\n  to do:    fetch it"
+SAID = (
+    "Error (exit code 1): train-cnn: 3 of 8\n"
+    'time="2026-11-21T12:00:07.310Z" level=info msg="capturing logs" argo=true\n'
+    f"error: {ERROR}\n"
+    'time="2026-11-21T12:00:08.412Z" level=info msg="sub-process exited" argo=true error="<nil>"\n'
+    "Error: exit status 1"
+)
+
+Attempt = tuple[str, str]
+"""The phase of a pod, and its message."""
+
+
+class Run:
+    """The nodes of a workflow; a step takes ten seconds, each of its pods as long."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Manifest] = {}
+        self.spec: Manifest = {}
+        self._seconds = itertools.count(0, 10)
+        self._ids = itertools.count(1)
+        self._add("DAG", "pipeline", "Running", id=NAME)
+
+    def workflow(self, *, packed: bool = False) -> Manifest:
+        nodes: Manifest = {"nodes": self.nodes}
+        if packed:
+            compressed = base64.b64encode(gzip.compress(json.dumps(self.nodes).encode()))
+            nodes = {"compressedNodes": compressed.decode(), "nodes": None}
+        return {
+            "metadata": {"name": NAME},
+            "spec": self.spec,
+            "status": {"startedAt": _time(0), "phase": "Running"} | nodes,
+        }
+
+    def tried(
+        self,
+        template: str,
+        attempts: Sequence[Attempt] = (OK,),
+        *,
+        boundary: str = NAME,
+        **fields: Any,
+    ) -> str:
+        """Add what is tried again: a Retry node and a Pod node for each attempt."""
+        pods = [
+            self._add("Pod", template, phase, boundaryID=boundary, message=message)
+            for phase, message in attempts
+        ]
+        phase, message = attempts[-1] if attempts else ("Pending", "")
+        more = {"boundaryID": boundary, "children": pods, "message": message}
+        return self._add("Retry", template, phase, **more | fields)
+
+    def memoized(
+        self,
+        step: str,
+        attempts: Sequence[Attempt] = (OK,),
+        *,
+        hit: bool = False,
+        outputs: dict[str, str] | None = None,
+        **inputs: str,
+    ) -> None:
+        """Add a step that is answered from the memo if it can be: a DAG around what is tried."""
+        phase, _ = attempts[-1] if attempts else ("Pending", "")
+        status = {"hit": hit, "key": inputs.get("key", "verify-1"), "cacheName": "memo"}
+        node = self._add(
+            "DAG",
+            step,
+            phase,
+            boundaryID=NAME,
+            inputs=_parameters(inputs),
+            outputs=_parameters(outputs or {}),
+            memoizationStatus=status,
+        )
+        if not hit:
+            fields = {"inputs": _parameters(inputs), "outputs": _parameters(outputs or {})}
+            retry = self.tried(f"{step}-pod", attempts, boundary=node, **fields)
+            self.nodes[node]["children"] = [retry]
+
+    def omitted(self, step: str) -> None:
+        """Add a step that had nothing to begin with, because one before it failed."""
+        message = "omitted: depends condition not met"
+        self._add("Skipped", step, "Omitted", boundaryID=NAME, message=message)
+
+    def _add(self, kind: str, template: str, phase: str, *, id: str = "", **fields: Any) -> str:
+        id = id or f"{NAME}-{next(self._ids)}"
+        began = next(self._seconds)
+        node = {
+            "id": id,
+            "type": kind,
+            "templateName": template,
+            "phase": phase,
+            "startedAt": _time(began),
+            "finishedAt": _time(began + 10) if phase not in ("Running", "Pending") else None,
+        }
+        self.nodes[id] = {k: v for k, v in (node | fields).items() if v}
+        return id
+
+
+def _time(seconds: int) -> str:
+    return f"2026-11-21T12:{seconds // 60:02}:{seconds % 60:02}Z"
+
+
+def _parameters(values: dict[str, str]) -> Manifest:
+    return {"parameters": [{"name": name, "value": value} for name, value in values.items()]}
+
+
+def _run(attempts: Mapping[str, Sequence[Attempt]] | None = None, *, hit: bool = False) -> Run:
+    """A run of all steps; `attempts` of those that are tried other than once and well."""
+    attempts = attempts or {}
+    tasks = plan(config.parse(CONFIG, origin=""))
+    run = Run()
+    run.tried("plan")
+    run.memoized("ingest", attempts.get("ingest", [OK]), hit=hit, key=tasks["ingest"].key)
+    run._add("TaskGroup", "train", "Succeeded", boundaryID=NAME)
+    for name in CONFIG["candidates"]:
+        task = tasks[f"train-{name}"]
+        run.memoized(
+            "train",
+            attempts.get(name, [OK]),
+            hit=hit,
+            outputs={"metrics": "{}"},
+            candidate=name,
+            key=task.key,
+        )
+    run.memoized("select", attempts.get("select", [OK]), hit=hit, key=tasks["select"].key)
+    run._add("DAG", "publish", "Succeeded", boundaryID=NAME, inputs=_parameters({"name": "shirts"}))
+    run.tried("serve", attempts.get("serve", [OK]))
+    outputs = {"figures": json.dumps(FIGURES)} if "verify" not in attempts else None
+    run.memoized("verify", attempts.get("verify", [OK]), hit=hit, outputs=outputs, revision="1")
+    run._add("Retry", "record", "Running")  # the exit handler itself
+    return run
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    artifacts.write_text(tmp_path / "runs" / NAME / "config.yaml", yaml.safe_dump(CONFIG))
+    for task in plan(config.parse(CONFIG, origin="")).values():
+        if task.publishes:
+            _publish(tmp_path / task.publishes[0])
+    return tmp_path
+
+
+def _publish(folder: Path) -> None:
+    with artifacts.publish(folder) as draft:
+        (draft / "content").write_text("")
+
+
+def _record(run: Run, workspace: Path, **how: bool) -> RunRecord:
+    return records.record(run.workflow(**how), workspace)
+
+
+def _task(record: RunRecord, name: str) -> TaskRecord:
+    return next(task for task in record.tasks if task.name == name)
+
+
+# --- what became of the steps -----------------------------------------------------------------
+
+
+def test_a_run_that_made_all_is_recorded_in_the_order_of_its_steps(workspace: Path) -> None:
+    record = _record(_run(), workspace)
+    assert (record.run, record.state, record.error) == (NAME, "succeeded", None)
+    assert [task.name for task in record.tasks] == [
+        *("plan", "ingest", "train-cnn", "train-dropout", "select", "serve", "verify"),
+    ]
+    assert {task.state for task in record.tasks} == {"succeeded"}
+    assert {task.seconds for task in record.tasks} == {10.0}
+    assert [task.candidate for task in record.tasks if task.step == "train"] == ["cnn", "dropout"]
+    tasks = plan(config.parse(CONFIG, origin=""))
+    for name in ("ingest", "train-cnn", "train-dropout", "select"):
+        assert _task(record, name).key == tasks[name].key
+    assert record.config["candidates"]["cnn"]["model"] == "cnn"
+    assert record.verification == FIGURES
+    assert record.folder == workspace / "runs" / NAME
+
+
+def test_what_the_memo_answered_is_reused_and_took_no_time(workspace: Path) -> None:
+    record = _record(_run(hit=True), workspace)
+    assert record.state == "succeeded"
+    states = {task.name: task.state for task in record.tasks}
+    made = {"plan": "succeeded", "serve": "succeeded"}
+    reused = ("ingest", "train-cnn", "train-dropout", "select", "verify")
+    assert states == made | dict.fromkeys(reused, "reused")
+    assert all(_task(record, name).seconds == 0 for name in reused)
+    assert record.verification == FIGURES, "of the run that verified it"
+
+
+@pytest.mark.parametrize("step", ["ingest", "cnn", "serve"])
+def test_a_step_that_was_tried_again_says_why(workspace: Path, step: str) -> None:
+    record = _record(_run({step: [KILLED, ("Error", "pod deleted"), OK]}), workspace)
+    task = _task(record, "train-cnn" if step == "cnn" else step)
+    assert record.state == "succeeded"
+    assert (task.state, task.error) == ("succeeded", None)
+    assert task.retries == ["OOMKilled (exit code 137)", "pod deleted"]
+
+
+@pytest.mark.parametrize("step", ["ingest", "select", "serve", "verify"])
+def test_a_step_that_failed_is_recorded_with_its_own_message(workspace: Path, step: str) -> None:
+    record = _record(_run({step: [KILLED, ("Failed", SAID)]}), workspace)
+    task = _task(record, step)
+    assert (task.state, task.error) == ("failed", ERROR)
+    assert task.retries == ["OOMKilled (exit code 137)"]
+    assert (record.state, record.error) == ("failed", ERROR)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Pod was active on the node longer than the specified deadline",) * 2,
+        (
+            'Error (exit code 2): Traceback …\nValueError: 7\ntime="2026" level=info msg="exited"',
+            "Error (exit code 2): Traceback …\nValueError: 7",
+        ),
+        ('time="2026-11-21T12:00:07Z" level=info', "it was ended before it was done"),
+        ("", "it was ended before it was done"),
+    ],
+    ids=["argo's", "a bug's", "noise", "none"],
+)
+def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
+    workspace: Path, message: str, expected: str
+) -> None:
+    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    assert _task(record, "ingest").error == expected
+
+
+def test_a_candidate_that_failed_fails_its_step_not_the_run(workspace: Path) -> None:
+    record = _record(_run({"dropout": [("Failed", SAID)]}), workspace)
+    assert (_task(record, "train-dropout").state, record.state) == ("failed", "succeeded")
+    assert (_task(record, "train-dropout").error, record.error) == (ERROR, None)
+
+
+def test_the_selection_among_the_others_is_recorded_by_the_key_that_it_has_then(
+    workspace: Path,
+) -> None:
+    settings = config.parse(CONFIG, origin="")
+    (workspace / plan(settings)["train-dropout"].publishes[0] / "content").unlink()
+    record = _record(_run({"dropout": [("Failed", SAID)]}), workspace)
+    assert _task(record, "select").key == plan(settings, without={"dropout"})["select"].key
+
+
+def test_what_never_began_is_skipped_and_the_run_has_failed(workspace: Path) -> None:
+    run = Run()
+    run.tried("plan")
+    run.memoized("ingest", [("Failed", SAID)], key="ingest-1")
+    for step in ("train", "select", "publish"):
+        run.omitted(step)
+    record = _record(run, workspace)
+    assert record.state == "failed"
+    assert [(task.name, task.state) for task in record.tasks] == [
+        ("plan", "succeeded"),
+        ("ingest", "failed"),
+        ("train", "skipped"),
+        ("select", "skipped"),
+    ]
+    assert _task(record, "select").error is None
+
+
+def test_a_run_that_never_came_to_its_verification_has_failed(workspace: Path) -> None:
+    run = Run()
+    run.tried("plan")
+    assert _record(run, workspace).state == "failed"
+
+
+@pytest.mark.parametrize("strategy", ["Stop", "Terminate"])
+def test_a_run_that_was_stopped_is_interrupted(workspace: Path, strategy: str) -> None:
+    run = Run()
+    run.tried("plan")
+    stopped = f"workflow shutdown with strategy:  {strategy}"
+    run.memoized("ingest", [("Failed", stopped)], key="ingest-1")
+    run.spec = {"shutdown": strategy}
+    record = _record(run, workspace)
+    assert record.state == "interrupted"
+    assert record.error == stopped
+
+
+def test_what_still_runs_at_the_end_was_ended(workspace: Path) -> None:
+    run = Run()
+    run.tried("plan")
+    run.memoized("ingest", [("Running", "")], key="ingest-1")
+    task = _task(_record(run, workspace), "ingest")
+    assert (task.state, task.error) == ("failed", "it was ended before it was done")
+
+
+def test_a_step_whose_first_pod_was_never_made_has_failed(workspace: Path) -> None:
+    run = Run()
+    run.tried("plan", [])
+    assert _task(_record(run, workspace), "plan").state == "failed"
+
+
+# --- what else there may be, or not -----------------------------------------------------------
+
+
+def test_the_nodes_of_a_large_workflow_are_unpacked(workspace: Path) -> None:
+    packed = _record(_run(), workspace, packed=True)
+    assert packed.tasks == _record(_run(), workspace).tasks
+
+
+def test_a_workflow_without_any_node_is_recorded(workspace: Path) -> None:
+    run = Run()
+    run.nodes = {}
+    record = _record(run, workspace)
+    assert (record.state, record.tasks, record.verification) == ("failed", [], None)
+
+
+def test_a_run_without_a_verification_has_no_figures(workspace: Path) -> None:
+    record = _record(_run({"verify": [("Failed", SAID)]}), workspace)
+    assert record.verification is None
+
+
+@pytest.mark.parametrize("content", [None, "name: [", "name: shirts"])
+def test_a_run_that_failed_before_it_had_a_configuration_is_recorded(
+    tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        artifacts.write_text(tmp_path / "runs" / NAME / "config.yaml", content)
+    run = Run()
+    run.tried("plan", [("Failed", SAID)])
+    run.omitted("ingest")
+    record = _record(run, tmp_path)
+    assert record.config == {"candidates": {}}
+    assert (record.state, record.error) == ("failed", ERROR)
+    page = report.write(tmp_path, record.as_dict())
+    assert "the data set is damaged" in page.read_text()
+
+
+@pytest.mark.parametrize("failed", [{}, {"dropout": [("Failed", SAID)]}, {"select": [KILLED]}])
+def test_the_report_of_a_record_is_written_beside_it(
+    workspace: Path, failed: dict[str, Sequence[Attempt]]
+) -> None:
+    record = _record(_run(failed), workspace)
+    record.save()
+    page = report.write(workspace, artifacts.read_json(record.folder / "run.json"))
+    assert page.parent == record.folder
+    assert NAME in page.read_text()
+    assert "train-dropout" in page.read_text()
