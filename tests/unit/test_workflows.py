@@ -1,0 +1,307 @@
+"""The workflow: its YAML is what Python says, its pods go not too far, its commands are ours."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from mlpipeline import cli
+from mlpipeline.pipeline import STEPS
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = ROOT / "workflows"
+FILES = ("pipeline.yaml", "workflow-template.yaml", "cron-workflow.yaml")
+RUN = ("plan", *(step.name for step in STEPS), "record")
+MEMOIZED = {"ingest", "train", "select", "verify"}
+
+Manifest = dict[str, Any]
+
+
+@functools.cache
+def _spec() -> Manifest:
+    spec: Manifest = yaml.safe_load((WORKFLOWS / "pipeline.yaml").read_text())["spec"]
+    return spec
+
+
+TEMPLATES: dict[str, Manifest] = {template["name"]: template for template in _spec()["templates"]}
+PODS = [template for template in TEMPLATES.values() if "container" in template]
+each_pod = pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod["name"])
+
+
+def _pod_of(step: str) -> Manifest:
+    """The template of a step's pod: a memoized step is a DAG around it."""
+    template = TEMPLATES[step]
+    if "dag" in template:
+        (task,) = template["dag"]["tasks"]
+        template = TEMPLATES[task["template"]]
+    return template
+
+
+def _tasks() -> Iterator[tuple[Manifest, Manifest]]:
+    """Every task of every DAG, with the template that it is in."""
+    for template in TEMPLATES.values():
+        for task in template.get("dag", {}).get("tasks", ()):
+            yield template, task
+
+
+def _parameters(holder: Manifest, which: str) -> dict[str, Manifest]:
+    return {p["name"]: p for p in holder.get(which, {}).get("parameters", ())}
+
+
+# --- the YAML ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        from workflows import manifests
+
+        return manifests.render()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_yaml_is_what_the_python_beside_it_says(rendered: dict[str, str], name: str) -> None:
+    assert rendered[name] == (WORKFLOWS / name).read_text(), "run `make render`"
+
+
+def test_no_yaml_is_left_of_what_is_no_longer_rendered(rendered: dict[str, str]) -> None:
+    found = {file.name for file in WORKFLOWS.glob("*.yaml")} - {"kustomization.yaml"}
+    assert found == set(rendered) == set(FILES)
+
+
+def test_what_is_called_and_what_goes_by_the_clock_is_the_same_pipeline() -> None:
+    template = yaml.safe_load((WORKFLOWS / "workflow-template.yaml").read_text())
+    assert template["spec"] == _spec()
+    cron = yaml.safe_load((WORKFLOWS / "cron-workflow.yaml").read_text())
+    assert cron["spec"]["workflowSpec"]["workflowTemplateRef"] == {
+        "name": template["metadata"]["name"]
+    }
+
+
+# --- the steps --------------------------------------------------------------------------------
+
+
+def test_every_step_of_the_pipeline_has_its_template_and_no_other_pod_runs() -> None:
+    assert [_pod_of(step) for step in RUN if step in TEMPLATES] == [_pod_of(step) for step in RUN]
+    assert {pod["name"] for pod in PODS} == {_pod_of(step)["name"] for step in RUN}
+
+
+def test_everything_but_the_exit_handler_is_reached_from_the_entrypoint() -> None:
+    reached, names = set(), {_spec()["entrypoint"]}
+    while names:
+        name = names.pop()
+        reached.add(name)
+        names |= {t["template"] for parent, t in _tasks() if parent["name"] == name} - reached
+    assert set(TEMPLATES) - reached == {_spec()["onExit"]} == {"record"}
+
+
+def test_steps_come_in_the_order_of_the_pipeline() -> None:
+    needs = {
+        task["name"]: set(re.split(r"[^\w-]+", task.get("depends", "").split(".")[0])) - {""}
+        for parent, task in _tasks()
+        if parent["name"] in ("pipeline", "publish")
+    }
+    assert needs == {
+        "plan": set(),
+        "ingest": {"plan"},
+        "train": {"ingest"},
+        "select": {"train"},
+        "publish": {"select"},
+        "serve": set(),
+        "verify": {"serve"},
+    }
+
+
+def test_what_is_published_is_memoized_and_the_service_looked_after_each_time() -> None:
+    assert {name for name, template in TEMPLATES.items() if "memoize" in template} == MEMOIZED
+
+
+@pytest.mark.parametrize("step", sorted(MEMOIZED))
+def test_a_memo_is_kept_for_ever_and_only_one_run_at_a_time_makes_it(step: str) -> None:
+    memoize = TEMPLATES[step]["memoize"]
+    assert memoize["maxAge"] == ""
+    memo = yaml.safe_load((ROOT / "manifests" / "base" / "memo.yaml").read_text())
+    assert memoize["cache"]["configMap"]["name"] == memo["metadata"]["name"]
+    assert TEMPLATES[step]["synchronization"]["mutexes"] == [{"name": memoize["key"]}]
+
+
+@pytest.mark.parametrize("step", sorted(MEMOIZED))
+def test_a_memoized_step_hands_all_that_it_is_given_to_its_pod_and_back(step: str) -> None:
+    pod = _pod_of(step)
+    (task,) = TEMPLATES[step]["dag"]["tasks"]
+    assert set(_parameters(TEMPLATES[step], "inputs")) == set(_parameters(pod, "inputs"))
+    assert set(_parameters(task, "arguments")) == set(_parameters(pod, "inputs"))
+    handed = {
+        name: output["valueFrom"]["parameter"]
+        for name, output in _parameters(TEMPLATES[step], "outputs").items()
+    }
+    prefix = f"{{{{tasks.{task['name']}.outputs.parameters."
+    assert handed == {name: f"{prefix}{name}}}}}" for name in _parameters(pod, "outputs")}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_nothing_is_both_memoized_and_tried_again(template: Manifest) -> None:
+    assert not {"memoize", "retryStrategy"} <= set(template), "Argo 3.7 then never ends"
+
+
+# --- the pods ---------------------------------------------------------------------------------
+
+
+@each_pod
+def test_a_pod_has_a_limit_of_time_and_of_memory_and_is_tried_again(pod: Manifest) -> None:
+    assert re.fullmatch(r"\d+m", pod["timeout"])
+    assert pod["retryStrategy"]["limit"] >= 1
+    resources = pod["container"]["resources"]
+    assert {"cpu", "memory"} <= set(resources["requests"])
+    assert "memory" in resources["limits"]
+    assert "cpu" not in resources["limits"], "it would only slow a step down"
+
+
+@each_pod
+def test_a_pod_is_tried_again_after_what_is_not_its_own_error(pod: Manifest) -> None:
+    expression = pod["retryStrategy"]["expression"]
+    assert pod["retryStrategy"]["retryPolicy"] == "Always", "the expression alone decides"
+    assert _is_tried_again(expression, "Error", "-1"), "Argo lost it"
+    for status in (137, 143):
+        assert _is_tried_again(expression, "Failed", str(status)), "a signal"
+    for status in (1, 2, 127):
+        assert not _is_tried_again(expression, "Failed", str(status)), "an error of ours"
+
+
+def _is_tried_again(expression: str, status: str, exit_code: str) -> bool:
+    python = (
+        expression.replace("lastRetry.status", repr(status))
+        .replace("asInt(lastRetry.exitCode)", exit_code)
+        .replace("||", "or")
+    )
+    assert re.fullmatch(r"[\s'\w=<>-]+", python)
+    return bool(eval(python))
+
+
+@each_pod
+def test_a_pod_meets_the_restricted_standard(pod: Manifest) -> None:
+    everywhere = _spec()["securityContext"]
+    assert everywhere["runAsNonRoot"] is True
+    assert everywhere["runAsUser"] > 0
+    assert everywhere["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["container"]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert "securityContext" not in pod
+
+
+@each_pod
+def test_a_pod_has_a_token_only_if_it_talks_to_the_api(pod: Manifest) -> None:
+    talks = pod["container"]["args"][0] == "cluster"
+    assert pod["serviceAccountName"] == ("pipeline" if talks else "step")
+    assert pod["automountServiceAccountToken"] is talks
+
+
+def test_argos_own_container_has_an_account_of_its_own() -> None:
+    assert _spec()["executor"] == {"serviceAccountName": "executor"}
+    assert "serviceAccountName" not in _spec(), "each template names its own"
+
+
+@each_pod
+def test_a_pod_is_of_the_runs_image_mounts_only_what_there_is_and_says_what_it_is(
+    pod: Manifest,
+) -> None:
+    container = pod["container"]
+    assert container["image"] == "{{workflow.parameters.image}}"
+    assert {m["name"] for m in container["volumeMounts"]} <= {v["name"] for v in _spec()["volumes"]}
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+    assert component in RUN
+    assert _pod_of(component) is pod
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+def _filled_in(text: str) -> str:
+    """What Argo makes of an argument, where a run is submitted without parameters of its own."""
+    defaults = {
+        f"workflow.parameters.{name}": str(parameter["value"])
+        for name, parameter in _parameters(_spec(), "arguments").items()
+    }
+    return re.sub(r"\{\{([\w.-]+)\}\}", lambda match: defaults.get(match[1], "x"), text)
+
+
+@each_pod
+def test_a_command_is_one_of_our_command_line_with_options_that_it_has(pod: Manifest) -> None:
+    container = pod["container"]
+    assert container["command"] == ["python", "-m", "mlpipeline"]
+    command = typer.main.get_command(cli.app)
+    rest = [_filled_in(argument) for argument in container["args"]]
+    while isinstance(command, typer.core.TyperGroup):
+        command = command.commands[rest.pop(0)]
+    with command.make_context(command.name, rest) as context:  # fails if an option is unknown
+        assert context.params["workspace"] == Path("/workspace")
+
+
+@each_pod
+def test_an_output_is_read_from_where_the_command_writes_it(pod: Manifest) -> None:
+    outputs = _parameters(pod, "outputs")
+    paths = {name: output["valueFrom"]["path"] for name, output in outputs.items()}
+    args = pod["container"]["args"]
+    if "--output" in args:
+        (name,) = outputs
+        assert paths[name] == args[args.index("--output") + 1]
+    elif outputs:
+        folder = args[args.index("--outputs") + 1]
+        assert paths == {name: f"{folder}/{name}" for name in outputs}
+
+
+# --- the parameters ---------------------------------------------------------------------------
+
+
+def test_every_parameter_of_a_run_has_a_default_and_says_what_it_is_for() -> None:
+    for name, parameter in _parameters(_spec(), "arguments").items():
+        assert "value" in parameter, name
+        assert parameter["description"], name
+
+
+def test_the_configuration_by_default_is_that_of_a_local_run() -> None:
+    value = _parameters(_spec(), "arguments")["configuration"]["value"]
+    assert value == (ROOT / cli.DEFAULT_CONFIG).read_text()
+
+
+def test_every_parameter_that_is_put_in_somewhere_is_there() -> None:
+    of_run = {f"workflow.parameters.{name}" for name in _parameters(_spec(), "arguments")}
+    of_argo = {"workflow.name", "workflow.uid"}
+    used: set[str] = set()
+    for name, template in TEMPLATES.items():
+        known = (
+            of_run | of_argo | {f"inputs.parameters.{n}" for n in _parameters(template, "inputs")}
+        )
+        for task in template.get("dag", {}).get("tasks", ()):
+            outputs = _parameters(TEMPLATES[task["template"]], "outputs")
+            known |= {f"tasks.{task['name']}.outputs.parameters.{n}" for n in outputs}
+            if "withParam" in task:
+                known |= {"item.candidate", "item.key"}  # what `planning.plan` says of trainings
+        found = set(re.findall(r"\{\{([\w.-]+)\}\}", yaml.safe_dump(template, width=10_000)))
+        assert found <= known, name
+        used |= found
+    assert of_run <= used, "no parameter is without effect"
+
+
+def test_every_task_is_given_what_its_template_takes() -> None:
+    for _, task in _tasks():
+        given = set(_parameters(task, "arguments"))
+        assert given == set(_parameters(TEMPLATES[task["template"]], "inputs")), task["name"]
+
+
+def test_the_names_of_templates_are_different() -> None:
+    names = [template["name"] for template in _spec()["templates"]]
+    assert not [name for name, group in itertools.groupby(sorted(names)) if len([*group]) > 1]
