@@ -1,0 +1,259 @@
+"""`mlpipeline cluster …`, as the workflow calls it, on a workspace and a cluster of the test's."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from fake_cluster import Clock, FakeCluster, Stop
+from mlpipeline import artifacts, cli, config
+from mlpipeline.cluster import api, commands, inference_service, tfjob
+from mlpipeline.errors import ClusterError, MissingArtifactError
+from mlpipeline.pipeline import Task, plan
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "manifests" / "base" / "templates"
+CONFIG = {
+    "name": "shirts",
+    "data": {"dataset": "synthetic"},
+    "candidates": {"cnn": {"model": "cnn"}, "dropout": {"model": "dropout"}},
+    "serving": {"host": "0.0.0.0", "replicas": 2},
+}
+RUN = "mlpipeline-x7k2p"
+OWNER = f"{RUN}/workflow-uid"
+TASKS = plan(config.parse(CONFIG, origin=""))
+
+Invoke = Callable[..., str]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    made = FakeCluster()
+    monkeypatch.setattr(api, "connect", lambda: made)
+    return made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(tfjob, "time", made)
+    monkeypatch.setattr(inference_service, "time", made)
+    monkeypatch.setattr(commands, "_stop_event", lambda: Stop(made))
+    return made
+
+
+@pytest.fixture
+def invoke(tmp_path: Path) -> Invoke:
+    """Call a command on the test's workspace, and return what it prints."""
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(CONFIG))
+
+    def run(command: str, *options: str) -> str:
+        common = ["--workspace", str(tmp_path)]
+        if command != "record":
+            common += ["--config", str(file), "--outputs", str(tmp_path / "outputs")]
+        if command in ("train", "serve"):
+            common += ["--templates", str(TEMPLATES), "--image", "mlpipeline:2"]
+        if command in ("train", "record"):
+            common += ["--workflow", OWNER]
+        result = CliRunner().invoke(cli.app, ["cluster", command, *common, *options])
+        if result.exception:
+            raise result.exception
+        return result.output
+
+    return run
+
+
+def _publish(task: Task, workspace: Path, metrics: Any = None) -> None:
+    for folder in task.publishes:
+        with artifacts.publish(workspace / folder) as draft:
+            artifacts.write_json(draft / "metrics.json", metrics)
+
+
+def _outputs(workspace: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in (workspace / "outputs").iterdir()}
+
+
+def _declared(step: str) -> set[str]:
+    """The outputs that the workflow reads of a step's pod."""
+    text = (ROOT / "workflows" / "pipeline.yaml").read_text()
+    templates = {t["name"]: t for t in yaml.safe_load(text)["spec"]["templates"]}
+    return {p["name"] for p in templates[step]["outputs"]["parameters"]}
+
+
+def test_plan_writes_the_configuration_and_what_the_workflow_reads(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    text = yaml.safe_dump(CONFIG)
+    options = (f"--configuration={text}", "--name=", "--candidates=cnn", "--workers=3")
+    said = invoke("plan", *options, "--replicas=", "--memo", "memo")
+    assert TASKS["train-cnn"].key in said
+    written = config.load(tmp_path / "config.yaml")
+    assert (list(written.candidates), written.training.workers) == (["cnn"], 3)
+    outputs = _outputs(tmp_path)
+    assert set(outputs) >= _declared("plan")
+    assert json.loads(outputs["trainings"]) == [
+        {"candidate": "cnn", "key": TASKS["train-cnn"].key},
+    ]
+
+
+def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    name = tfjob.job_name(task.key)
+
+    def succeed() -> None:
+        _publish(task, tmp_path, {"validation_accuracy": 0.9})
+        condition = {"type": "Succeeded", "status": "True"}
+        cluster.objects["TFJob", name]["status"] = {"conditions": [condition]}
+
+    clock.at(5, succeed)
+    invoke("train", "--candidate", "cnn")
+
+    job = cluster.objects["TFJob", name]
+    (container,) = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    assert container["image"] == "mlpipeline:2"
+    assert container["args"] == [
+        *("train", "--config", str(tmp_path / "config.yaml"), "--workspace", str(tmp_path)),
+        *("--candidate", "cnn"),
+    ]
+    assert job["metadata"]["ownerReferences"][0]["uid"] == "workflow-uid"
+    assert set(_outputs(tmp_path)) >= _declared("train-pod")
+    assert json.loads(_outputs(tmp_path)["metrics"]) == {"validation_accuracy": 0.9}
+
+
+def test_train_starts_nothing_where_the_candidate_is_there_already(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    _publish(TASKS["train-cnn"], tmp_path, {"validation_accuracy": 0.9})
+    invoke("train", "--candidate", "cnn")
+    assert cluster.changes == []
+    assert json.loads(_outputs(tmp_path)["metrics"]) == {"validation_accuracy": 0.9}
+
+
+def test_a_job_that_succeeded_and_published_nothing_is_an_error(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+) -> None:
+    def succeed() -> None:
+        job = cluster.objects["TFJob", tfjob.job_name(TASKS["train-cnn"].key)]
+        job["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+
+    clock.at(5, succeed)
+    with pytest.raises(MissingArtifactError):
+        invoke("train", "--candidate", "cnn")
+
+
+@pytest.fixture
+def rolled_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """What the step serve has had rolled out, and how long that could take."""
+    seen = []
+
+    def roll_out(
+        cluster: api.Cluster, service: Any, budget: Any, **limits: float
+    ) -> inference_service.Revision:
+        seen.append((service, limits))
+        return inference_service.Revision("0123", ["a", "b"])
+
+    monkeypatch.setattr(inference_service, "roll_out", roll_out)
+    return seen
+
+
+def test_serve_publishes_the_version_that_was_selected(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
+) -> None:
+    for name in ("train-cnn", "train-dropout", "select"):
+        _publish(TASKS[name], tmp_path)
+    invoke("serve", "--pending-seconds", "7")
+    ((service, limits),) = rolled_out
+    version = TASKS["select"].key
+    (container,) = service["spec"]["predictor"]["containers"]
+    assert service["metadata"]["name"] == "shirts"
+    assert container["args"] == [
+        *("predictor", "--name", "shirts", "--workspace", str(tmp_path)),
+        *("--version", version, "--host", "0.0.0.0"),
+    ]
+    assert limits["pending_seconds"] == 7
+    outputs = _outputs(tmp_path)
+    assert set(outputs) >= _declared("serve")
+    assert outputs == {
+        "version": version,
+        "name": "shirts",
+        "revision": "0123",
+        "replicas": "a,b",
+    }
+
+
+def test_serve_publishes_what_was_selected_without_a_candidate_that_failed(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
+) -> None:
+    selection = plan(config.parse(CONFIG, origin=""), without={"dropout"})["select"]
+    for task in (TASKS["train-cnn"], selection):
+        _publish(task, tmp_path)
+    invoke("serve")
+    assert _outputs(tmp_path)["version"] == selection.key
+
+
+def test_serve_changes_nothing_where_the_version_is_not_whole(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
+) -> None:
+    for name in ("train-cnn", "train-dropout"):
+        _publish(TASKS[name], tmp_path)
+    with pytest.raises(MissingArtifactError):
+        invoke("serve")
+    assert rolled_out == []
+
+
+def _job(name: str, uid: str, condition: str = "") -> dict[str, Any]:
+    status = {"conditions": [{"type": condition, "status": "True"}]} if condition else {}
+    metadata = {"name": name, "ownerReferences": [{"uid": uid}]}
+    return {"kind": "TFJob", "metadata": metadata, "status": status}
+
+
+def test_record_writes_the_record_and_ends_the_jobs_that_the_run_has_left(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    status = {"startedAt": "2026-11-21T12:00:00Z", "nodes": {}}
+    workflow = {"kind": "Workflow", "metadata": {"name": RUN}, "spec": {}, "status": status}
+    cluster.put(workflow)
+    for job in (
+        _job("running", "workflow-uid", "Running"),
+        _job("new", "workflow-uid"),
+        _job("failed", "workflow-uid", "Failed"),
+        _job("done", "workflow-uid", "Succeeded"),
+        _job("of-another-run", "another-uid", "Running"),
+    ):
+        cluster.put(job)
+    said = invoke("record")
+    folder = tmp_path / "runs" / RUN
+    assert artifacts.read_json(folder / "run.json")["state"] == "failed"
+    assert (folder / "report.html").exists()
+    assert str(folder / "report.html") in said
+    assert cluster.changes == ["delete TFJob running", "delete TFJob new"]
+
+
+def test_record_says_so_where_the_workflow_is_gone(cluster: FakeCluster, invoke: Invoke) -> None:
+    with pytest.raises(ClusterError, match=f"there is no workflow {RUN}"):
+        invoke("record")
+
+
+@pytest.fixture
+def sigterm() -> Iterator[Callable[[], None]]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield functools.partial(signal.raise_signal, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_the_wait_in_order(sigterm: Callable[[], None]) -> None:
+    stop = commands._stop_event()
+    assert not stop.is_set()
+    sigterm()
+    assert stop.is_set()
