@@ -46,12 +46,14 @@ VOLUMES = [
 ]
 
 # A lost pod, a signal, an eviction is tried again; an error of ours (status 1 to 127) is final. The
-# same rule as a TFJob's `restartPolicy: ExitCode`.
+# same rule as a TFJob's `restartPolicy: ExitCode`. A pod whose time is up, perhaps because its image
+# cannot be pulled, has had its time.
 _RETRY = RetryStrategy(
     limit=3,
     retry_policy="Always",
-    expression="lastRetry.status == 'Error' "
-    "|| asInt(lastRetry.exitCode) < 0 || asInt(lastRetry.exitCode) > 127",
+    expression="!(lastRetry.message contains 'longer than the specified deadline') "
+    "&& (lastRetry.status == 'Error' "
+    "|| asInt(lastRetry.exitCode) < 0 || asInt(lastRetry.exitCode) > 127)",
     backoff=m.Backoff(duration="5s", factor=m.IntOrString(2)),
 )
 
@@ -174,7 +176,7 @@ def add_templates() -> None:
         ["cluster", "record", "--workspace", _WORKSPACE, *_OWNER],
         account="pipeline",
         memory=("256Mi", "1Gi"),
-        timeout="10m",
+        timeout="5m",
     )
 
 

@@ -175,15 +175,20 @@ def test_a_pod_is_tried_again_after_what_is_not_its_own_error(pod: Manifest) -> 
         assert _is_tried_again(expression, "Failed", str(status)), "a signal"
     for status in (1, 2, 127):
         assert not _is_tried_again(expression, "Failed", str(status)), "an error of ours"
+    # What the kubelet says of a pod whose image it has tried to pull for all that time, too.
+    late = "Pod was active on the node longer than the specified deadline"
+    assert not _is_tried_again(expression, "Failed", "137", late), "it has had its time"
 
 
-def _is_tried_again(expression: str, status: str, exit_code: str) -> bool:
+def _is_tried_again(expression: str, status: str, exit_code: str, message: str = "") -> bool:
     python = (
-        expression.replace("lastRetry.status", repr(status))
+        re.sub(r"!\(lastRetry.message contains ('[\w ]+')\)", rf"\1 not in '{message}'", expression)
+        .replace("lastRetry.status", repr(status))
         .replace("asInt(lastRetry.exitCode)", exit_code)
         .replace("||", "or")
+        .replace("&&", "and")
     )
-    assert re.fullmatch(r"[\s'\w=<>-]+", python)
+    assert re.fullmatch(r"[\s'\w=<>()-]+", python)
     return bool(eval(python))
 
 
