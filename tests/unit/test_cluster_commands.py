@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fake_cluster import Clock, FakeCluster, Stop
 from mlpipeline import artifacts, cli, config
 from mlpipeline.cluster import api, commands, inference_service, tfjob
-from mlpipeline.errors import ClusterError, MissingArtifactError
+from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.pipeline import Task, plan
 
 ROOT = Path(__file__).parents[2]
@@ -140,16 +140,23 @@ def test_train_starts_nothing_where_the_candidate_is_there_already(
     assert json.loads(_outputs(tmp_path)["metrics"]) == {"validation_accuracy": 0.9}
 
 
-def test_a_job_that_succeeded_and_published_nothing_is_an_error(
-    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+@pytest.mark.parametrize("published", ["nothing", "something damaged"])
+def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke, published: str
 ) -> None:
+    task = TASKS["train-cnn"]
+
     def succeed() -> None:
-        job = cluster.objects["TFJob", tfjob.job_name(TASKS["train-cnn"].key)]
+        if published == "something damaged":
+            _publish(task, tmp_path, {})
+            (tmp_path / task.publishes[0] / "metrics.json").write_text('{"other": "figures"}')
+        job = cluster.objects["TFJob", tfjob.job_name(task.key)]
         job["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
 
     clock.at(5, succeed)
-    with pytest.raises(MissingArtifactError):
+    with pytest.raises(ArtifactError):
         invoke("train", "--candidate", "cnn")
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.fixture

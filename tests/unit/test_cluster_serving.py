@@ -295,6 +295,21 @@ def test_a_pod_that_nobody_has_looked_at_has_not_been_started() -> None:
     assert not pods.is_ready({"metadata": {"name": "a"}})
 
 
+def test_a_pod_that_waits_once_more_is_given_all_the_time_again() -> None:
+    clock = Clock()
+    watch = pods.StartWatch(FakeCluster(), 100, clock.monotonic)
+    waits, runs = pod("a", {}, "Pending"), pod("a", {})
+    for seen in (waits, runs):
+        seen["metadata"]["uid"] = "uid-1"
+    for seen in (waits, runs, waits, runs):
+        watch.check([seen])
+        clock.sleep(60)
+    watch.check([waits])
+    clock.sleep(100)
+    with pytest.raises(ClusterError, match="pod a does not start: Pending"):
+        watch.check([waits])
+
+
 # --- the templates ----------------------------------------------------------------------------
 
 
