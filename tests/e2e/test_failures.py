@@ -1,0 +1,97 @@
+"""A run that cannot succeed ends in minutes, and says why where one looks first."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflows_on_kind import (
+    QUICK,
+    ROOT,
+    Runs,
+    configuration,
+    get,
+    patched_jobs,
+    states,
+    task_of,
+)
+
+pytestmark = pytest.mark.timeout(1500)
+
+# The model's function has no such option: an error of the configuration that only training finds.
+WRONG = QUICK | {"options": {"colour": "blue"}}
+
+
+def test_selection_goes_on_without_a_candidate_that_cannot_be_trained(runs: Runs) -> None:
+    content = configuration({"sound": QUICK, "wrong": WRONG})
+    first = runs.submit(content).assert_succeeds()
+    assert states(first)["train-wrong"] == "failed"
+    assert "colour" in task_of(first, "train-wrong")["error"]
+    again = runs.submit(content).assert_succeeds()
+    assert states(again) == {
+        "plan": "succeeded",
+        "ingest": "reused",
+        "train-sound": "reused",
+        "train-wrong": "failed",
+        "select": "succeeded",  # the missing candidate might have been there: it looks, and is done
+        "serve": "succeeded",
+        "verify": "reused",
+    }
+
+
+def test_a_run_without_any_candidate_fails_with_the_reason(runs: Runs) -> None:
+    run = runs.submit(configuration({"wrong": WRONG, "too": WRONG | {"flip": True}}))
+    assert run.wait() == "Failed"
+    record = run.record()
+    assert record["state"] == "failed"
+    assert "colour" in record["error"]
+    assert "colour" in run.describe()
+    assert get("inferenceservice", run.content["name"]) is None
+
+
+def test_a_request_that_no_node_can_meet_ends_with_the_schedulers_reason(runs: Runs) -> None:
+    container = {"name": "tensorflow", "resources": {"requests": {"memory": "500Gi"}}}
+    container["resources"] |= {"limits": {"memory": "500Gi"}}  # type: ignore[operator]
+    worker = {"template": {"spec": {"containers": [container]}}}
+    began = time.monotonic()
+    with patched_jobs({"spec": {"tfReplicaSpecs": {"Worker": worker}}}):
+        run = runs.submit(configuration({"huge": QUICK}), **{"pending-seconds": "30"})
+        assert run.wait(300) == "Failed"
+    print(f"it took {time.monotonic() - began:.0f} s")
+    record = run.record()
+    assert "Insufficient memory" in record["error"]
+    assert "Insufficient memory" in run.describe()
+    assert run.jobs() == []
+
+
+def test_an_image_that_is_not_there_ends_the_run_with_the_reason(tmp_path: Path) -> None:
+    # What `make submit` does, but that pods have half a minute to start instead of five.
+    text = re.sub(r"timeout: \d+m", "timeout: 30s", (ROOT / "workflows/pipeline.yaml").read_text())
+    (tmp_path / "pipeline.yaml").write_text(text)
+    submit = shutil.copy(ROOT / "workflows" / "submit", tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(configuration({"quick": QUICK})))
+    began = time.monotonic()
+    done = subprocess.run(
+        [submit, "mlpipeline:nonsense", config],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    print(f"it took {time.monotonic() - began:.0f} s")
+    assert done.returncode == 1
+    assert 'Failed to pull image "mlpipeline:nonsense"' in done.stdout
+    assert "did not succeed" in done.stderr
+    # All pods have this image, the exit handler's too: each had its time, once.
+    (run,) = re.findall(r"^(mlpipeline-\w+) is submitted", done.stdout, re.MULTILINE)
+    workflow = get("workflow", run)
+    assert workflow is not None
+    pods = [n for n in workflow["status"]["nodes"].values() if n["type"] == "Pod"]
+    assert sorted(node["templateName"] for node in pods) == ["plan", "record"]
