@@ -16,6 +16,8 @@ TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C 
 CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
 DEFAULT_CONTAINER := mlpipeline:0.1.0
+# The image that was built or pushed last is the one that is submitted.
+LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
 # The first Python of these that is 3.11 or 3.12.
 PYTHON    ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -63,12 +65,14 @@ image: ## Build the image of all steps, and load it into kind where that runs. V
 		--tag $(CONTAINER) --tag $(DEFAULT_CONTAINER) .
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
 		--nodes mlpipeline-worker,mlpipeline-worker2 $(CONTAINER) $(DEFAULT_CONTAINER)
+	@echo $(CONTAINER) >.image
 
 .PHONY: push
 push: ## Build the image and push it to a registry. REGISTRY=registry.example.com/team VARIANT=
 	@test -n "$(REGISTRY)" || { echo "error: which registry? make push REGISTRY=registry.example.com/team"; exit 1; }
 	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) --tag $(CONTAINER) .
 	docker push $(CONTAINER)
+	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
 deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|cloud
@@ -79,8 +83,8 @@ undeploy: ## Remove all of that from the cluster.
 	@manifests/deploy undeploy
 
 .PHONY: submit
-submit: ## Run the pipeline in the cluster and follow it. CONFIG= REGISTRY= PARAMETERS="workers=3 replicas=3"
-	@workflows/submit $(CONTAINER) $(CONFIG) $(PARAMETERS)
+submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3"
+	@workflows/submit $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
 
 .PHONY: status
 status: ## Say what runs in the cluster, and why something waits.
@@ -120,7 +124,7 @@ smoke: $(READY) ## From no cluster at all to a verified model in a kind cluster,
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.
-	IMAGE=$(CONTAINER) $(VENV)/bin/pytest tests/e2e
+	IMAGE=$(LAST_CONTAINER) $(VENV)/bin/pytest tests/e2e
 
 .PHONY: render
 render: $(READY) ## Write the workflows' YAML anew from their Python.
