@@ -134,6 +134,11 @@ render: $(READY) ## Write the workflows' YAML anew from their Python.
 bench: $(READY) ## Measure what README states: trains configs/best.yaml too, so allow an hour.
 	$(VENV)/bin/python -m benchmarks
 
+.PHONY: bench-cluster
+bench-cluster: $(READY) ## Measure what Kubernetes adds, on the deployed kind cluster. CONFIG=
+	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --config $(CONFIG) \
+		--output benchmarks/results/cluster.json
+
 ##@ Environment
 
 $(READY): requirements.lock pyproject.toml

@@ -1,0 +1,182 @@
+"""What Kubernetes costs: from `argo submit` to the first right answer, and a second submit.
+
+    make cluster image deploy bench-cluster
+
+The time is split into work, when a process of a step (ingest, a worker of train, select) or the first
+replica that loads the model was running, and overhead, which is the rest: plan, scheduling, the start
+of containers, Argo, the operators, KServe. A seed of its own makes the first run begin without a memo.
+The model that is served is taken out of service first.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mlpipeline import artifacts
+
+NAMESPACE, NAME = "mlpipeline", "fashion-mnist"
+WORKSPACE = Path("workspace-kind")
+URL = f"http://127.0.0.1:30080/v1/models/{NAME}:predict"
+GOALS = {"overhead": 45.0, "memoized": 15.0}
+DEADLINE_SECONDS = 1800.0
+
+Span = tuple[float, float]
+
+
+def main(
+    config: Path = Path("configs/default.yaml"),
+    image: str = "mlpipeline:0.1.0",
+    output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
+) -> None:
+    """Measure a first and a second submission of a configuration."""
+    content = yaml.safe_load(config.read_text()) | {"seed": random.randrange(1 << 30)}
+    _kubectl("delete", "inferenceservice", NAME, "--ignore-not-found")
+    began = time.time()
+    run = _submit(content, image)
+    answer, answered = _first_answer(run)
+    _wait(run)
+    _check(run, answer)
+    work = _work(run, began, answered)
+    memoized_began = time.time()
+    _wait(_submit(content, image))
+    figures = {
+        "config": config.name,
+        "seconds": answered - began,
+        "work": work,
+        "overhead": answered - began - sum(work.values()),
+        "memoized": time.time() - memoized_began,
+        "goals": GOALS,
+    }
+    _show(figures)
+    if output:
+        artifacts.write_json(output, figures)
+
+
+def _submit(content: dict[str, Any], image: str) -> str:
+    command = ["argo", "submit", "-n", NAMESPACE, "-o", "name", "workflows/pipeline.yaml"]
+    command += ["-p", f"image={image}", "-p", f"configuration={yaml.safe_dump(content)}"]
+    return _output(*command).strip()
+
+
+def _wait(run: str) -> None:
+    _output("argo", "wait", "-n", NAMESPACE, run)
+
+
+def _first_answer(run: str) -> tuple[list[float], float]:
+    """The probabilities of a black image and when they came."""
+    body = {"instances": [np.zeros((28, 28), int).tolist()]}
+    end = time.time() + DEADLINE_SECONDS
+    while time.time() < end:
+        try:
+            response = httpx.post(URL, json=body, timeout=5)
+            if response.status_code == httpx.codes.OK:
+                return response.json()["predictions"][0], time.time()
+        except httpx.HTTPError:  # nobody answers yet
+            pass
+        time.sleep(0.2)
+    raise SystemExit(f"error: {run} gave no answer within {DEADLINE_SECONDS:.0f} s: make status")
+
+
+def _check(run: str, answer: list[float]) -> None:
+    """See that the answer was this run's model's, and not one of an earlier run."""
+    from mlpipeline.serving import model
+
+    record = artifacts.read_json(WORKSPACE / "runs" / run / "run.json")
+    version = next(task["key"] for task in record["tasks"] if task["step"] == "select")
+    published = model.load(WORKSPACE / "models" / NAME / version)
+    np.testing.assert_allclose(
+        answer, published.predict(np.zeros((1, 28, 28), np.uint8))[0], atol=1e-5
+    )
+
+
+def _work(run: str, began: float, answered: float) -> dict[str, float]:
+    """Seconds in which each kind of work was going on."""
+    of_run = f"workflows.argoproj.io/workflow={run},app.kubernetes.io/component="
+    replicas = _spans(f"serving.kserve.io/inferenceservice={NAME}", "kserve-container")
+    return {
+        "ingest": _covered(_spans(f"{of_run}ingest", "main")),
+        "train": _covered(
+            span
+            for span in _spans("training.kubeflow.org/job-name", "tensorflow")
+            if span[0] >= began
+        ),
+        "select": _covered(_spans(f"{of_run}select", "main")),
+        "load the model": answered - min(start for start, _ in replicas),
+    }
+
+
+def _spans(selector: str, container: str) -> list[Span]:
+    """When containers of the pods with certain labels began and ended."""
+    pods = json.loads(_kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+    states = [
+        status["state"]
+        for pod in pods
+        for status in pod["status"].get("containerStatuses", ())
+        if status["name"] == container
+    ]
+    spans = [state.get("terminated") or state.get("running") or {} for state in states]
+    return [
+        (_seconds(span["startedAt"]), _seconds(span.get("finishedAt")))
+        for span in spans
+        if "startedAt" in span
+    ]
+
+
+def _seconds(moment: str | None) -> float:
+    return datetime.fromisoformat(moment).timestamp() if moment else time.time()
+
+
+def _covered(spans: Iterable[Span]) -> float:
+    """The length of the union of intervals: what runs side by side counts once."""
+    total = reached = 0.0
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(title=f"argo submit of {figures['config']}", box=None)
+    for heading in ("", "s", "goal"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("to the first right answer", f"{figures['seconds']:.1f}", "")
+    for name, seconds in figures["work"].items():
+        table.add_row(f"  work: {name}", f"{seconds:.1f}", "")
+    table.add_row("  overhead", f"{figures['overhead']:.1f}", f"≤ {GOALS['overhead']:.0f}")
+    table.add_row(
+        "again, all memoized, to Succeeded",
+        f"{figures['memoized']:.1f}",
+        f"≤ {GOALS['memoized']:.0f}",
+    )
+    Console().print(table)
+
+
+def _kubectl(*arguments: str) -> str:
+    return _output("kubectl", "-n", NAMESPACE, *arguments)
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+    )
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(command[:4])} …: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    typer.run(main)
