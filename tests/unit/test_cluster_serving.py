@@ -20,14 +20,21 @@ TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 NAME = "fashion-mnist"
 LABELS = {"serving.kserve.io/inferenceservice": NAME}
 OLD, NEW = "mlpipeline:1", "mlpipeline:2"
+CONTENT = "0123456789abcdef"
 READY = [{"type": "Ready", "status": "True"}]
 
 
-def _complete(template: Manifest | None = None, replicas: int = 2, image: str = NEW) -> Manifest:
+def _complete(
+    template: Manifest | None = None,
+    replicas: int = 2,
+    image: str = NEW,
+    content: str = CONTENT,
+) -> Manifest:
     return inference_service.complete(
         template or manifests.load(TEMPLATES, "inference-service"),
         name=NAME,
         version="fashion-mnist-0123456789abcdef",
+        content=content,
         image=image,
         arguments=["predictor", "--version", "0123"],
         replicas=replicas,
@@ -95,15 +102,20 @@ class World:
             pending_seconds=100,
         )
 
-    def deploy(self, image: str = NEW, replicas: int = 2) -> None:
+    def deploy(self, image: str = NEW, replicas: int = 2, content: str = CONTENT) -> None:
         """Have KServe make or change the Deployment, which nobody has looked at yet."""
-        containers = [{"name": "proxy", "image": "proxy:2"}, _container(_complete(image=image))]
+        service = _complete(image=image, content=content)
+        containers = [{"name": "proxy", "image": "proxy:2"}, _container(service)]
+        annotations = service["spec"]["predictor"]["annotations"]
         deployment = {
             "kind": "Deployment",
             "metadata": {"name": f"{NAME}-predictor", "generation": 3},
             "spec": {
                 "replicas": replicas,
-                "template": {"spec": {"containers": containers}},
+                "template": {
+                    "metadata": {"annotations": annotations},
+                    "spec": {"containers": containers},
+                },
             },
         }
         self.cluster.put(deployment)
@@ -174,6 +186,23 @@ def test_each_thing_that_is_not_as_it_should_be_is_waited_for_and_said_once(
         "KServe does not call it ready: ",
         "KServe does not call it ready: Ingress not created",
     ]
+
+
+def test_pods_that_have_loaded_another_content_of_the_version_are_not_enough(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stay() -> None:
+        world.roll(2, 2, 2)
+        status = world.cluster.objects["Deployment", f"{NAME}-predictor"]["status"]
+        world.deploy(content="fedcba9876543210")
+        world.cluster.objects["Deployment", f"{NAME}-predictor"]["status"] = status
+        world.call_ready()
+
+    world.clock.at(5, stay)
+    world.serves(at=40)
+    world.roll_out()
+    assert world.clock.now == 40
+    assert "KServe has not changed its Deployment yet" in capsys.readouterr().out
 
 
 def test_the_one_replica_that_kserve_begins_with_is_not_enough(world: World) -> None:

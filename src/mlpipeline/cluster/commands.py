@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
@@ -101,11 +102,13 @@ def serve(
 
     settings = configuration.load(config)
     version = pipeline.plan_of_finished(settings, workspace)["select"].key
-    artifacts.verify(workspace / "models" / settings.name / version)
+    folder = workspace / "models" / settings.name / version
+    artifacts.verify(folder)
     service = inference_service.complete(
         manifests.load(templates, "inference-service"),
         name=settings.name,
         version=version,
+        content=hashlib.sha256((folder / artifacts.MANIFEST).read_bytes()).hexdigest()[:16],
         image=image,
         arguments=[
             *("predictor", "--name", settings.name, "--workspace", str(workspace)),

@@ -19,6 +19,7 @@ from mlpipeline.errors import ClusterError
 _POLL_SECONDS = 1.0
 _CONTAINER = "kserve-container"  # KServe's own name for the one that answers
 _LABEL = "serving.kserve.io/inferenceservice"
+_CONTENT = "mlpipeline/content"  # of the version, on the pods that have loaded it
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,16 @@ def complete(
     *,
     name: str,
     version: str,
+    content: str,
     image: str,
     arguments: list[str],
     replicas: int,
 ) -> Manifest:
-    """Return the manifest of a model's InferenceService."""
+    """Return the manifest of a model's InferenceService.
+
+    A version that was lost and made anew has its name, yet not its content: training is not exact
+    to the last bit. So the content, by a digest, belongs to what the pods are, and they roll.
+    """
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {"mlpipeline/version": version}
     predictor = template["spec"]["predictor"]
@@ -52,6 +58,7 @@ def complete(
         for c in predictor["containers"]
     ]
     changes = {
+        "annotations": predictor.get("annotations", {}) | {_CONTENT: content},
         "containers": containers,
         "minReplicas": replicas,
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
@@ -80,14 +87,12 @@ def roll_out(
     name = service["metadata"]["name"]
     applied = cluster.apply(service)
     cluster.apply(_complete_budget(budget, applied))
-    predictor = service["spec"]["predictor"]
-    (container,) = (c for c in predictor["containers"] if c["name"] == _CONTAINER)
     start_watch = StartWatch(cluster, pending_seconds)
     end = time.monotonic() + seconds
     said = ""
     while True:
         pods = cluster.find("Pod", f"{_LABEL}={name}")
-        left = _left_to_do(cluster, name, container, predictor["minReplicas"])
+        left = _left_to_do(cluster, name, service["spec"]["predictor"])
         if not left:
             break
         if left != said:
@@ -120,7 +125,7 @@ def _complete_budget(template: Manifest, service: Manifest) -> Manifest:
     }
 
 
-def _left_to_do(cluster: Cluster, name: str, container: Manifest, replicas: int) -> str:
+def _left_to_do(cluster: Cluster, name: str, predictor: Manifest) -> str:
     """What is not as it should be yet; empty when all is.
 
     KServe says Ready while pods still roll (kserve#4626), so the Deployment is looked at, too.
@@ -128,13 +133,12 @@ def _left_to_do(cluster: Cluster, name: str, container: Manifest, replicas: int)
     deployment = cluster.get("Deployment", f"{name}-predictor")
     if deployment is None:
         return "KServe has not made its Deployment yet"
-    (main,) = (
-        c for c in deployment["spec"]["template"]["spec"]["containers"] if c["name"] == _CONTAINER
-    )
-    if (main["image"], main.get("args")) != (container["image"], container["args"]):
+    template = deployment["spec"]["template"]
+    if _identity(template.get("metadata", {}), template["spec"]) != _identity(predictor, predictor):
         return "KServe has not changed its Deployment yet"
     # KServe begins with one replica; the autoscaler brings it to its minimum some seconds later.
-    status, wanted = deployment.get("status", {}), max(replicas, deployment["spec"]["replicas"])
+    status = deployment.get("status", {})
+    wanted = max(predictor["minReplicas"], deployment["spec"]["replicas"])
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return "the Deployment has not been looked at yet"
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
@@ -146,6 +150,12 @@ def _left_to_do(cluster: Cluster, name: str, container: Manifest, replicas: int)
     if ready.get("status") != "True":
         return f"KServe does not call it ready: {ready.get('message') or ready.get('reason', '')}"
     return ""
+
+
+def _identity(metadata: Manifest, pod: Manifest) -> tuple[str, list[str], str]:
+    """What tells the pods of one version from those of another."""
+    (main,) = (c for c in pod["containers"] if c["name"] == _CONTAINER)
+    return main["image"], main.get("args", []), metadata.get("annotations", {}).get(_CONTENT, "")
 
 
 def _digest(service: Manifest) -> str:
