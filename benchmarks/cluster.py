@@ -2,10 +2,10 @@
 
     make cluster image deploy bench-cluster
 
-The time is split into work, when a process of a step (ingest, a worker of train, select) or the first
-replica that loads the model was running, and overhead, which is the rest: plan, scheduling, the start
-of containers, Argo, the operators, KServe. A seed of its own makes the first run begin without a memo.
-The model that is served is taken out of service first.
+The time is split into work, when a process of a step (ingest, a worker of train, select) or the
+first replica that loads the model was running, and overhead, which is the rest: plan, scheduling,
+the start of containers, Argo, the operators, KServe. A seed of its own makes the first run begin
+without a memo. The model that is served is taken out of service first.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ VOLUMES = [
     m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
 ]
 
-# A lost pod, a signal, an eviction is tried again; an error of ours (status 1 to 127) is final. The
+# A lost pod, a signal, an eviction is tried again; an error of ours (status 1 to 127) is final: the
 # same rule as a TFJob's `restartPolicy: ExitCode`. A pod whose time is up, perhaps because its image
 # cannot be pulled, has had its time.
 _RETRY = RetryStrategy(

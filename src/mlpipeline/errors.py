@@ -71,6 +71,12 @@ class ClusterError(PipelineError):
         self.status = status
 
 
+class ClusterUnreachableError(ClusterError):
+    """The cluster's API gave no answer for about a minute: nothing is known of what runs there."""
+
+    exit_status = 143  # as after SIGTERM: the step is tried again, and finds its work under way
+
+
 class StoppedError(PipelineError):
     """This process was told to end before its work was done; its successor goes on with it."""
 

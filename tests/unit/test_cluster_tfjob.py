@@ -17,7 +17,7 @@ from mlpipeline import artifacts
 from mlpipeline.cluster import manifests, pods, tfjob
 from mlpipeline.cluster.api import Manifest
 from mlpipeline.config import Training
-from mlpipeline.errors import ClusterError, StoppedError
+from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 NAME = "train-cnn-0123456789abcdef"
@@ -393,6 +393,20 @@ def test_a_job_is_left_to_the_next_pod_when_this_one_alone_is_told_to_end(world:
     world.start(0)
     world.clock.at(5, world.stop.set)
     with pytest.raises(StoppedError) as raised:
+        world.run()
+    assert world.cluster.changes == [f"apply TFJob {NAME}"]
+    assert raised.value.exit_status == 143, "so that Argo tries the step again"
+
+
+def test_the_job_is_left_alone_while_the_api_does_not_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(kind: str, selector: str = "") -> list[Manifest]:
+        raise ClusterUnreachableError("no route", expected="an answer", remedy="wait")
+
+    world.start(0)
+    world.clock.at(5, lambda: monkeypatch.setattr(world.cluster, "find", no_answer))
+    with pytest.raises(ClusterUnreachableError) as raised:
         world.run()
     assert world.cluster.changes == [f"apply TFJob {NAME}"]
     assert raised.value.exit_status == 143, "so that Argo tries the step again"

@@ -17,7 +17,7 @@ from kubernetes.client import ApiClient, ApiException, Configuration
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from mlpipeline.errors import ClusterError
+from mlpipeline.errors import ClusterError, ClusterUnreachableError
 
 Manifest = dict[str, Any]
 
@@ -189,7 +189,8 @@ def _refused(method: str, path: str, error: Exception) -> ClusterError:
     status, message = getattr(error, "status", 0), str(error)
     with contextlib.suppress(ValueError, KeyError, TypeError):  # not an answer of the API server
         message = json.loads(getattr(error, "body", None) or "")["message"]
-    return ClusterError(
+    kind = ClusterUnreachableError if not status or status >= 500 else ClusterError
+    return kind(
         f"{method} {path}: {message}",
         expected="that the cluster's API does it",
         remedy="for a refusal look at manifests/base/roles.yaml; `make status` shows the platform",

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from mlpipeline.cluster.api import Cluster, Manifest
 from mlpipeline.cluster.pods import StartWatch
 from mlpipeline.config import Training
-from mlpipeline.errors import ClusterError, StoppedError
+from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 
 _POLL_SECONDS = 1.0
 _DELETION_SECONDS = 120.0
@@ -128,6 +128,8 @@ def run(
         if _is_over(cluster.get("Workflow", workflow.name)):
             cluster.delete("TFJob", name)
             print(f"TFJob {name}: deleted, because the workflow was stopped", flush=True)
+        raise
+    except ClusterUnreachableError:  # the job may be well: the next attempt will see
         raise
     except ClusterError:
         cluster.delete("TFJob", name)

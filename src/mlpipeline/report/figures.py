@@ -164,7 +164,7 @@ def _line(axes: Axes, candidate: Candidate, values: Sequence[float], *, validati
 def _finish(axes: Axes, title: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_title(title, loc="left", fontsize=11, color=_MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # 1: for one epoch
     axes.grid(axis="x", visible=False)
 
 
