@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from mlpipeline import artifacts, config, pipeline
@@ -288,8 +289,14 @@ def inference_is(model: str) -> Iterator[None]:
             f'{{"spec":{{"selector":{{"{label}":"{name}"}}}}}}',
         )
 
-    lead_to(model)
+    def answers() -> bool:
+        # On a new connection: one that leads to the other model's pods goes on doing so.
+        done = httpx.get(f"{HTTP}/v2/models/{model}/ready", headers={"connection": "close"})
+        return done.status_code == httpx.codes.OK
+
     try:
+        lead_to(model)
+        wait_until(lambda: all(answers() for _ in range(10)), f"an answer from {HTTP}", 60)
         yield
     finally:
         lead_to(service["spec"]["selector"][label])

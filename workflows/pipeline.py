@@ -46,8 +46,8 @@ VOLUMES = [
 ]
 
 # A lost pod, a signal, an eviction is tried again; an error of ours (status 1 to 127) is final: the
-# same rule as a TFJob's `restartPolicy: ExitCode`. A pod whose time is up, perhaps because its image
-# cannot be pulled, has had its time.
+# same rule as a TFJob's `restartPolicy: ExitCode`. A pod whose time is up is final, too: its image
+# cannot be pulled, for one.
 _RETRY = RetryStrategy(
     limit=3,
     retry_policy="Always",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
 
+from mlpipeline.learning import devices
 from mlpipeline.serving import images
 from mlpipeline.serving.batching import Batcher
 from mlpipeline.serving.model import Probabilities, PublishedModel
@@ -29,7 +29,7 @@ class Predictor(Model):  # type: ignore[misc]  # KServe is untyped
         """
         super().__init__(name)
         self.published = model
-        threads = len(os.sched_getaffinity(0))
+        threads = devices.available_cpus()
         self._batcher = Batcher(model.predict, max_batch=max_batch, threads=threads)
         self.ready = True
 
