@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import yaml
 
-from mlpipeline import artifacts, config, pipeline
+from mlpipeline import artifacts
 
 ROOT = Path(__file__).parents[1]
 WORKSPACE = ROOT / "workspace-kind"
@@ -161,9 +161,16 @@ class Run:
         )
         return next((pod for pod in pods if pod["status"]["phase"] == "Running"), None)
 
-    def key(self, task: str) -> str:
-        """The key of a task, as the step `plan` finds it."""
-        return pipeline.plan(config.parse(self.content, origin="test"))[task].key
+    def keys(self) -> dict[str, str]:
+        """The key of each task that has one, as the step `plan` has found it; none before that."""
+        for node in self.nodes("plan"):
+            if node["phase"] == "Succeeded":
+                said = {p["name"]: p["value"] for p in node["outputs"]["parameters"]}
+                trainings = json.loads(said["trainings"])
+                return {"ingest": said["ingest-key"], "select": said["select-key"]} | {
+                    f"train-{training['candidate']}": training["key"] for training in trainings
+                }
+        return {}
 
     def jobs(self) -> list[dict[str, Any]]:
         """Its TFJobs."""
@@ -176,14 +183,13 @@ class Run:
 
     def wait_until_training(self, candidate: str) -> Training:
         """Wait for a candidate's first checkpoint; return its training, which is under way."""
-        work = f".{self.key(f'train-{candidate}')}.work"
-        file = WORKSPACE / "candidates" / work / "checkpoints" / "checkpoint"
 
         def is_there() -> bool:
             assert self.phase() in ("", "Pending", "Running"), self.describe()
-            return file.exists()
+            work = f".{self.keys().get(f'train-{candidate}')}.work"
+            return (WORKSPACE / "candidates" / work / "checkpoints" / "checkpoint").exists()
 
-        wait_until(is_there, f"the first checkpoint: {self.describe()}", 240)
+        wait_until(is_there, "the first checkpoint", 240)
         (job,) = self.jobs()
         return Training(job["metadata"]["name"], job["metadata"]["uid"])
 

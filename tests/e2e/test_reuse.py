@@ -25,12 +25,12 @@ TASKS = ["plan", "ingest", "train-one", "train-two", "select", "serve", "verify"
 
 def places(run: Run) -> dict[str, Path]:
     """Where the run's tasks have published."""
-    model = run.content["name"]
+    model, keys = run.content["name"], run.keys()
     return {
-        "ingest": WORKSPACE / "datasets" / run.key("ingest"),
-        "train-one": WORKSPACE / "candidates" / run.key("train-one"),
-        "train-two": WORKSPACE / "candidates" / run.key("train-two"),
-        "select": WORKSPACE / "selections" / run.key("select"),
+        "ingest": WORKSPACE / "datasets" / keys["ingest"],
+        "train-one": WORKSPACE / "candidates" / keys["train-one"],
+        "train-two": WORKSPACE / "candidates" / keys["train-two"],
+        "select": WORKSPACE / "selections" / keys["select"],
         "serve": WORKSPACE / "models" / model,
     }
 
