@@ -309,14 +309,15 @@ def inference_is(model: str) -> Iterator[None]:
 
 
 @contextmanager
-def patched_jobs(patch: Mapping[str, Any]) -> Iterator[None]:
-    """Have all TFJobs made with a patch, as a component of the manifests does."""
+def patched(template: str, patch: Mapping[str, Any]) -> Iterator[None]:
+    """Have all objects of a template made with a patch, as a component of the manifests does."""
+    key = f"{template}.patch.yaml"
     templates = get("configmap", "templates")
     assert templates is not None
-    before = templates["data"].get("tfjob.patch.yaml")
+    before = templates["data"].get(key)
 
     def put(text: str | None) -> None:
-        change = {"data": {"tfjob.patch.yaml": text}}
+        change = {"data": {key: text}}
         kubectl("patch", "configmap", "templates", "--type=merge", "-p", json.dumps(change))
 
     put(yaml.safe_dump(dict(patch)))

@@ -17,7 +17,7 @@ from workflows_on_kind import (
     Runs,
     configuration,
     get,
-    patched_jobs,
+    patched,
     states,
     task_of,
 )
@@ -60,7 +60,7 @@ def test_a_request_that_no_node_can_meet_ends_with_the_schedulers_reason(runs: R
     container["resources"] |= {"limits": {"memory": "500Gi"}}  # type: ignore[operator]
     worker = {"template": {"spec": {"containers": [container]}}}
     began = time.monotonic()
-    with patched_jobs({"spec": {"tfReplicaSpecs": {"Worker": worker}}}):
+    with patched("tfjob", {"spec": {"tfReplicaSpecs": {"Worker": worker}}}):
         run = runs.submit(configuration({"huge": QUICK}), **{"pending-seconds": "30"})
         assert run.wait(300) == "Failed"
     print(f"it took {time.monotonic() - began:.0f} s")
