@@ -113,7 +113,7 @@ class Load:
             "gRPC, kept": (lambda: GrpcClient(GRPC, model), True),
         }
         self.tallies = {name: Tally() for name in self._clients}
-        self._expected = expected
+        self.expected = expected
         self._stop = threading.Event()
         self.began = time.monotonic()
         self._threads = [
@@ -158,7 +158,8 @@ class Load:
             tally.sent += 1
             try:
                 answer = client.predict(IMAGES, ANSWER_SECONDS)
-                np.testing.assert_allclose(answer.probabilities, self._expected, atol=1e-4)
+                if self.expected is not None:
+                    np.testing.assert_allclose(answer.probabilities, self.expected, atol=1e-4)
             except (ServingError, AssertionError) as error:
                 tally.failures.append((time.monotonic() - self.began, str(error)[:300]))
             else:
@@ -203,6 +204,26 @@ def test_an_update_loses_no_request(published: Run, load: Load) -> None:
         assert set(tally.replicas) & before, f"{name} was never answered by an old pod"
 
 
+def test_a_new_version_is_published_without_losing_a_request(published: Run, load: Load) -> None:
+    model = published.content["name"]
+    before = {pod["metadata"]["name"] for pod in predictors(published)}
+    load.expected = None  # another one halfway
+    with started_runs() as runs, load:
+        run = runs.submit(published.content | {"seed": published.content["seed"] + 1})
+        runs.models.clear()  # it is the fixture's
+        run.assert_succeeds()
+        seconds = time.monotonic() - load.began
+        time.sleep(5)
+    service = get("inferenceservice", model)
+    assert service is not None
+    assert service["metadata"]["annotations"]["mlpipeline/version"] == run.keys()["select"]
+    write_results("new version", {"seconds": round(seconds, 1), "clients": load.figures()})
+    assert load.failed == 0, load.figures()
+    for name, tally in load.tallies.items():
+        assert set(tally.replicas) - before, f"{name} was never answered by a new pod"
+        assert set(tally.replicas) & before, f"{name} was never answered by an old pod"
+
+
 def lives(run: Run) -> set[tuple[str, int]]:
     """The replicas that answer; one that was started anew is another."""
     return {
@@ -221,17 +242,20 @@ def lives(run: Run) -> set[tuple[str, int]]:
 def test_a_replica_that_dies_costs_its_own_connections_and_no_more(
     published: Run, load: Load, how: str, kill: Callable[[dict[str, Any]], None]
 ) -> None:
-    wait_until(lambda: len(lives(published)) == 2, "two replicas", 60)
+    wait_until(lambda: len(lives(published)) >= 2, "two replicas", 60)
     before, victim = lives(published), predictors(published)[0]
     with load:
         time.sleep(5)
         kill(victim)
         killed = time.monotonic() - load.began
-        wait_until(lambda: len(lives(published) & before) == 1, "one replica less", 30)
-        wait_until(lambda: len(lives(published)) == 2, "two replicas again", 120)
+        wait_until(lambda: len(lives(published) & before) < len(before), "one replica less", 30)
+        wait_until(lambda: len(lives(published)) >= len(before), "as many as before", 120)
         mended = time.monotonic() - load.began
         time.sleep(5)
-    figures = {"killed_at": round(killed, 1), "two_again_after_seconds": round(mended - killed, 1)}
+    figures = {
+        "killed_at": round(killed, 1),
+        "as_many_again_after_seconds": round(mended - killed, 1),
+    }
     write_results(how, figures | {"clients": load.figures()})
     for name, tally in load.tallies.items():
         assert tally.sent >= 50, name
