@@ -43,8 +43,13 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
 ) -> None:
     """Measure a first and a second submission of a configuration."""
-    content = yaml.safe_load(config.read_text()) | {"seed": random.randrange(1 << 30)}
+    seed = {"seed": random.randrange(1 << 30)}
+    content = yaml.safe_load(config.read_text()) | seed
+    content["data"] = content.get("data", {}) | seed
     _kubectl("delete", "inferenceservice", NAME, "--ignore-not-found")
+    # Its pods still answer for some seconds.
+    label = f"serving.kserve.io/inferenceservice={NAME}"
+    _kubectl("wait", "pods", "-l", label, "--for=delete", "--timeout=120s")
     began = time.time()
     run = _submit(content, image)
     answer, answered = _first_answer(run)
