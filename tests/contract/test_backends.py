@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from backends import Backend, Kubernetes, Local, Record, planned_keys
 
+from backends import Backend, Kubernetes, Local, Record, planned_keys
 from mlpipeline import artifacts
 from pipelines import configuration, keys, states
 
