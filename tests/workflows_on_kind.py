@@ -254,11 +254,6 @@ def runs() -> Iterator[Runs]:
         made.remove()
 
 
-def states(record: Mapping[str, Any]) -> dict[str, str]:
-    """What became of each task of a run."""
-    return {task["name"]: task["state"] for task in record["tasks"]}
-
-
 def task_of(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What the record says of a task."""
     (task,) = (task for task in record["tasks"] if task["name"] == name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines import states
 from workflows_on_kind import (
     QUICK,
     ROOT,
@@ -18,7 +19,6 @@ from workflows_on_kind import (
     configuration,
     get,
     patched,
-    states,
     task_of,
 )
 

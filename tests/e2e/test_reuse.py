@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlpipeline import artifacts
+from pipelines import states
 from workflows_on_kind import (
     QUICK,
     WORKSPACE,
@@ -15,7 +16,6 @@ from workflows_on_kind import (
     configuration,
     on_node,
     remove_artifacts,
-    states,
 )
 
 pytestmark = pytest.mark.timeout(1200)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from pipelines import progress_of
+from pipelines import progress_of, states
 from workflows_on_kind import (
     LONG,
     Runs,
@@ -18,7 +18,6 @@ from workflows_on_kind import (
     find,
     get,
     kill_container,
-    states,
     task_of,
     wait_until,
 )

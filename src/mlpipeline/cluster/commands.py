@@ -140,28 +140,22 @@ def serve(
 def record(workspace: Workspace, workflow: Owner) -> None:
     """Write the record and the report of a workflow, and end the jobs that it has left."""
     from mlpipeline import report
-    from mlpipeline.cluster import api
+    from mlpipeline.cluster import api, tfjob
     from mlpipeline.cluster import record as records
 
     cluster = api.connect()
-    name, uid = workflow.split("/")
-    found = cluster.get("Workflow", name)
+    owner = tfjob.Workflow(*workflow.split("/"))
+    found = cluster.get("Workflow", owner.name)
     if found is None:
         raise ClusterError(
-            f"there is no workflow {name}",
+            f"there is no workflow {owner.name}",
             expected="the one that this step is the exit handler of",
             remedy="nothing: there is nothing left to record",
         )
     run = records.record(found, workspace)
     run.save()
     print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
-    for job in cluster.find("TFJob"):
-        owners = [owner["uid"] for owner in job["metadata"].get("ownerReferences", ())]
-        conditions = (job.get("status") or {}).get("conditions") or []
-        ended = any(c["type"] in ("Succeeded", "Failed") for c in conditions)
-        if uid in owners and not ended:
-            cluster.delete("TFJob", job["metadata"]["name"])
-            print(f"TFJob {job['metadata']['name']} deleted: nobody waits for it", flush=True)
+    tfjob.delete_unfinished(cluster, owner)
 
 
 def _write_outputs(folder: Path, values: Mapping[str, str]) -> None:

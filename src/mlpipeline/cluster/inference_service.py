@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from mlpipeline.cluster.api import Cluster, Manifest
+from mlpipeline.cluster.manifests import with_container
 from mlpipeline.cluster.pods import StartWatch, is_ready
 from mlpipeline.errors import ClusterError
 
@@ -53,13 +54,11 @@ def complete(
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {"mlpipeline/version": version}
     predictor = template["spec"]["predictor"]
-    containers = [
-        c | {"image": image, "args": arguments} if c["name"] == _CONTAINER else c
-        for c in predictor["containers"]
-    ]
     changes = {
         "annotations": predictor.get("annotations", {}) | {_CONTENT: content},
-        "containers": containers,
+        "containers": with_container(
+            predictor["containers"], _CONTAINER, image=image, args=arguments
+        ),
         "minReplicas": replicas,
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
     }

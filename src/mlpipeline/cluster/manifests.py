@@ -42,6 +42,12 @@ def merge(base: Any, patch: Any) -> Any:
     return patch
 
 
+def with_container(containers: list[Manifest], name: str, **fields: Any) -> list[Manifest]:
+    """Return the containers of a pod with some fields of the named one set; others are sidecars."""
+    (main,) = (c for c in containers if c["name"] == name)
+    return [c | fields if c is main else c for c in containers]
+
+
 def _is_named(items: Any) -> bool:
     return isinstance(items, list) and all(isinstance(i, dict) and "name" in i for i in items)
 

@@ -23,11 +23,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from mlpipeline.cluster.api import Cluster, Manifest
+from mlpipeline.cluster.manifests import with_container
 from mlpipeline.cluster.pods import StartWatch
 from mlpipeline.config import Training
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 
 _POLL_SECONDS = 1.0
+_CONTAINER = "tensorflow"  # the operator wants this name
 _DELETION_SECONDS = 120.0
 _JOB_LABEL = "training.kubeflow.org/job-name"
 _INDEX_LABEL = "training.kubeflow.org/replica-index"
@@ -66,12 +68,9 @@ def complete(
 ) -> Manifest:
     """Return the manifest of a job."""
     worker = template["spec"]["tfReplicaSpecs"]["Worker"]
-    containers = worker["template"]["spec"]["containers"]
-    (main,) = (c for c in containers if c["name"] == "tensorflow")  # the operator wants this name
-    containers = [
-        c | {"image": image, "args": arguments} if c is main else c  # others are sidecars
-        for c in containers
-    ]
+    containers = with_container(
+        worker["template"]["spec"]["containers"], _CONTAINER, image=image, args=arguments
+    )
     pod = worker["template"] | {"spec": worker["template"]["spec"] | {"containers": containers}}
     policy = template["spec"].get("runPolicy", {})
     return template | {
@@ -134,6 +133,15 @@ def run(
     except ClusterError:
         cluster.delete("TFJob", name)
         raise
+
+
+def delete_unfinished(cluster: Cluster, workflow: Workflow) -> None:
+    """Delete the jobs that a workflow has left behind: nobody waits for them."""
+    for job in cluster.find("TFJob"):
+        name, owners = job["metadata"]["name"], job["metadata"].get("ownerReferences", ())
+        if workflow.uid in (owner["uid"] for owner in owners) and not _outcome(job):
+            cluster.delete("TFJob", name)
+            print(f"TFJob {name} deleted: nobody waits for it", flush=True)
 
 
 class _Wait:
@@ -218,21 +226,22 @@ def _lost_a_pod(job: Manifest, pods: list[Manifest]) -> bool:
     a job that took too long has no failed worker.
     """
     replicas = job.get("status", {}).get("replicaStatuses") or {}
-    final = any(0 < (status or 0) < 128 for status in map(_exit_status, pods))
+    final = any(0 < _terminated(pod).get("exitCode", 0) < 128 for pod in pods)
     return bool(replicas.get("Worker", {}).get("failed")) and not final
 
 
-def _exit_status(pod: Manifest) -> int | None:
+def _terminated(pod: Manifest) -> Manifest:
+    """How a pod's container ended; empty while it has not."""
     for container in pod["status"].get("containerStatuses", ()):
-        if ended := container.get("state", {}).get("terminated"):
-            status: int = ended["exitCode"]
-            return status
-    return None
+        ended: Manifest = container.get("state", {}).get("terminated") or {}
+        if ended:
+            return ended
+    return {}
 
 
 def _outcome(job: Manifest) -> Manifest | None:
     """The condition that says how the job ended; None while it has not."""
-    conditions: list[Manifest] = job.get("status", {}).get("conditions") or []
+    conditions: list[Manifest] = (job.get("status") or {}).get("conditions") or []
     endings = (c for c in conditions if c["type"] in ("Succeeded", "Failed"))
     return next((c for c in endings if c["status"] == "True"), None)
 
@@ -276,9 +285,8 @@ def _last_words(cluster: Cluster, pods: list[Manifest]) -> list[str]:
 
 
 def _ending(pod: Manifest) -> str:
-    for container in pod["status"].get("containerStatuses", ()):
-        if ended := container.get("state", {}).get("terminated"):
-            return f"{ended.get('reason', '')}, status {ended.get('exitCode')}"
+    if ended := _terminated(pod):
+        return f"{ended.get('reason', '')}, status {ended.get('exitCode')}"
     return str(pod["status"].get("reason") or pod["status"].get("phase"))
 
 
