@@ -149,11 +149,12 @@ async def _end(
         await asyncio.wait([following, sweeping], timeout=_GRACE_SECONDS)
     finally:
         _signal_group(process, signal.SIGKILL)
-    await asyncio.wait([following, sweeping], timeout=1)
-    following.cancel()
-    sweeping.cancel()
-    with contextlib.suppress(asyncio.CancelledError, ProcessError):
-        await following
+        # At a second Ctrl-C, too: or the event loop may close before it has seen the process end.
+        await asyncio.wait([following, sweeping], timeout=1)
+        following.cancel()
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ProcessError):
+            await following
 
 
 def _signal_group(process: asyncio.subprocess.Process, number: int) -> None:

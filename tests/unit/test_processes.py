@@ -57,7 +57,7 @@ class Spoken:
 def _is_running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before the open, or after it
         return False
     return state != "Z"  # whatever reaps orphans here may be slow to
 
@@ -187,6 +187,7 @@ async def _until_ended_by_the_body(
             assert not following.done()
             await body()
     finally:
+        assert following.done()  # its output and its end were seen, not only its death
         await _gone(*pids)
 
 
