@@ -133,6 +133,7 @@ class LocalBackend:
         count = self.config.training.workers
         addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(count)]
         shares = _shares_of_cpus(count)
+        failures: tuple[Exception, ...] = ()
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(count):
@@ -146,9 +147,10 @@ class LocalBackend:
                         )
                     )
         except* (processes.ExitError, OSError) as errors:  # OSError: no room for a log
+            failures = errors.exceptions
+        if failures:  # raised here, because Python before 3.11.4 makes a group of it in `except*`
             # A worker that only lost its peer says less than the one that failed by itself.
-            first = min(errors.exceptions, key=lambda e: getattr(e, "can_be_retried", False))
-            raise first from None
+            raise min(failures, key=lambda e: getattr(e, "can_be_retried", False))
 
     def _log(self, name: str) -> Path:
         return self.record.folder / "logs" / f"{name}.log"
