@@ -31,10 +31,8 @@ _RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
 _TALKS, _COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
-_STARTS_PODS = [
-    *("--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"),
-    *("--pending-seconds", "{{workflow.parameters.pending-seconds}}"),
-]
+_COMPLETES = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
+_STARTS_PODS = [*_COMPLETES, "--pending-seconds", "{{workflow.parameters.pending-seconds}}"]
 
 VOLUMES = [
     m.Volume(
@@ -83,9 +81,9 @@ def add_templates() -> None:
     """Add all templates to the workflow whose context this is called in."""
     plan = _step(
         "plan",
-        ["cluster", "plan", *_RUN, "--outputs", _OUTPUTS, "--memo", MEMO]
+        ["cluster", "plan", *_RUN, "--outputs", _OUTPUTS, "--memo", MEMO, *_COMPLETES]
         + [f"--{to}={{{{workflow.parameters.{of}}}}}" for of, to in _OVERRIDES.items()],
-        outputs=["name", "ingest-key", "select-key", "trainings"],
+        outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
         account="pipeline",
         timeout="5m",
     )
@@ -102,7 +100,7 @@ def add_templates() -> None:
         timeout="75m",  # training.deadline_seconds and the start of its pods
     )
     select = _memoized("select", ["select", *_RUN], memory=_COMPUTES, timeout="20m")
-    serve = _step(
+    serve = _memoized(
         "serve",
         ["cluster", "serve", *_RUN, "--outputs", _OUTPUTS, *_STARTS_PODS],
         outputs=["version", "revision", "replicas"],
@@ -128,10 +126,14 @@ def add_templates() -> None:
     # One run at a time publishes a model: what is verified is what this run has put there.
     with DAG(
         name="publish",
-        inputs=[Parameter(name="name")],
+        inputs=[Parameter(name="name"), Parameter(name="serve-key")],
         synchronization=_mutex("publish-{{inputs.parameters.name}}"),
     ) as publish:
-        serving = Task(name="serve", template=serve)
+        serving = Task(
+            name="serve",
+            template=serve,
+            arguments={"key": "{{inputs.parameters.serve-key}}"},
+        )
         verifying = Task(
             name="verify",
             template=verify,
@@ -167,7 +169,10 @@ def add_templates() -> None:
         Task(
             name="publish",
             template=publish,
-            arguments={"name": planning.get_parameter("name")},
+            arguments={
+                "name": planning.get_parameter("name"),
+                "serve-key": planning.get_parameter("serve-key"),
+            },
             depends="select",
         )
 

@@ -94,7 +94,7 @@ def test_a_second_submission_hits_every_memo(first: Submission) -> None:
     assert set(memoized.values()) == {"reused"}, second.states
 
 
-_NEVER = {"plan", "serve"}  # they look at what is there
+_NEVER = {"plan"}  # it looks at what is there
 
 
 def _submit() -> Submission:

@@ -60,7 +60,7 @@ def invoke(tmp_path: Path) -> Invoke:
         common = ["--workspace", str(tmp_path)]
         if command != "record":
             common += ["--config", str(file), "--outputs", str(tmp_path / "outputs")]
-        if command in ("train", "serve"):
+        if command in ("plan", "train", "serve"):
             common += ["--templates", str(TEMPLATES), "--image", "mlpipeline:2"]
         if command in ("train", "record"):
             common += ["--workflow", OWNER]

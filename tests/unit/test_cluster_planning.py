@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import yaml
 
 from fake_cluster import FakeCluster
 from mlpipeline import artifacts, config, pipeline
-from mlpipeline.cluster import planning
+from mlpipeline.cluster import inference_service, planning
 from mlpipeline.cluster.planning import Overrides
 from mlpipeline.config import Config
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.pipeline import Task
 
+TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 TEXT = """
 name: shirts
 data: {dataset: synthetic}
@@ -128,6 +131,19 @@ def _publish(task: Task, workspace: Path) -> None:
             (draft / "content").write_text(task.name)
 
 
+def _plan(
+    settings: Config,
+    workspace: Path,
+    cluster: FakeCluster,
+    *,
+    image: str = "mlpipeline:1",
+    templates: Path = TEMPLATES,
+) -> dict[str, str]:
+    return planning.plan(
+        settings, workspace, cluster, memo="memo", image=image, templates=templates
+    )
+
+
 @pytest.fixture
 def cluster() -> FakeCluster:
     """A cluster whose memo remembers every task, and what is none of ours."""
@@ -152,7 +168,8 @@ def test_the_keys_are_those_of_a_local_run_of_the_same_configuration() -> None:
 def test_the_outputs_are_what_the_workflow_hands_on(tmp_path: Path, cluster: FakeCluster) -> None:
     settings = _resolve(candidates="dropout,cnn")
     keys = _keys(settings)
-    outputs = planning.plan(settings, tmp_path, cluster, "memo")
+    outputs = _plan(settings, tmp_path, cluster)
+    assert outputs.pop("serve-key").startswith("serve-")
     trainings = json.loads(outputs.pop("trainings"))
     assert trainings == [
         {"candidate": "dropout", "key": keys["train-dropout"]},
@@ -166,7 +183,7 @@ def test_nothing_is_forgotten_where_all_is_whole(tmp_path: Path, cluster: FakeCl
     settings = _resolve()
     for task in pipeline.plan(settings).values():
         _publish(task, tmp_path)
-    planning.plan(settings, tmp_path, cluster, "memo")
+    _plan(settings, tmp_path, cluster)
     assert cluster.changes == []
 
 
@@ -181,7 +198,7 @@ def test_what_is_gone_or_damaged_is_forgotten_and_nothing_else(
     (tmp_path / tasks["select"].publishes[1] / "content").unlink()  # of the model, not the choice
     before = _remembered(cluster)
 
-    planning.plan(settings, tmp_path, cluster, "memo")
+    _plan(settings, tmp_path, cluster)
 
     stale = {tasks[name].key for name in ("train-batch_norm", "train-dropout", "select")}
     assert before - _remembered(cluster) == stale
@@ -197,6 +214,7 @@ def test_what_is_gone_or_damaged_is_forgotten_and_nothing_else(
         "train-batch_norm": "to do",
         "train-dropout": "to do",
         "select": "to do",
+        "serve": "to do",
     }
 
 
@@ -207,5 +225,143 @@ def test_nothing_is_changed_where_nothing_is_remembered(
     cluster = FakeCluster()
     if memo is not None:
         cluster.put({"kind": "ConfigMap", "metadata": {"name": "memo"}} | memo)
-    planning.plan(_resolve(), tmp_path, cluster, "memo")
+    _plan(_resolve(), tmp_path, cluster)
     assert cluster.changes == []
+
+
+# --- the memo of the roll-out -----------------------------------------------------------------
+
+
+@dataclass
+class Served:
+    """A cluster whose memo remembers a roll-out, and which serves what was rolled out."""
+
+    settings: Config
+    workspace: Path
+    cluster: FakeCluster
+
+    def plan(self, **how: Any) -> str:
+        """Plan once more, and return the key of the roll-out."""
+        return _plan(self.settings, self.workspace, self.cluster, **how)["serve-key"]
+
+    @property
+    def model(self) -> Path:
+        return self.workspace / pipeline.plan(self.settings)["select"].publishes[1]
+
+    def roll_out(self) -> None:
+        content = inference_service.digest_of(self.model)
+        container = {"name": "kserve-container", "image": "mlpipeline:1", "args": ["predictor"]}
+        predictor = {
+            "annotations": {"mlpipeline/content": content},
+            "containers": [container],
+            "minReplicas": 2,
+        }
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        self.cluster.put(
+            {
+                "kind": "InferenceService",
+                "metadata": {"name": "shirts", "generation": 1},
+                "spec": {"predictor": predictor},
+                "status": ready,
+            }
+        )
+        template = {"metadata": predictor, "spec": {"containers": [container]}}
+        self.cluster.put(
+            {
+                "kind": "Deployment",
+                "metadata": {"name": "shirts-predictor", "generation": 1},
+                "spec": {"replicas": 2, "template": template},
+                "status": {
+                    "observedGeneration": 1,
+                    **dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 2),
+                },
+            }
+        )
+
+    def remember(self) -> None:
+        content = inference_service.digest_of(self.model)
+        revision = inference_service.current(self.cluster, "shirts", content)
+        assert revision is not None
+        outputs = {"parameters": [{"name": "revision", "value": revision.digest}]}
+        entry = json.dumps({"nodeID": "mlpipeline-x-1", "outputs": outputs})
+        self.cluster.patch("ConfigMap", "memo", {"data": {self.plan(): entry}})
+
+    def change(self, kind: str, path: str, value: Any) -> None:
+        """Change one field of the service or its Deployment; `path` as in `spec.replicas`."""
+        (found,) = (o for (its_kind, _), o in self.cluster.objects.items() if its_kind == kind)
+        *parents, last = path.split(".")
+        for parent in parents:
+            found = found[parent]
+        found[last] = value
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    settings = _resolve()
+    for task in pipeline.plan(settings).values():
+        _publish(task, tmp_path)
+    cluster = FakeCluster()
+    cluster.put({"kind": "ConfigMap", "metadata": {"name": "memo"}, "data": {"of-others": "{}"}})
+    made = Served(settings, tmp_path, cluster)
+    made.roll_out()
+    made.remember()
+    return made
+
+
+def test_a_roll_out_is_remembered_while_what_it_made_is_what_is_served(served: Served) -> None:
+    before = _remembered(served.cluster)
+    assert served.plan() in before
+    assert _remembered(served.cluster) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("InferenceService", "metadata.generation", 2),  # another run, or a person, changed it
+        ("InferenceService", "metadata.uid", "of one made anew"),
+        ("InferenceService", "status.conditions", []),
+        ("InferenceService", "spec.predictor.annotations", {"mlpipeline/content": "another"}),
+        ("Deployment", "status.availableReplicas", 1),
+        ("Deployment", "metadata.generation", 2),
+    ],
+)
+def test_a_roll_out_is_forgotten_when_the_service_is_another_or_does_not_answer(
+    served: Served, kind: str, path: str, value: Any
+) -> None:
+    served.change(kind, path, value)
+    served.plan()
+    assert _remembered(served.cluster) == {"of-others"}
+
+
+@pytest.mark.parametrize("kind", ["InferenceService", "Deployment"])
+def test_a_roll_out_is_forgotten_when_the_service_is_gone(served: Served, kind: str) -> None:
+    for its_kind, name in list(served.cluster.objects):
+        if its_kind == kind:
+            served.cluster.remove(kind, name)
+    served.plan()
+    assert _remembered(served.cluster) == {"of-others"}
+
+
+def test_a_roll_out_is_forgotten_when_its_model_is_damaged(served: Served) -> None:
+    (served.model / "content").write_text("damaged")
+    served.plan()
+    assert _remembered(served.cluster) == {"of-others"}
+
+
+def test_what_the_service_is_completed_from_is_part_of_the_key(
+    served: Served, tmp_path: Path
+) -> None:
+    changed = tmp_path / "templates"
+    shutil.copytree(TEMPLATES, changed)
+    (changed / "inference-service.patch.yaml").write_text("spec: {predictor: {maxReplicas: 9}}")
+    keys = {
+        served.plan(),
+        served.plan(image="mlpipeline:2"),
+        served.plan(templates=changed),
+        *(
+            _plan(_resolve(**other), served.workspace, served.cluster)["serve-key"]
+            for other in ({"replicas": "3"}, {"name": "trousers"}, {"candidates": "cnn"})
+        ),
+    }
+    assert len(keys) == 6
+    assert keys & _remembered(served.cluster) == {served.plan()}, "others stay remembered"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
 FILES = ("pipeline.yaml", "workflow-template.yaml", "cron-workflow.yaml")
 RUN = ("plan", *(step.name for step in STEPS), "record")
-MEMOIZED = {"ingest", "train", "select", "verify"}
+MEMOIZED = {"ingest", "train", "select", "serve", "verify"}
 
 Manifest = dict[str, Any]
 
@@ -121,7 +121,7 @@ def test_steps_come_in_the_order_of_the_pipeline() -> None:
     }
 
 
-def test_what_is_published_is_memoized_and_the_service_looked_after_each_time() -> None:
+def test_what_is_published_and_what_is_rolled_out_is_memoized() -> None:
     assert {name for name, template in TEMPLATES.items() if "memoize" in template} == MEMOIZED
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import threading
@@ -33,6 +32,8 @@ def plan(
     config: ConfigFile,
     workspace: Workspace,
     outputs: Outputs,
+    templates: Templates,
+    image: Image,
     memo: Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")],
     name: Annotated[str, typer.Option(help="Of the model; empty: as configured.")] = "",
     candidates: Annotated[str, typer.Option(help="Some of them; empty: all.")] = "",
@@ -46,7 +47,10 @@ def plan(
     raw = planning.resolve(text, overrides)
     planning.write_config(raw, config)
     settings = configuration.load(config)
-    _write_outputs(outputs, planning.plan(settings, workspace, api.connect(), memo))
+    planned = planning.plan(
+        settings, workspace, api.connect(), memo=memo, image=image, templates=templates
+    )
+    _write_outputs(outputs, planned)
 
 
 @app.command()
@@ -108,7 +112,7 @@ def serve(
         manifests.load(templates, "inference-service"),
         name=settings.name,
         version=version,
-        content=hashlib.sha256((folder / artifacts.MANIFEST).read_bytes()).hexdigest()[:16],
+        content=inference_service.digest_of(folder),
         image=image,
         arguments=[
             *("predictor", "--name", settings.name, "--workspace", str(workspace)),

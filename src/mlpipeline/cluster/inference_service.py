@@ -11,7 +11,9 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from mlpipeline import artifacts
 from mlpipeline.cluster.api import Cluster, Manifest
 from mlpipeline.cluster.manifests import with_container
 from mlpipeline.cluster.pods import StartWatch, is_ready
@@ -105,8 +107,28 @@ def roll_out(
                 remedy="`make status` shows what waits; serving.ready_timeout_seconds allows more",
             )
         time.sleep(_POLL_SECONDS)
-    replicas = sorted(pod["metadata"]["name"] for pod in pods if is_ready(pod))
-    return Revision(_digest(applied), replicas)
+    return _revision(applied, pods)
+
+
+def current(cluster: Cluster, name: str, content: str) -> Revision | None:
+    """Return what serves a version, known by the digest of its content.
+
+    None where something else does, or where not all of it is rolled out and ready.
+    """
+    service = cluster.get("InferenceService", name)
+    if service is None:
+        return None
+    predictor = service["spec"]["predictor"]
+    if predictor.get("annotations", {}).get(_CONTENT) != content:
+        return None
+    if _left_to_do(cluster, name, predictor):
+        return None
+    return _revision(service, cluster.find("Pod", f"{_LABEL}={name}"))
+
+
+def digest_of(version: Path) -> str:
+    """Return the digest of a published version's content."""
+    return hashlib.sha256((version / artifacts.MANIFEST).read_bytes()).hexdigest()[:16]
 
 
 def _complete_budget(template: Manifest, service: Manifest) -> Manifest:
@@ -157,7 +179,8 @@ def _identity(metadata: Manifest, pod: Manifest) -> tuple[str, list[str], str]:
     return main["image"], main.get("args", []), metadata.get("annotations", {}).get(_CONTENT, "")
 
 
-def _digest(service: Manifest) -> str:
+def _revision(service: Manifest, pods: list[Manifest]) -> Revision:
     metadata = service["metadata"]
     identity = json.dumps([metadata["uid"], metadata["generation"]])
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    replicas = sorted(pod["metadata"]["name"] for pod in pods if is_ready(pod))
+    return Revision(hashlib.sha256(identity.encode()).hexdigest()[:16], replicas)

@@ -1,7 +1,8 @@
 """Step `plan` in a cluster: turns a configuration into the cache keys that the workflow goes by.
 
 Argo memoizes a step by its key without a look at what it made. So this step looks, with the same
-eyes as the local backend, and has Argo forget what is gone or damaged: a hit is always true.
+eyes as the local backend, and has Argo forget what is gone or damaged, and the roll-out of what is
+not served any more: a hit is always true.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 import yaml
 
 from mlpipeline import artifacts, config, pipeline
+from mlpipeline.cluster import inference_service
 from mlpipeline.cluster.api import Cluster
 from mlpipeline.config import Config
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.pipeline import INGEST, SELECT, TRAIN, Task
+from mlpipeline.pipeline import INGEST, SELECT, SERVE, TRAIN
+from mlpipeline.source import code_version
 
 _ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
 
@@ -89,7 +92,9 @@ def _chosen(candidates: Any, names: str) -> dict[str, Any]:
     return {name: known[name] for name in chosen}
 
 
-def plan(settings: Config, workspace: Path, cluster: Cluster, memo: str) -> dict[str, str]:
+def plan(
+    settings: Config, workspace: Path, cluster: Cluster, *, memo: str, image: str, templates: Path
+) -> dict[str, str]:
     """Have Argo forget every memo that is worth nothing, and return the workflow's parameters.
 
     Args:
@@ -97,29 +102,62 @@ def plan(settings: Config, workspace: Path, cluster: Cluster, memo: str) -> dict
         workspace: The folder of all artifacts.
         cluster: Where the cache is.
         memo: The name of the ConfigMap that is Argo's cache.
+        image: Of the replicas.
+        templates: The folder of the manifests that steps complete.
     """
+    remembered: Mapping[str, str] = (cluster.get("ConfigMap", memo) or {}).get("data") or {}
     tasks = pipeline.plan(settings)
-    memoized = [task for task in tasks.values() if task.key]
-    stale = [task for task in memoized if not task.is_done(workspace)]
-    _forget(cluster, memo, stale)
-    for task in memoized:
-        state = "to do" if task in stale else "done"
-        print(f"{task.name:<22} {task.key}  {state}", flush=True)
+    keys = {task.name: task.key for task in tasks.values() if task.key}
+    done = {name: tasks[name].is_done(workspace) for name in keys}
+    keys[SERVE.name] = _serving_key(settings, keys[SELECT.name], image, templates)
+    done[SERVE.name] = done[SELECT.name] and _is_served(
+        cluster, remembered.get(keys[SERVE.name]), workspace / tasks[SELECT.name].publishes[1]
+    )
+    for name, key in keys.items():
+        print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)
+    stale = [key for name, key in keys.items() if key in remembered and not done[name]]
+    if stale:
+        print(f"forgotten, because it is gone, damaged or changed: {', '.join(stale)}", flush=True)
+        cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(stale)})
     trainings = [t for t in tasks.values() if t.step is TRAIN]
     return {
         "name": settings.name,
-        "ingest-key": tasks[INGEST.name].key,
-        "select-key": tasks[SELECT.name].key,
+        "ingest-key": keys[INGEST.name],
+        "select-key": keys[SELECT.name],
+        "serve-key": keys[SERVE.name],
         "trainings": json.dumps([{"candidate": t.candidate, "key": t.key} for t in trainings]),
     }
 
 
-def _forget(cluster: Cluster, memo: str, tasks: list[Task]) -> None:
-    content: Mapping[str, Any] = (cluster.get("ConfigMap", memo) or {}).get("data") or {}
-    remembered = [task.key for task in tasks if task.key in content]
-    if remembered:
-        print(f"forgotten, because it is gone or damaged: {', '.join(remembered)}", flush=True)
-        cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(remembered)})
+def _serving_key(settings: Config, selection: str, image: str, templates: Path) -> str:
+    """The key of the roll-out of a selection: of all that the service is completed from."""
+    files = sorted(file for file in templates.iterdir() if file.is_file())
+    return artifacts.make_key(
+        SERVE.name,
+        code=code_version(inference_service.__name__),
+        parameters={
+            "name": settings.name,
+            "image": image,
+            "serving": settings.serving.model_dump(),
+            "templates": {file.name: file.read_text(encoding="utf-8") for file in files},
+        },
+        inputs=[selection],
+    )
+
+
+def _is_served(cluster: Cluster, remembered: str | None, version: Path) -> bool:
+    """Whether the service is still as it was when its roll-out was remembered.
+
+    Another run, or a person, may have changed it since; it then has another revision.
+    """
+    if not remembered:
+        return False
+    found = inference_service.current(
+        cluster, version.parent.name, inference_service.digest_of(version)
+    )
+    outputs = (json.loads(remembered).get("outputs") or {}).get("parameters") or ()
+    revisions = [p.get("value") for p in outputs if p["name"] == "revision"]
+    return found is not None and revisions == [found.digest]
 
 
 def write_config(raw: Mapping[str, Any], file: Path) -> None:
