@@ -65,6 +65,8 @@ class World:
             "training.kubeflow.org/job-name": NAME,
             "training.kubeflow.org/replica-index": str(index),
         }
+        if index == 0:
+            labels["training.kubeflow.org/job-role"] = "master"
         started = pod(name, labels, phase, **status)
         started["metadata"]["uid"] = f"{name}/{attempt}"
         self.cluster.put(started)
@@ -335,7 +337,7 @@ def test_a_worker_that_is_started_more_often_than_allowed_fails_the_job(world: W
     world.start(0)
     for attempt in (1, 2, 3):
         world.clock.at(10 * attempt, functools.partial(world.start, 1, attempt))
-    assert "worker 1 was started 3 times; training.attempts is 2" in world.fails()
+    assert "worker-1 was started 3 times; training.attempts is 2" in world.fails()
     assert world.clock.now == 30
     assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
 
