@@ -1,7 +1,7 @@
 """The processes that train one candidate on this machine: started, and started again when lost.
 
-    all-reduce         worker ◄──► worker                       one is lost: all are started again
-    parameter server   chief ──► workers ◄──► parameter servers  one is lost: it alone is
+    all-reduce         worker ◄──► worker                        one is lost: all start again
+    parameter server   chief ──► workers ◄──► parameter servers   a worker is lost: it starts again
 
 As in a TFJob with `restartPolicy: ExitCode`, a process is started again after a signal, or a status
 of 128 and above, which stands for one.
@@ -13,6 +13,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,28 +77,33 @@ class TrainingProcesses:
         await self._again_when_lost(all_workers, "a worker was lost; all are started again")
 
     async def _by_parameter_server(self) -> None:
-        """Each comes back by itself: the chief finds what it needs in the checkpoint."""
+        """A worker comes back to the others; without one of these there is no going on."""
         workers, servers = self.settings.workers, self.settings.parameter_servers
-        addresses = _addresses(1 + servers + workers)
-        spec = ParameterServerSpec(
-            addresses[0], tuple(addresses[1 : 1 + servers]), tuple(addresses[1 + servers :])
-        )
-        # The workers compute; the others have little to do, and may do it anywhere.
-        shares = {("worker", i): cpus for i, cpus in enumerate(_shares_of_cpus(workers))}
 
-        def kept_alive(role: Role, index: int) -> Work:
-            name = f"{role}-{index}"
+        async def all_processes() -> None:
+            chief, *others = _addresses(1 + servers + workers)
+            spec = ParameterServerSpec(chief, tuple(others[:servers]), tuple(others[servers:]))
+            shares = _shares_of_cpus(workers)  # the others have little to do, and do it anywhere
 
-            def process() -> Work:
-                environment = spec.environment_of(role, index)
-                return self._process(name, environment, shares.get((role, index), set()))
+            def process(role: Role, index: int, cpus: Collection[int] = ()) -> Work:
+                return self._process(f"{role}-{index}", spec.environment_of(role, index), cpus)
 
-            return self._again_when_lost(process, f"{name} was lost; it is started again")
+            await _together(
+                [
+                    process("chief", 0),
+                    *(process("ps", index) for index in range(servers)),
+                    *(
+                        self._again_when_lost(
+                            partial(process, "worker", index, shares[index]),
+                            f"worker {index} was lost; it alone is started again",
+                        )
+                        for index in range(workers)
+                    ),
+                ]
+            )
 
-        await _together(
-            kept_alive(role, index)
-            for role, places in spec.addresses().items()
-            for index in range(len(places))
+        await self._again_when_lost(
+            all_processes, "the chief or what it needs was lost; all are started again"
         )
 
     async def _again_when_lost(self, work: Callable[[], Work], what: str) -> None:

@@ -95,13 +95,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def _complete(template: Manifest) -> Manifest:
+def _complete(template: Manifest, settings: Training = SETTINGS) -> Manifest:
     return tfjob.complete(
         template,
         name=NAME,
         image="registry/mlpipeline:1",
         arguments=["train", "--candidate", "cnn"],
-        settings=SETTINGS,
+        settings=settings,
         workflow=OWNER,
     )
 
@@ -156,6 +156,24 @@ def test_all_else_that_a_template_says_stays_as_it_is() -> None:
     del job["spec"]["runPolicy"]["activeDeadlineSeconds"]
     del job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"]
     assert job == untouched
+
+
+def test_a_job_with_parameter_servers_has_pods_of_three_roles_from_one_template() -> None:
+    settings = Training(strategy="parameter_server", parameter_servers=2, workers=3)
+    template = manifests.load(TEMPLATES, "tfjob")
+    roles = _complete(template, settings)["spec"]["tfReplicaSpecs"]
+    assert {role: spec["replicas"] for role, spec in roles.items()} == {
+        "Chief": 1,
+        "PS": 2,
+        "Worker": 3,
+    }
+    # Apart from its number, each is as the worker of the template, completed.
+    (pod,) = {str(spec | {"replicas": 0}) for spec in roles.values()}
+    assert "registry/mlpipeline:1" in pod
+    worker = template["spec"]["tfReplicaSpecs"]["Worker"]
+    for spec in roles.values():
+        assert spec["restartPolicy"] == worker["restartPolicy"]
+        assert spec["template"]["metadata"] == worker["template"]["metadata"]
 
 
 # --- how it is waited for ---------------------------------------------------------------------
