@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 @dataclass
 class Cluster:
-    """The processes of one candidate's training; each is started, and started again, by the test."""
+    """The processes of one candidate's training, which the test starts, and starts again."""
 
     pipeline: Pipeline
     candidate: str
