@@ -86,10 +86,16 @@ class Candidate(Recipe):
 class Training(Section):
     """How training is carried out: not what a candidate *is*, so not part of its key."""
 
-    strategy: Literal["multi_worker_mirrored", "single"] = "multi_worker_mirrored"
+    strategy: Literal["multi_worker_mirrored", "parameter_server", "single"] = (
+        "multi_worker_mirrored"
+    )
+    """`parameter_server` updates asynchronously, with another result: it is part of the key."""
     workers: PositiveInt = 2
+    parameter_servers: PositiveInt = 1
+    """Processes that hold the weights, with strategy `parameter_server`."""
     cache: Literal["memory", "disk", "none"] = "memory"
-    """Where decoded shards are kept after the first epoch."""
+    """Where decoded shards are kept after the first epoch; strategy `parameter_server` keeps none,
+    because any worker may get any shard."""
     checkpoint_steps: PositiveInt = 200
     """A worker that dies costs at most so many steps."""
     peer_timeout_seconds: PositiveInt = 120
@@ -155,6 +161,12 @@ class Config(Section):
         if self.training.strategy == "single" and self.training.workers != 1:
             problems.append(
                 f"training.workers is {self.training.workers}: expected 1 with strategy `single`"
+            )
+        servers, strategy = self.training.parameter_servers, self.training.strategy
+        if strategy != "parameter_server" and servers != 1:
+            problems.append(
+                f"training.parameter_servers is {servers}: expected strategy `parameter_server`, "
+                f"got `{strategy}`, which has none"
             )
         if self.serving.port == self.serving.grpc_port:
             problems.append(f"serving.port and serving.grpc_port are both {self.serving.port}")

@@ -6,8 +6,6 @@ reads what they published. A task whose result is there and whole is not run aga
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -18,9 +16,9 @@ from mlpipeline import artifacts, pipeline, processes, replicas
 from mlpipeline.config import Config
 from mlpipeline.display import Display
 from mlpipeline.errors import PipelineError, ProcessError, TrainingError
-from mlpipeline.learning.cluster_spec import to_environment
 from mlpipeline.pipeline import Task
 from mlpipeline.runs import RunRecord
+from mlpipeline.training_processes import TrainingProcesses
 
 
 @dataclass(frozen=True)
@@ -108,59 +106,14 @@ class LocalBackend:
         self.record.verification = artifacts.read_json(output)
 
     async def _train(self, task: Task) -> None:
-        settings = self.config.training
-        try:
-            async with asyncio.timeout(settings.deadline_seconds):
-                for attempt in range(1, settings.attempts + 1):
-                    try:
-                        return await self._train_once(task)
-                    except processes.ExitError as error:
-                        if not error.can_be_retried or attempt == settings.attempts:
-                            raise
-                        self.display.say(
-                            f"{task.name}: a worker was lost; all are started again "
-                            f"(attempt {attempt + 1} of {settings.attempts})"
-                        )
-        except TimeoutError as error:
-            raise ProcessError(
-                f"training was not done after {settings.deadline_seconds} s",
-                expected="that its workers end before training.deadline_seconds",
-                remedy=f"raise it, or read what it waited for in {self._log(task.name).parent}",
-            ) from error
-
-    async def _train_once(self, task: Task) -> None:
-        """Start all workers; when one of them fails, end the others."""
-        count = self.config.training.workers
-        addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(count)]
-        shares = _shares_of_cpus(count)
-        failures: tuple[Exception, ...] = ()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for index in range(count):
-                    group.create_task(
-                        processes.run(
-                            task.command(self.config_file, self.workspace),
-                            log=self._log(f"{task.name}.worker-{index}"),
-                            environment=to_environment(addresses, index),
-                            cpus=shares[index],
-                            on_progress=lambda values: self.display.advance(task, values),
-                        )
-                    )
-        except* (processes.ExitError, OSError) as errors:  # OSError: no room for a log
-            failures = errors.exceptions
-        if failures:  # raised here, because Python before 3.11.4 makes a group of it in `except*`
-            # A worker that only lost its peer says less than the one that failed by itself.
-            raise min(failures, key=lambda e: getattr(e, "can_be_retried", False))
+        await TrainingProcesses(
+            task.name,
+            task.command(self.config_file, self.workspace),
+            self.config.training,
+            logs=self.record.folder / "logs",
+            say=self.display.say,
+            on_progress=lambda values: self.display.advance(task, values),
+        ).run()
 
     def _log(self, name: str) -> Path:
         return self.record.folder / "logs" / f"{name}.log"
-
-
-def _shares_of_cpus(workers: int) -> list[set[int]]:
-    """Divide this process's processors among the workers; empty sets where there are too few."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [set()] * workers
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < workers:
-        return [set()] * workers
-    return [set(cpus[index::workers]) for index in range(workers)]

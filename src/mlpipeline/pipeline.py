@@ -107,6 +107,8 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
     trainings = {}
     for name, candidate in config.candidates.items():
         parameters = {"seed": config.seed, **candidate.model_dump()}
+        if config.training.strategy == "parameter_server":  # all others end alike
+            parameters["strategy"] = config.training.strategy
         key = _key(TRAIN, parameters, ingest, prefix=name, plugin=candidate.model)
         trainings[name] = Task(
             f"train-{name}",

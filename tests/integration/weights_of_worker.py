@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline import config
-from mlpipeline.learning.cluster_spec import from_environment
+from mlpipeline.learning.cluster_spec import ClusterSpec, from_environment
 from mlpipeline.learning.training import Trainer
 
 
 def main() -> None:
     settings = config.load(Path(sys.argv[1]))
+    cluster = from_environment(os.environ)
+    assert isinstance(cluster, ClusterSpec)
     trained: dict[str, NDArray[np.float32]] = {}
     for argument in sys.argv[3:]:
         name, _, dataset = argument.partition("=")
@@ -33,7 +35,7 @@ def main() -> None:
                 seed=settings.seed,
                 dataset=Path(dataset),
                 work=Path(work),
-                cluster=from_environment(os.environ),
+                cluster=cluster,
             )
             weights = trainer.run().predictor.model.get_weights()
             trainer.workers.gather(1)  # nobody leaves before the other is done

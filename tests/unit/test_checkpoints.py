@@ -156,6 +156,42 @@ def test_only_the_chief_writes_the_history_and_its_curves(tmp_path: Path) -> Non
     assert artifacts.read_json(tmp_path / "history.json") == [asdict(_epoch(1))]
 
 
+def _finish(history: History, step: int, cpu_seconds: float | None) -> Epoch:
+    history.finish_epoch(
+        step,
+        training=[30.0, 15.0, 60.0],
+        validation=[5.0, 8.0, 10.0],
+        learning_rate=0.1,
+        seconds=7.0,
+        cpu_seconds=cpu_seconds,
+    )
+    return history.epochs[-1]
+
+
+def test_the_figures_of_an_epoch_are_means_and_its_times_go_on_over_attempts(
+    tmp_path: Path,
+) -> None:
+    _history(tmp_path, 1, 2)
+    resumed = History(tmp_path, write=True)
+    resumed.resume(20)
+    third = _finish(resumed, step=30, cpu_seconds=9.0)
+    assert (third.epoch, third.step) == (3, 30)
+    assert (third.loss, third.accuracy) == (0.5, 0.25)
+    assert (third.validation_loss, third.validation_accuracy) == (0.5, 0.8)
+    # The second one's are 6 s and 12 s; to these is added what passed since this attempt began.
+    assert (third.seconds, third.cpu_seconds) == (13.0, 21.0)
+    assert _finish(resumed, step=40, cpu_seconds=9.0).seconds == 13.0
+
+
+def test_processor_time_may_be_unknown(tmp_path: Path) -> None:
+    history = History(tmp_path, write=True)
+    assert _finish(history, step=10, cpu_seconds=None).cpu_seconds is None
+    history.save()
+    resumed = History(tmp_path, write=True)
+    resumed.resume(10)
+    assert _finish(resumed, step=20, cpu_seconds=None).cpu_seconds is None
+
+
 def test_tensorboard_has_a_curve_of_every_figure(tmp_path: Path) -> None:
     _history(tmp_path, 1, 2)
     (events,) = (tmp_path / "tensorboard").iterdir()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.cluster_spec import ClusterSpec, from_environment, to_environment
+from mlpipeline.learning.cluster_spec import (
+    ClusterSpec,
+    ParameterServerSpec,
+    Role,
+    from_environment,
+    to_environment,
+)
 
 TWO = ("10.0.0.1:2222", "10.0.0.2:2222")
 
@@ -50,6 +57,27 @@ def test_an_index_may_be_text_as_some_operators_write_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("role", "index"), [("chief", 0), ("ps", 0), ("ps", 1), ("worker", 0), ("worker", 1)]
+)
+def test_each_process_of_a_cluster_with_parameter_servers_knows_its_role(
+    role: Role, index: int
+) -> None:
+    whole = ParameterServerSpec("10.0.0.9:2222", ("10.0.0.7:2222", "10.0.0.8:2222"), TWO)
+    spec = from_environment(whole.environment_of(role, index))
+    assert spec == replace(whole, role=role, index=index)
+    assert (spec.size, spec.is_chief) == (2, role == "chief")
+
+
+def test_the_evaluator_that_an_operator_names_is_no_part_of_the_cluster() -> None:
+    cluster = {"chief": ["c:1"], "ps": ["p:1"], "worker": ["w:1"], "evaluator": ["e:1"]}
+    spec = from_environment(_environment(cluster, "chief", 0))
+    assert isinstance(spec, ParameterServerSpec)
+    assert spec.addresses() == {"chief": ["c:1"], "ps": ["p:1"], "worker": ["w:1"]}
+    with pytest.raises(ConfigurationError, match="evaluator"):
+        from_environment(_environment(cluster, "evaluator", 0))
+
+
+@pytest.mark.parametrize(
     "environment",
     [
         {"TF_CONFIG": "{"},
@@ -64,12 +92,14 @@ def test_an_index_may_be_text_as_some_operators_write_it() -> None:
         _environment({"worker": TWO}, "worker", -1),
         _environment({"worker": TWO}, "chief", 0),
         _environment({"worker": TWO, "ps": ["b:1"]}, "ps", 0),
+        _environment({"chief": ["a:1"], "ps": ["b:1"]}, "ps", 0),
+        _environment({"chief": ["a:1", "a:2"], "worker": TWO, "ps": ["b:1"]}, "ps", 0),
         _environment({"worker": 3}, "worker", 0),
         _environment({"worker": "a:1"}, "worker", 0),
     ],
     ids=[
         *("cut", "list", "null", "empty", "no-task", "no-kinds", "index", "text", "none"),
-        *("negative", "no-chief", "parameter-server", "number", "no-list"),
+        *("negative", "no-chief", "chiefless", "workerless", "two-chiefs", "number", "no-list"),
     ],
 )
 def test_a_cluster_that_cannot_be_used_is_shown(environment: dict[str, str]) -> None:

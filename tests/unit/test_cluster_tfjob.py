@@ -68,6 +68,8 @@ class World:
             "training.kubeflow.org/job-name": NAME,
             "training.kubeflow.org/replica-index": str(index),
         }
+        if index == 0:
+            labels["training.kubeflow.org/job-role"] = "master"
         started = pod(name, labels, phase, **status)
         started["metadata"]["uid"] = f"{name}/{attempt}"
         self.cluster.put(started)
@@ -106,13 +108,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def _complete(template: Manifest) -> Manifest:
+def _complete(template: Manifest, settings: Training = SETTINGS) -> Manifest:
     return tfjob.complete(
         template,
         name=NAME,
         image="registry/mlpipeline:1",
         arguments=["train", "--candidate", "cnn"],
-        settings=SETTINGS,
+        settings=settings,
         workflow=OWNER,
     )
 
@@ -167,6 +169,24 @@ def test_all_else_that_a_template_says_stays_as_it_is() -> None:
     del job["spec"]["runPolicy"]["activeDeadlineSeconds"]
     del job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"]
     assert job == untouched
+
+
+def test_a_job_with_parameter_servers_has_pods_of_three_roles_from_one_template() -> None:
+    settings = Training(strategy="parameter_server", parameter_servers=2, workers=3)
+    template = manifests.load(TEMPLATES, "tfjob")
+    roles = _complete(template, settings)["spec"]["tfReplicaSpecs"]
+    assert {role: spec["replicas"] for role, spec in roles.items()} == {
+        "Chief": 1,
+        "PS": 2,
+        "Worker": 3,
+    }
+    # Apart from its number, each is as the worker of the template, completed.
+    (pod,) = {str(spec | {"replicas": 0}) for spec in roles.values()}
+    assert "registry/mlpipeline:1" in pod
+    worker = template["spec"]["tfReplicaSpecs"]["Worker"]
+    for spec in roles.values():
+        assert spec["restartPolicy"] == worker["restartPolicy"]
+        assert spec["template"]["metadata"] == worker["template"]["metadata"]
 
 
 # --- how it is waited for ---------------------------------------------------------------------
@@ -348,7 +368,7 @@ def test_a_worker_that_is_started_more_often_than_allowed_fails_the_job(world: W
     world.start(0)
     for attempt in (1, 2, 3):
         world.clock.at(10 * attempt, functools.partial(world.start, 1, attempt))
-    assert "worker 1 was started 3 times; training.attempts is 2" in world.fails()
+    assert "worker-1 was started 3 times; training.attempts is 2" in world.fails()
     assert world.clock.now == 30
     assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
 

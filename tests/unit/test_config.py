@@ -174,17 +174,29 @@ def test_a_value_that_does_not_fit_is_said_with_its_place(raw: Any, problem: str
             "training.workers is 2: expected 1 with strategy `single`",
         ),
         (
+            {"training": {"parameter_servers": 2}},
+            "training.parameter_servers is 2: expected strategy `parameter_server`, got "
+            "`multi_worker_mirrored`",
+        ),
+        (
             {"serving": {"port": 9000, "grpc_port": 9000}},
             "serving.port and serving.grpc_port are both 9000",
         ),
     ],
-    ids=["batch-size", "workers", "single", "ports"],
+    ids=["batch-size", "workers", "single", "parameter-servers", "ports"],
 )
 def test_sections_that_do_not_fit_each_other_are_a_problem(
     change: dict[str, Any], problem: str
 ) -> None:
     (said,) = _problems(MINIMAL | change)
     assert said.startswith(problem)
+
+
+def test_parameter_servers_may_be_many_where_the_strategy_has_them() -> None:
+    training = {"strategy": "parameter_server", "parameter_servers": 2, "workers": 3}
+    assert parse(MINIMAL | {"training": training}, origin="").training.parameter_servers == 2
+    del training["parameter_servers"]
+    assert parse(MINIMAL | {"training": training}, origin="").training.parameter_servers == 1
 
 
 def test_all_misfits_between_sections_are_said_at_once() -> None:

@@ -78,13 +78,26 @@ def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
         ({"data": {"dataset": "synthetic"}}, ALL),
         ({"training": {"workers": 4, "attempts": 1, "cache": "disk"}}, set()),
         ({"training": {"strategy": "single", "workers": 1}}, set()),
+        (
+            {"training": {"strategy": "parameter_server"}},
+            {"train-cnn", "train-batch_norm", "select"},
+        ),
         ({"serving": {"replicas": 3, "port": 9000}}, set()),
         # What is written out, though it is the default, is no change.
         ({"recipe": {"epochs": 8}, "data": {"seed": 17}}, set()),
     ],
     ids=[
         *("nothing", "recipe-of-one", "options-of-one", "architecture-of-one", "recipe", "seed"),
-        *("name", "split", "dataset", "workers", "strategy", "serving", "defaults"),
+        *(
+            "name",
+            "split",
+            "dataset",
+            "workers",
+            "single",
+            "parameter-server",
+            "serving",
+            "defaults",
+        ),
     ],
 )
 def test_a_change_reaches_the_keys_of_what_depends_on_it_alone(
@@ -92,6 +105,12 @@ def test_a_change_reaches_the_keys_of_what_depends_on_it_alone(
 ) -> None:
     before, after = _keys(_config()), _keys(_config(**change))
     assert {name for name in before if before[name] != after[name]} == reached
+
+
+def test_how_many_parameter_servers_there_are_changes_no_key() -> None:
+    training = {"strategy": "parameter_server"}
+    more = training | {"parameter_servers": 2, "workers": 3}
+    assert _keys(_config(training=training)) == _keys(_config(training=more))
 
 
 def test_another_candidate_changes_the_selection_alone() -> None:

@@ -207,3 +207,32 @@ def test_a_full_disk_is_reported_as_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as raised:
         list(write_shards(split, np.arange(9), tmp_path, "train", shards=1, seed=0))
     assert raised.value.errno == errno.ENOSPC
+
+
+# --- a shard of an epoch at a time ----------------------------------------------------------------
+
+
+def batches_of(published: Published, shard: Shard, epoch: int, rows: int) -> list[list[int]]:
+    stream = records.shard_batches(
+        str(published.folder / shard.name),
+        *(tf.constant(value, tf.int64) for value in (shard.count, shard.index, epoch)),
+        shape=(4, 3),
+        rows=rows,
+        seed=3,
+    )
+    return [labels.tolist() for _, labels in stream.as_numpy_iterator()]
+
+
+def test_every_image_is_once_in_the_pieces_of_an_epoch(even: Published) -> None:
+    pieces = [batches_of(even, shard, 0, rows=4) for shard in even.shards]
+    assert [[len(batch) for batch in batches] for batches in pieces] == [[4, 4, 2]] * 8
+    seen = chain.from_iterable(chain.from_iterable(pieces))
+    assert sorted(seen) == list(range(even.count))
+
+
+def test_a_piece_has_an_order_that_depends_on_its_epoch_alone(even: Published) -> None:
+    shard = even.shards[2]
+    first, again, later = (batches_of(even, shard, epoch, rows=10)[0] for epoch in (0, 0, 1))
+    assert first == again
+    assert first != later
+    assert sorted(first) == sorted(later)

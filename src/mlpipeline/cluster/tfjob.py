@@ -9,7 +9,8 @@ job that is under way: a second run, or this step's next pod after the first was
 
 The operator starts a worker anew whose container failed, but calls the whole job failed when a
 worker's pod is deleted, as when its node is drained. Then this step applies the job once more, and
-the new workers go on from the checkpoint.
+the new workers go on from the checkpoint. (With parameter servers, a worker that is started anew
+finds the others still at work.)
 
 Where there are queues, a job may be held back before and in the middle of its training
 (`queueing`). That is no failure, and takes none of its time.
@@ -36,7 +37,7 @@ _POLL_SECONDS = 1.0
 _CONTAINER = "tensorflow"  # the operator wants this name
 _DELETION_SECONDS = 120.0
 _JOB_LABEL = "training.kubeflow.org/job-name"
-_INDEX_LABEL = "training.kubeflow.org/replica-index"
+_ROLE_LABEL = "training.kubeflow.org/job-role"
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,19 @@ def complete(
         "spec": template["spec"]
         | {
             "runPolicy": policy | {"activeDeadlineSeconds": settings.deadline_seconds},
-            "tfReplicaSpecs": {"Worker": worker | {"replicas": settings.workers, "template": pod}},
+            "tfReplicaSpecs": {
+                role: worker | {"replicas": count, "template": pod}
+                for role, count in _replicas(settings).items()
+            },
         },
     }
+
+
+def _replicas(settings: Training) -> dict[str, int]:
+    """How many pods of which role. Where there is a chief, its success is the job's."""
+    if settings.strategy == "parameter_server":
+        return {"Chief": 1, "PS": settings.parameter_servers, "Worker": settings.workers}
+    return {"Worker": settings.workers}
 
 
 def run(
@@ -169,7 +180,7 @@ class _Wait:
         self._stop = stop
         self._start_watch = StartWatch(cluster, pending_seconds)
         self._queue_watch = QueueWatch(cluster, queue_seconds)
-        self._starts: dict[str, set[str]] = defaultdict(set)  # uids of each worker's pods
+        self._starts: dict[str, set[str]] = defaultdict(set)  # uids of the pods of each name
         self._followed: set[str] = set()
         self._began = time.monotonic()
 
@@ -211,21 +222,21 @@ class _Wait:
         for pod in pods:
             if "deletionTimestamp" in pod["metadata"]:
                 continue  # on its way out; it was seen when it came
-            index = pod["metadata"]["labels"].get(_INDEX_LABEL, "")
-            uid = pod["metadata"]["uid"]
-            self._starts[index].add(uid)
-            if index == "0" and uid not in self._followed and pod["status"]["phase"] != "Pending":
+            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+            self._starts[name].add(uid)
+            is_chief = pod["metadata"]["labels"].get(_ROLE_LABEL) == "master"
+            if is_chief and uid not in self._followed and pod["status"]["phase"] != "Pending":
                 self._followed.add(uid)
-                _show_log(self._cluster, pod["metadata"]["name"])
+                _show_log(self._cluster, name)
 
     def _check_attempts(self, pods: list[Manifest]) -> None:
         attempts = self._settings.attempts
-        for worker, uids in self._starts.items():
+        for name, uids in self._starts.items():
             if len(uids) > attempts:
                 raise _failed(
                     self._name,
-                    f"worker {worker} was started {len(uids)} times; training.attempts is "
-                    f"{attempts}",
+                    f"{name.removeprefix(self._name + '-')} was started {len(uids)} times; "
+                    f"training.attempts is {attempts}",
                     _last_words(self._cluster, pods),
                 )
 
@@ -238,7 +249,7 @@ def _lost_a_pod(job: Manifest, pods: list[Manifest]) -> bool:
     """
     replicas = job.get("status", {}).get("replicaStatuses") or {}
     final = any(0 < _terminated(pod).get("exitCode", 0) < 128 for pod in pods)
-    return bool(replicas.get("Worker", {}).get("failed")) and not final
+    return any(role.get("failed") for role in replicas.values()) and not final
 
 
 def _terminated(pod: Manifest) -> Manifest:

@@ -1,4 +1,4 @@
-"""Which worker of which cluster this process is, from `TF_CONFIG`.
+"""Which process of which cluster this one is, from `TF_CONFIG`.
 
 https://www.tensorflow.org/guide/distributed_training#TF_CONFIG. A TFJob's operator sets it in every
 pod, the local backend in every process; a job with one replica has none.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from mlpipeline.errors import ConfigurationError
+
+Role = Literal["chief", "ps", "worker"]  # TensorFlow's names
 
 _VARIABLE = "TF_CONFIG"
 # In the order in which TensorFlow numbers them: the first is the chief.
@@ -35,11 +38,45 @@ class ClusterSpec:
         return self.index == 0
 
 
-def from_environment(environ: Mapping[str, str]) -> ClusterSpec:
+@dataclass(frozen=True)
+class ParameterServerSpec:
+    """A chief, the workers that it gives work to, and the servers that hold the weights."""
+
+    chief: str
+    """`host:port`, as of the others."""
+    parameter_servers: tuple[str, ...]
+    workers: tuple[str, ...]
+    role: Role = "chief"
+    index: int = 0
+    """Among those of this role."""
+
+    @property
+    def size(self) -> int:
+        return len(self.workers)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes checkpoints and publishes."""
+        return self.role == "chief"
+
+    def addresses(self) -> dict[Role, list[str]]:
+        """Addresses by role, as TensorFlow takes them."""
+        return {
+            "chief": [self.chief],
+            "ps": list(self.parameter_servers),
+            "worker": list(self.workers),
+        }
+
+    def environment_of(self, role: Role, index: int) -> dict[str, str]:
+        """Return what makes a process number `index` of a role."""
+        return _environment(self.addresses(), role, index)
+
+
+def from_environment(environ: Mapping[str, str]) -> ClusterSpec | ParameterServerSpec:
     """Read the cluster from `TF_CONFIG`; without it the process trains alone.
 
     Raises:
-        ConfigurationError: `TF_CONFIG` is there but is not one of a training worker.
+        ConfigurationError: `TF_CONFIG` is there but is not one of a process that trains.
     """
     text = environ.get(_VARIABLE)
     if not text:
@@ -47,18 +84,23 @@ def from_environment(environ: Mapping[str, str]) -> ClusterSpec:
     try:
         content = json.loads(text)
         cluster, task = content["cluster"], content["task"]
-        groups = {kind: _addresses(cluster.get(kind, [])) for kind in _TRAINING_TYPES}
-        start = 0 if task["type"] == "chief" else len(groups["chief"])
+        # Only these: a TFJob's operator names an evaluator, too, whether or not there is one.
+        groups = {kind: _addresses(cluster.get(kind, [])) for kind in ("ps", *_TRAINING_TYPES)}
         group, index = groups[task["type"]], int(task["index"])
         if not 0 <= index < len(group):
             raise IndexError(f"there is no {task['type']} {index}")
+        if groups["ps"]:
+            (chief,), (_, *_) = groups["chief"], groups["worker"]
+            return ParameterServerSpec(chief, groups["ps"], groups["worker"], task["type"], index)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ConfigurationError(
             f"{_VARIABLE} is {text!r} ({type(error).__name__}: {error})",
             expected='{"cluster": {"worker": ["host:port"]}, '
-            '"task": {"type": "worker", "index": 0}} of a chief or a worker',
+            '"task": {"type": "worker", "index": 0}} of a chief or a worker; '
+            "with `ps`, one chief",
             remedy="set it as a TFJob does, or unset it to train in one process",
         ) from error
+    start = 0 if task["type"] == "chief" else len(groups["chief"])
     return ClusterSpec(groups["chief"] + groups["worker"], start + index)
 
 
@@ -72,5 +114,8 @@ def to_environment(workers: Sequence[str], index: int) -> dict[str, str]:
     """Return what makes a process worker `index` of `workers`; nothing for a single one."""
     if len(workers) == 1:
         return {}
-    task = {"type": "worker", "index": index}
-    return {_VARIABLE: json.dumps({"cluster": {"worker": list(workers)}, "task": task})}
+    return _environment({"worker": list(workers)}, "worker", index)
+
+
+def _environment(cluster: Mapping[Any, list[str]], role: Role, index: int) -> dict[str, str]:
+    return {_VARIABLE: json.dumps({"cluster": cluster, "task": {"type": role, "index": index}})}

@@ -99,7 +99,7 @@ def training_batches(
         `B = rows_per_shard * len(shards)`.
     """
     shape = DatasetCard.load(folder).shape
-    window = max(1, _WINDOW_BYTES // math.prod(shape))
+    window = _window_of(shape)
     caches = [_fresh_cache(cache, cache_folder, shard) for shard in shards]
 
     def rows_of(path: Any, count: Any, index: Any, cache_prefix: Any) -> tf.data.Dataset:
@@ -127,6 +127,30 @@ def training_batches(
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )
+
+
+def shard_batches(
+    path: Any, count: Any, index: Any, epoch: Any, *, shape: Sequence[int], rows: int, seed: int
+) -> tf.data.Dataset:
+    """Return one epoch of one training shard, each of its rows once, in batches of `rows`.
+
+    What tells which shard and which epoch may be tensors: a compiled function can learn it from its
+    arguments.
+
+    Args:
+        path: The file.
+        count: How many rows it has, int64.
+        index: The shard's, int64; with `seed` and `epoch` it determines the order of the rows.
+        epoch: int64, from 0 on.
+        shape: Of an image.
+        rows: Images in a batch; the last batch may have fewer.
+
+    Returns:
+        A data set of (images uint8 `[B, *shape]`, labels int64 `[B]`).
+    """
+    windows = _windows(path, count, shape, _window_of(shape))
+    shard_seed = tf.stack([tf.constant(seed, tf.int64), index])
+    return _shuffled_epoch(windows, shard_seed, epoch).rebatch(rows).prefetch(tf.data.AUTOTUNE)
 
 
 def read_split(folder: Path, split: SplitName) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -159,6 +183,11 @@ def _encode(image: NDArray[np.uint8], label: np.int64) -> bytes:
     return content
 
 
+def _window_of(shape: Sequence[int]) -> int:
+    """How many images are decoded and shuffled together."""
+    return max(1, _WINDOW_BYTES // math.prod(shape))
+
+
 def _windows(path: Any, count: Any, shape: Sequence[int], rows: int) -> tf.data.Dataset:
     """The `count` rows of a file in their order, decoded, `rows` at a time."""
     features = {
@@ -183,18 +212,21 @@ def _shuffled_epochs(
     """Epoch after epoch of a shard's rows from row `skip_rows` on, in pieces of any size."""
     first_epoch, skip_rows = skip_rows // count, skip_rows % count
 
-    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        # Stateless, hence the same in every process and after every restart.
-        epoch_seed = tf.random.fold_in(seed, epoch)
-        return windows.enumerate().map(
-            lambda number, rows: _shuffle(rows, tf.random.fold_in(epoch_seed, number))
-        )
-
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(
+        lambda epoch: _shuffled_epoch(windows, seed, epoch)
+    )
     return (
         epochs.skip(skip_rows // window)
         .enumerate()
         .map(lambda number, rows: _drop(rows, tf.where(number == 0, skip_rows % window, 0)))
+    )
+
+
+def _shuffled_epoch(windows: tf.data.Dataset, seed: Any, epoch: Any) -> tf.data.Dataset:
+    # Stateless, hence the same in every process and after every restart.
+    epoch_seed = tf.random.fold_in(seed, epoch)
+    return windows.enumerate().map(
+        lambda number, rows: _shuffle(rows, tf.random.fold_in(epoch_seed, number))
     )
 
 

@@ -24,19 +24,20 @@ from numpy.typing import NDArray
 from mlpipeline import progress
 from mlpipeline.config import Candidate, Training
 from mlpipeline.errors import TrainingError
-from mlpipeline.learning import augmentation, devices, models, optimization, records
+from mlpipeline.learning import devices, records
 from mlpipeline.learning.cards import DatasetCard
 from mlpipeline.learning.checkpoints import Checkpoints
 from mlpipeline.learning.cluster_spec import ClusterSpec
-from mlpipeline.learning.export import Predictor, preprocess
+from mlpipeline.learning.export import Predictor
 from mlpipeline.learning.history import Epoch, History
+from mlpipeline.learning.train_state import TrainState
 from mlpipeline.learning.worker_group import WorkerGroup
 
 # How long a call of the compiled loop should take: to report, and to stop when asked to, in time.
 _CALL_SECONDS = 1.0
 _MOST_STEPS_PER_CALL = 500
 # The first call also traces the loop and makes the kernels.
-_FIRST_CALL_SECONDS = 60
+FIRST_CALL_SECONDS = 60
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error
@@ -89,27 +90,12 @@ class Trainer:
 
         self._card = DatasetCard.load(dataset)
         self._validation = records.read_split(dataset, "validation")
-        keras.config.set_dtype_policy(devices.policy(candidate.precision))
-        with self.workers.strategy.scope():
-            self._model = self._build_model()
-            self._optimizer = optimization.build(candidate, self.total_steps)
-            self._optimizer.build(self._model.trainable_variables)
-            self._step = tf.Variable(
-                0,
-                dtype=tf.int64,
-                trainable=False,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
-        # What is evaluated and exported: the same model in float32, outside the strategy's scope.
-        keras.config.set_dtype_policy("float32")
-        self._predictor = Predictor(
-            self._build_model(), self._card.shape, average_flip=candidate.average_flip
-        )
+        self._state = TrainState(candidate, self._card, self.workers.strategy, self.total_steps)
         self._checkpoints = Checkpoints(
             work / "checkpoints",
-            model=self._model,
-            optimizer=self._optimizer,
-            step=self._step,
+            model=self._state.model,
+            optimizer=self._state.optimizer,
+            step=self._state.step,
             write=self.workers.is_chief,
         )
         self._history = History(work, write=self.workers.is_chief)
@@ -135,7 +121,7 @@ class Trainer:
             began, epoch = time.monotonic(), len(self._history.epochs) + 1
             end, checkpoint = self._end_of(epoch), self._checkpoint_after(step)
             count = min(pace, end - step, checkpoint - step)
-            with self.workers.waiting(_FIRST_CALL_SECONDS if step == start else 0):
+            with self.workers.waiting(FIRST_CALL_SECONDS if step == start else 0):
                 sums = run_steps(tf.constant(count)).numpy()
             elapsed = time.monotonic() - began
             *figures, stops, elapsed = self.workers.sum([*sums, self._stop, elapsed])
@@ -143,17 +129,17 @@ class Trainer:
             pace = _steps_in_a_call(count, elapsed / self.workers.size)
             totals += figures
             step += count
-            if not np.isfinite(totals[0]) or (step == end and not self._has_finite_weights()):
+            if not np.isfinite(totals[0]) or (step == end and not self._state.has_finite_weights()):
                 return self._outcome(diverged_at=step)
             self._report(step, epoch, totals, figures[2] / (time.monotonic() - began))
             if step == end:
-                self._finish_epoch(epoch, step, totals)
+                self._finish_epoch(step, totals)
                 totals = np.zeros(3)
             if step in (end, checkpoint) or stops:
                 self._save()
             if stops:
                 raise Interrupted(f"stopped at step {step} of {self.total_steps}; all is saved")
-        if not self.workers.agree(self._model.trainable_variables):
+        if not self.workers.agree(self._state.model.trainable_variables):
             raise TrainingError(
                 "the workers end with different weights",
                 expected="bit-identical weights, because every update is the same on all of them",
@@ -163,32 +149,17 @@ class Trainer:
 
     def _compile(self, batches: Any) -> Callable[[Any], Any]:
         """Return the compiled loop: so many steps, then the sums of loss, hits and images."""
-        model, optimizer, recipe = self._model, self._optimizer, self._candidate
-        classes, worker = len(self._card.classes), self.workers.index
+        state, workers = self._state, self.workers
 
         def train_step(images: Any, labels: Any) -> Any:
-            # Stateless: what is drawn depends on these numbers alone, also after a resume.
-            seed = tf.stack([self._seed + self.workers.size * self._step + worker, 1])
-            inputs = augmentation.augment(preprocess(images), recipe, seed)
-            smooth = recipe.label_smoothing
-            targets = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
-            with tf.GradientTape() as tape:
-                logits = tf.cast(model(inputs, training=True), tf.float32)
-                losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-                # Of the global batch: the optimizer sums the gradients over all workers.
-                loss = tf.reduce_sum(losses) / recipe.batch_size
-            variables = model.trainable_variables
-            optimizer.apply(tape.gradient(loss, variables), variables)
-            self._step.assign_add(1)
-            hits = tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32)
-            size = tf.cast(tf.size(labels), tf.float32)
-            return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(hits), size])
+            draw = self._seed + workers.size * state.step + workers.index
+            return state.learn(images, labels, draw)
 
         @tf.function  # type: ignore[untyped-decorator]
         def run_steps(count: Any) -> Any:
             sums = tf.zeros(3)
             for _ in tf.range(count):
-                sums += self.workers.run(train_step, args=next(batches))
+                sums += workers.run(train_step, args=next(batches))
             return sums
 
         return run_steps  # type: ignore[no-any-return]
@@ -205,47 +176,21 @@ class Trainer:
             cache_folder=self._work / f"cache-{self.workers.index}",
         )
 
-    def _has_finite_weights(self) -> bool:
-        """The loss does not tell: of NaN alone, max pooling makes the lowest number."""
-        return all(np.isfinite(v.numpy()).all() for v in self._model.trainable_variables)
-
-    def _finish_epoch(self, epoch: int, step: int, totals: NDArray[np.float64]) -> None:
-        self._update_predictor()
-        loss, hits, images, cpu = self.workers.sum([*self._evaluate(), time.process_time()])
-        self._history.append(
-            Epoch(
-                epoch=epoch,
-                step=step,
-                loss=totals[0] / totals[2],
-                accuracy=totals[1] / totals[2],
-                validation_loss=loss / images,
-                validation_accuracy=hits / images,
-                learning_rate=float(self._optimizer.learning_rate.numpy()),
-                seconds=self._earlier_seconds + time.monotonic() - self._started,
-                cpu_seconds=self._earlier_cpu_seconds + cpu,
-            )
-        )
-
-    def _evaluate(self) -> tuple[float, float, float]:
-        """Loss, hits and size of this worker's part of the validation split."""
-        own = slice(self.workers.index, None, self.workers.size)
-        images, labels = self._validation[0][own], self._validation[1][own]
-        probabilities = self._predictor.predict(images)
-        of_label = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-9)
-        hits = probabilities.argmax(axis=1) == labels
-        return float(-np.log(of_label).sum()), float(hits.sum()), float(len(labels))
-
-    def _update_predictor(self) -> None:
-        """Give the exported model the present weights, or their moving averages."""
+    def _finish_epoch(self, step: int, totals: NDArray[np.float64]) -> None:
         # Batch normalisation's statistics: each worker keeps those of the images that it saw.
-        self.workers.average(self._model.non_trainable_weights)
-        for own, trained in zip(self._predictor.model.weights, self._model.weights, strict=True):
-            own.assign(trained.numpy())
-        if self._candidate.ema:
-            averages = self._optimizer._model_variables_moving_average
-            targets = self._predictor.model.trainable_weights
-            for own, average in zip(targets, averages, strict=True):
-                own.assign(average.numpy())
+        self.workers.average(self._state.model.non_trainable_weights)
+        self._state.update_predictor()
+        own = slice(self.workers.index, None, self.workers.size)
+        figures = self._state.evaluate(self._validation[0][own], self._validation[1][own])
+        *validation, cpu = self.workers.sum([*figures, time.process_time()])
+        self._history.finish_epoch(
+            step,
+            training=totals,
+            validation=validation,
+            learning_rate=self._state.learning_rate(),
+            seconds=time.monotonic() - self._started,
+            cpu_seconds=cpu,
+        )
 
     def _restore(self) -> int:
         step = self._checkpoints.restore()
@@ -257,16 +202,13 @@ class Trainer:
                 remedy=f"give all workers the same storage at {self._work}",
             )
         self._history.resume(step)
-        last = self._history.epochs[-1:]
-        self._earlier_seconds = last[0].seconds if last else 0.0
-        self._earlier_cpu_seconds = last[0].cpu_seconds if last else 0.0
         if step:
             print(f"resuming at step {step} of {self.total_steps}", flush=True)
         return step
 
     def _save(self) -> None:
         # So that a resumed run goes on from what an undisturbed one has too.
-        self.workers.average(self._model.non_trainable_weights)
+        self.workers.average(self._state.model.non_trainable_weights)
         self._history.save()
         self._checkpoints.save()
 
@@ -282,11 +224,8 @@ class Trainer:
             )
 
     def _outcome(self, diverged_at: int | None = None) -> Outcome:
-        parameters = self._model.count_params()
-        return Outcome(self._predictor, parameters, self._history.epochs, diverged_at)
-
-    def _build_model(self) -> keras.Model:
-        return models.build(self._candidate, self._card.shape, len(self._card.classes))
+        parameters = self._state.model.count_params()
+        return Outcome(self._state.predictor, parameters, self._history.epochs, diverged_at)
 
     def _end_of(self, epoch: int) -> int:
         return math.ceil(epoch * self._card.counts["train"] / self._candidate.batch_size)

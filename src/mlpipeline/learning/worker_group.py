@@ -26,6 +26,20 @@ _PEER_ERRORS = (
 )
 
 
+@contextmanager
+def waiting_for(peers: str, seconds: int) -> Iterator[None]:
+    """Bound a wait for other processes; what a lost one shows as becomes `PeerLostError`."""
+    try:
+        with deadline(seconds):
+            yield
+    except _PEER_ERRORS as error:
+        raise PeerLostError(
+            f"lost one of {peers}: {str(error)[:300]}",
+            expected="that all of them answer until the end",
+            remedy="start all again that have ended: they resume from the newest checkpoint",
+        ) from error
+
+
 class WorkerGroup:
     """This worker's connection to the others. Making it waits until all are there.
 
@@ -37,11 +51,11 @@ class WorkerGroup:
     def __init__(self, cluster: ClusterSpec, timeout_seconds: int) -> None:
         self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
         self._timeout = timeout_seconds
+        self._peers = ", ".join(cluster.workers)
         if self.size == 1:
             self.strategy = tf.distribute.get_strategy()
             return
-        peers = ", ".join(cluster.workers)
-        print(f"waiting at most {timeout_seconds} s for all of {peers}", flush=True)
+        print(f"waiting at most {timeout_seconds} s for all of {self._peers}", flush=True)
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds)
         with self.waiting():
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
@@ -49,17 +63,9 @@ class WorkerGroup:
     @contextmanager
     def waiting(self, extra_seconds: int = 0) -> Iterator[None]:
         """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`."""
-        try:
-            with deadline(self._timeout + extra_seconds):
-                yield
-        except _PEER_ERRORS as error:
-            if self.size == 1:
-                raise
-            raise PeerLostError(
-                f"worker {self.index} lost another one: {str(error)[:300]}",
-                expected=f"{self.size} workers that answer until the end",
-                remedy="start all workers again: they resume from the newest checkpoint",
-            ) from error
+        bound = self._timeout + extra_seconds
+        with deadline(bound) if self.size == 1 else waiting_for(self._peers, bound):
+            yield
 
     def sum(self, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
         """Sum a vector over all workers."""

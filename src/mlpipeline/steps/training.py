@@ -1,4 +1,4 @@
-"""Step `train`: one worker's part in training a candidate; the chief publishes it.
+"""Step `train`: one process's part in training a candidate; the chief publishes it.
 
 candidates/<key>/  saved_model/  metrics.json  history.json  checkpoints/  tensorboard/
 """
@@ -10,10 +10,13 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from mlpipeline import artifacts
 from mlpipeline.config import Candidate, Training
-from mlpipeline.learning.cluster_spec import ClusterSpec
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.learning import parameter_server
+from mlpipeline.learning.cluster_spec import ClusterSpec, ParameterServerSpec
 from mlpipeline.learning.training import Interrupted, Outcome, Trainer
 
 _TERMINATED = 143  # 128 + SIGTERM: a TFJob with `restartPolicy: ExitCode` starts the worker again
@@ -27,9 +30,9 @@ def train(
     seed: int,
     dataset: Path,
     output: Path,
-    cluster: ClusterSpec,
+    cluster: ClusterSpec | ParameterServerSpec,
 ) -> None:
-    """Train with the other workers of `cluster`, then leave this process with status 0.
+    """Train with the others of `cluster`, then leave this process with status 0.
 
     A run whose loss or weights are no longer finite is published as diverged: it cannot be
     selected, and it is no error, because the same configuration would diverge again.
@@ -41,20 +44,41 @@ def train(
         seed: Of everything random.
         dataset: A published data set.
         output: Where to publish the candidate, on storage that all workers share.
-        cluster: This worker's place among the workers.
+        cluster: This process's place among the others.
+
+    Raises:
+        ConfigurationError: The cluster is not one for the configured strategy.
     """
+    if (settings.strategy == "parameter_server") != isinstance(cluster, ParameterServerSpec):
+        raise ConfigurationError(
+            f"training.strategy is `{settings.strategy}`, TF_CONFIG describes {cluster}",
+            expected="a cluster with `ps` for strategy `parameter_server`, and for no other",
+            remedy="let a backend start it: `make run`, or a TFJob in a cluster",
+        )
+    if isinstance(cluster, ParameterServerSpec) and not cluster.is_chief:
+        done = output / artifacts.MANIFEST
+        parameter_server.serve(cluster, result=done, seconds=settings.deadline_seconds)
+        _leave(0)
     work = output.parent / f".{output.name}.work"
     work.mkdir(parents=True, exist_ok=True)
     try:
-        trainer = Trainer(
-            candidate, settings, seed=seed, dataset=dataset, work=work, cluster=cluster
-        )
-        outcome = trainer.run()
+        if isinstance(cluster, ParameterServerSpec):
+            chief = parameter_server.ChiefTrainer(
+                candidate, settings, seed=seed, dataset=dataset, work=work, cluster=cluster
+            )
+            outcome = chief.run()
+        else:
+            trainer = Trainer(
+                candidate, settings, seed=seed, dataset=dataset, work=work, cluster=cluster
+            )
+            outcome = trainer.run()
     except Interrupted as interrupted:
         print(interrupted, flush=True)
         _leave(_TERMINATED)
     if cluster.is_chief:
         _publish(name, candidate, outcome, workers=cluster.size, work=work, output=output)
+    if isinstance(cluster, ParameterServerSpec):
+        _leave(0)  # the others see that the result is published
     # Whoever leaves first ends the others in an error: wait for all, then leave without
     # TensorFlow's own shutdown, which would wait for peers that are gone.
     trainer.workers.gather(1)
@@ -93,5 +117,5 @@ def _publish(
     shutil.rmtree(work)
 
 
-def _leave(status: int) -> None:
+def _leave(status: int) -> NoReturn:
     os._exit(status)

@@ -1,0 +1,140 @@
+"""All-reduce beside a parameter server: images per second, accuracy, and what a dead worker costs.
+
+    python benchmarks/strategies.py --dataset workspace/datasets/KEY --output strategies.json
+
+The same candidate, as many epochs, as many workers, started as the local backend does. Each is
+trained twice: undisturbed, and with one worker killed when half of the steps are done. What that
+costs is the difference of the two times, from the first process's start to the published candidate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mlpipeline import artifacts, config, pipeline
+from mlpipeline.runs import describe_machine
+from mlpipeline.training_processes import TrainingProcesses
+
+_CONFIG = Path("configs/default.yaml")
+_CANDIDATE = "cnn"
+_STRATEGIES = {"all-reduce": "multi_worker_mirrored", "parameter server": "parameter_server"}
+_WORKERS = 2
+
+
+def main(
+    dataset: Annotated[Path, typer.Option(help="A published Fashion-MNIST.")],
+    output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
+    epochs: Annotated[int, typer.Option(help="Of each training.")] = 3,
+) -> None:
+    """Measure, print a table, and write JSON."""
+    figures = {}
+    for name, strategy in _STRATEGIES.items():
+        undisturbed = asyncio.run(_train(dataset, strategy, epochs, kill=False))
+        disturbed = asyncio.run(_train(dataset, strategy, epochs, kill=True))
+        figures[name] = undisturbed | {
+            "with_a_dead_worker": disturbed,
+            "cost_seconds": disturbed["seconds"] - undisturbed["seconds"],
+        }
+    _show(figures, epochs)
+    machine = describe_machine() | {"load": os.getloadavg()}
+    artifacts.write_json(output, {"machine": machine, "epochs": epochs, "figures": figures})
+
+
+async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> dict[str, Any]:
+    """Train once; return what came of it, and how long it took."""
+    said: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        workspace, victims = Path(folder), [1] if kill else []
+        (workspace / "datasets").mkdir()
+        (workspace / "datasets" / dataset.name).symlink_to(dataset.resolve())
+        file = workspace / "config.yaml"
+        file.write_text(yaml.safe_dump(_config(strategy, epochs)), encoding="utf-8")
+        settings = config.load(file)
+        task = pipeline.plan(settings)[f"train-{_CANDIDATE}"]
+
+        def on_progress(values: dict[str, str]) -> None:
+            if victims and int(values["done"]) >= int(values["total"]) / 2:
+                _kill_worker(victims.pop(), folder)
+
+        began = time.monotonic()
+        await TrainingProcesses(
+            task.name,
+            task.command(file, workspace),
+            settings.training,
+            logs=workspace / "logs",
+            say=said.append,
+            on_progress=on_progress,
+        ).run()
+        seconds = time.monotonic() - began
+        candidate = workspace / task.publishes[0]
+        first, *_, last = artifacts.read_json(candidate / "history.json")
+        images = artifacts.read_json(dataset / "dataset.json")["counts"]["train"]
+    assert not victims, "training was over before a worker was killed"
+    return {
+        "seconds": seconds,
+        "images_per_second": images * (epochs - 1) / (last["seconds"] - first["seconds"]),
+        "validation_accuracy": last["validation_accuracy"],
+        "said": said,
+    }
+
+
+def _kill_worker(index: int, folder: str) -> None:
+    """Kill the process that trains in a workspace as worker number `index`."""
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:  # it may end at any moment
+            if folder not in (process / "cmdline").read_text():
+                continue
+            pairs = (process / "environ").read_text().split("\0")
+        except OSError:
+            continue
+        environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        task = json.loads(environment.get("TF_CONFIG", "{}")).get("task")
+        if task == {"type": "worker", "index": index}:
+            os.kill(int(process.name), signal.SIGKILL)
+            return
+    raise RuntimeError(f"there is no worker {index} to kill")
+
+
+def _config(strategy: str, epochs: int) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(_CONFIG.read_text(encoding="utf-8"))
+    content["candidates"] = {_CANDIDATE: content["candidates"][_CANDIDATE] | {"epochs": epochs}}
+    content["training"] = {"strategy": strategy, "workers": _WORKERS}
+    return content
+
+
+def _show(figures: dict[str, dict[str, Any]], epochs: int) -> None:
+    title = f"{_CANDIDATE}, {epochs} epochs, {_WORKERS} workers"
+    table = Table(title=title, box=None)
+    table.add_column("")
+    for heading in ("images/s", "validation", "s", "s with a dead worker", "that costs s"):
+        table.add_column(heading, justify="right")
+    for name, f in figures.items():
+        table.add_row(
+            name + (" (baseline)" if name == "all-reduce" else ""),
+            f"{f['images_per_second']:,.0f}",
+            f"{f['validation_accuracy']:.2%}",
+            f"{f['seconds']:.0f}",
+            f"{f['with_a_dead_worker']['seconds']:.0f}",
+            f"{f['cost_seconds']:.0f}",
+        )
+    Console(width=110).print(table)  # also where it is no terminal
+    for name, f in figures.items():
+        print(f"{name}: {'; '.join(f['with_a_dead_worker']['said'])}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
