@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlpipeline import artifacts, pipeline, processes, replicas
@@ -49,19 +50,7 @@ class LocalBackend:
         """
         tasks = pipeline.plan(self.config)
         await self._memoized(tasks["ingest"], self._run_process)
-        failed: dict[str, PipelineError] = {}
-        for name in self.config.candidates:
-            try:
-                await self._memoized(tasks[f"train-{name}"], self._train)
-            except ProcessError as error:  # the others go on without it
-                failed[name] = error
-        if len(failed) == len(self.config.candidates):
-            raise TrainingError(
-                "every candidate failed:\n"
-                + "\n".join(f"  {name}: {error.got}" for name, error in failed.items()),
-                expected="at least one candidate that can be trained",
-                remedy="read the messages above",
-            )
+        failed = await self._train_candidates(tasks)
         tasks = pipeline.plan(self.config, without=failed)
         await self._memoized(tasks["select"], self._run_process)
         version = tasks["select"].key
@@ -70,6 +59,37 @@ class LocalBackend:
             running = replicas.serving(self.config, self.workspace, version, logs=logs)
             await self._timed(tasks["serve"], lambda _: stack.enter_async_context(running))
             await self._timed(tasks["verify"], self._verify)
+
+    async def _train_candidates(
+        self, tasks: Mapping[str, Task], on_trained: Callable[[], None] = lambda: None
+    ) -> dict[str, PipelineError]:
+        """Train all candidates, some at once; return those that failed: others go on without."""
+        failed: dict[str, PipelineError] = {}
+        places: asyncio.Queue[list[int]] = asyncio.Queue()  # each with its share of the processors
+        for cpus in _shares(_available_cpus(), self.config.training.parallel):
+            places.put_nowait(cpus)
+
+        async def train(name: str) -> None:
+            cpus = await places.get()
+            try:
+                await self._memoized(tasks[f"train-{name}"], partial(self._train, cpus=cpus))
+                on_trained()
+            except ProcessError as error:
+                failed[name] = error
+            finally:
+                places.put_nowait(cpus)
+
+        async with together() as group:
+            for name in self.config.candidates:
+                group.create_task(train(name))
+        if len(failed) == len(self.config.candidates):
+            raise TrainingError(
+                "every candidate failed:\n"
+                + "\n".join(f"  {name}: {error.got}" for name, error in failed.items()),
+                expected="at least one candidate that can be trained",
+                remedy="read the messages above",
+            )
+        return failed
 
     async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
         if task.is_done(self.workspace):
@@ -102,18 +122,18 @@ class LocalBackend:
             on_progress=lambda values: self.display.advance(task, values),
         )
 
-    async def _verify(self, task: Task) -> None:
+    async def _verify(self, task: Task, *extra: str) -> None:
         output = self.record.folder / "verification.json"
-        await self._run_process(task, "--output", str(output))
+        await self._run_process(task, "--output", str(output), *extra)
         self.record.verification = artifacts.read_json(output)
 
-    async def _train(self, task: Task) -> None:
+    async def _train(self, task: Task, *, cpus: list[int]) -> None:
         settings = self.config.training
         try:
             async with asyncio.timeout(settings.deadline_seconds):
                 for attempt in range(1, settings.attempts + 1):
                     try:
-                        return await self._train_once(task)
+                        return await self._train_once(task, cpus)
                     except processes.ExitError as error:
                         if not error.can_be_retried or attempt == settings.attempts:
                             raise
@@ -128,11 +148,11 @@ class LocalBackend:
                 remedy=f"raise it, or read what it waited for in {self._log(task.name).parent}",
             ) from error
 
-    async def _train_once(self, task: Task) -> None:
+    async def _train_once(self, task: Task, cpus: list[int]) -> None:
         """Start all workers; when one of them fails, end the others."""
         count = self.config.training.workers
         addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(count)]
-        shares = _shares_of_cpus(count)
+        shares = _shares(cpus, count)
         failures: tuple[Exception, ...] = ()
         try:
             async with asyncio.TaskGroup() as group:
@@ -156,11 +176,24 @@ class LocalBackend:
         return self.record.folder / "logs" / f"{name}.log"
 
 
-def _shares_of_cpus(workers: int) -> list[set[int]]:
-    """Divide this process's processors among the workers; empty sets where there are too few."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [set()] * workers
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < workers:
-        return [set()] * workers
-    return [set(cpus[index::workers]) for index in range(workers)]
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first error is raised by itself, not in a group of errors."""
+    failures: tuple[Exception, ...] = ()
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except* Exception as errors:
+        failures = errors.exceptions
+    if failures:  # raised here for the reason given in `_train_once`
+        raise failures[0]
+
+
+def _available_cpus() -> list[int]:
+    """This process's processors; none where the system cannot tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _shares(cpus: list[int], parts: int) -> list[list[int]]:
+    """Divide processors; where there are too few, every part has them all."""
+    return [cpus[index::parts] if len(cpus) >= parts else cpus for index in range(parts)]
