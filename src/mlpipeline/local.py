@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlpipeline import artifacts, pipeline, processes, replicas
+from mlpipeline import artifacts, pipeline, processes, registry, replicas
 from mlpipeline.config import Config
 from mlpipeline.display import Display
 from mlpipeline.errors import PipelineError, ProcessError, TrainingError
@@ -58,6 +58,7 @@ class LocalBackend:
             logs = self.record.folder / "logs"
             running = replicas.serving(self.config, self.workspace, version, logs=logs)
             await self._timed(tasks["serve"], lambda _: stack.enter_async_context(running))
+            self._is_served(version)
             await self._timed(tasks["verify"], self._verify)
 
     async def _train_candidates(
@@ -121,6 +122,10 @@ class LocalBackend:
             log=self._log(task.name),
             on_progress=lambda values: self.display.advance(task, values),
         )
+
+    def _is_served(self, version: str) -> None:
+        model = registry.description(self.workspace, self.config.name, version)
+        self.record.add_served(version, model["candidate"])
 
     async def _verify(self, task: Task, *extra: str) -> None:
         output = self.record.folder / "verification.json"
