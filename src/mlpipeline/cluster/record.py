@@ -18,7 +18,7 @@ from mlpipeline import config as configuration
 from mlpipeline import pipeline, registry
 from mlpipeline.cluster.api import Manifest
 from mlpipeline.config import Config
-from mlpipeline.errors import ConfigurationError
+from mlpipeline.errors import ArtifactError, ConfigurationError
 from mlpipeline.pipeline import SERVE, STEPS
 from mlpipeline.runs import RunRecord, ServedVersion, TaskRecord, describe_machine
 
@@ -153,9 +153,17 @@ def _served(
     for node in sorted(done, key=lambda node: str(node["finishedAt"])):
         version = _parameters(node, "outputs")["version"]
         if not served or served[-1].version != version:
-            candidate = registry.description(workspace, name, version)["candidate"]
+            candidate = _candidate(workspace, name, version)
             served.append(ServedVersion(version, candidate, _seconds(began, node["finishedAt"])))
     return served
+
+
+def _candidate(workspace: Path, name: str, version: str) -> str:
+    """The candidate that a version is; empty if the version is gone by now."""
+    try:
+        return str(registry.description(workspace, name, version)["candidate"])
+    except ArtifactError:
+        return ""
 
 
 def _is_done(node: Mapping[str, Any]) -> bool:
