@@ -31,8 +31,8 @@ OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
 ##@ Use
 
 .PHONY: run
-run: $(READY) ## Run the whole pipeline: ingest, train, select, serve, verify, report. CONFIG= WORKSPACE=
-	@$(PIPELINE) run $(OPTIONS)
+run: $(READY) ## Run the whole pipeline: ingest, train, select, serve, verify, report. CONFIG= WORKSPACE= MODE=asynchronous
+	@$(PIPELINE) run $(OPTIONS) $(addprefix --,$(MODE))
 
 .PHONY: serve
 serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
@@ -83,8 +83,8 @@ undeploy: ## Remove all of that from the cluster.
 	@manifests/deploy undeploy
 
 .PHONY: submit
-submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3"
-	@workflows/submit $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
+submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous
+	@WORKFLOW=$(WORKFLOW) workflows/submit $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
 
 .PHONY: status
 status: ## Say what runs in the cluster, and why something waits.

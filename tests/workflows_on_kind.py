@@ -235,12 +235,19 @@ class Runs:
     models: set[str] = field(default_factory=set)
     started: list[Run] = field(default_factory=list)
 
-    def submit(self, content: Mapping[str, Any], image: str = IMAGE, **parameters: str) -> Run:
-        """Submit a configuration."""
+    def submit(
+        self,
+        content: Mapping[str, Any],
+        image: str = IMAGE,
+        workflow: str = "pipeline",
+        **parameters: str,
+    ) -> Run:
+        """Submit a configuration to one of the workflows."""
         given = {"image": image, "configuration": yaml.safe_dump(dict(content))} | parameters
         options = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
         self.models.add(content["name"])
-        name = argo("submit", "--output=name", str(ROOT / "workflows/pipeline.yaml"), *options)
+        file = ROOT / "workflows" / f"{workflow}.yaml"
+        name = argo("submit", "--output=name", str(file), *options)
         run = Run(name.strip(), dict(content), image)
         self.started.append(run)
         return run
@@ -314,6 +321,23 @@ def inference_is(model: str) -> Iterator[None]:
         yield
     finally:
         lead_to(service["spec"]["selector"][label])
+
+
+@contextmanager
+def limited(name: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that sets a limit of the cluster; afterwards it is as before."""
+    limits = get("configmap", "limits")
+    assert limits is not None
+    before = int(limits["data"][name])
+
+    def put(limit: int) -> None:
+        change = {"data": {name: str(limit)}}
+        kubectl("patch", "configmap", "limits", "--type=merge", "-p", json.dumps(change))
+
+    try:
+        yield put
+    finally:
+        put(before)
 
 
 @contextmanager

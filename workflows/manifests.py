@@ -7,6 +7,7 @@ from typing import Any
 from hera.workflows import CronWorkflow, Workflow, WorkflowTemplate
 from hera.workflows import models as m
 
+from workflows import asynchronous
 from workflows.pipeline import NAMESPACE, VOLUMES, add_templates, arguments
 
 _DAY = 24 * 60 * 60
@@ -19,6 +20,13 @@ _HEADERS = {
 #   see:    argo get -n mlpipeline @latest
 #   logs:   make logs
 #   stop:   argo stop -n mlpipeline @latest
+""",
+    "asynchronous.yaml": """\
+# The pipeline in its asynchronous mode: the first candidate that passes `asynchronous.threshold` is
+# served while others are trained, and is replaced by each better one.
+#   submit: make submit WORKFLOW=asynchronous
+#   or:     argo submit -n mlpipeline --watch workflows/asynchronous.yaml
+#   see, logs, stop: as for pipeline.yaml
 """,
     "workflow-template.yaml": """\
 # The same pipeline for other workflows to call, by workflowTemplateRef or templateRef.
@@ -38,6 +46,10 @@ def render() -> dict[str, str]:
     """Return the text of each YAML file by its name."""
     with Workflow(generate_name="mlpipeline-", **_common()) as workflow:
         add_templates()
+    with Workflow(
+        generate_name="mlpipeline-", **_common() | {"entrypoint": "asynchronous"}
+    ) as unsynchronized:
+        asynchronous.add_templates()
     with WorkflowTemplate(name="mlpipeline", **_common()) as template:
         add_templates()
     cron = CronWorkflow(
@@ -53,6 +65,7 @@ def render() -> dict[str, str]:
     )
     documents = {
         "pipeline.yaml": workflow,
+        "asynchronous.yaml": unsynchronized,
         "workflow-template.yaml": template,
         "cron-workflow.yaml": cron,
     }

@@ -14,6 +14,7 @@ to it and the workflow never ends; and with a mutex every miss calls itself a hi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ NAMESPACE = "mlpipeline"
 IMAGE = "mlpipeline:0.1.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
+LIMITS = "limits"  # that of limits.yaml beside it
 
-_WORKSPACE, _OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
+_WORKSPACE, OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
 _CONFIG = f"{_WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
-_RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
+RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
 _TALKS, _COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
@@ -89,32 +91,52 @@ def arguments() -> list[Parameter]:
     ]
 
 
-def add_templates() -> None:
-    """Add all templates to the workflow whose context this is called in."""
-    plan = _step(
+@dataclass(frozen=True)
+class Steps:
+    """The templates that a workflow's graph is made of."""
+
+    plan: Container
+    ingest: DAG
+    train: DAG
+    select: DAG
+    publish: DAG
+
+
+def add_steps() -> Steps:
+    """Add the templates of all steps to the workflow whose context this is called in."""
+    plan = step(
         "plan",
-        ["cluster", "plan", *_RUN, "--outputs", _OUTPUTS, "--memo", MEMO, *_COMPLETES]
+        ["cluster", "plan", *RUN, "--outputs", OUTPUTS, "--memo", MEMO, *_COMPLETES]
         + [f"--{to}={{{{workflow.parameters.{of}}}}}" for of, to in _OVERRIDES.items()],
         outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
         account="pipeline",
         timeout="5m",
     )
-    ingest = _memoized("ingest", ["ingest", *_RUN], memory=_COMPUTES, timeout="30m")
+    ingest = _memoized("ingest", ["ingest", *RUN], memory=_COMPUTES, timeout="30m")
     train = _memoized(
         "train",
         [
-            *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *_RUN),
-            *("--outputs", _OUTPUTS, *_STARTS_PODS, *_QUEUED, *_OWNER),
+            *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *RUN),
+            *("--outputs", OUTPUTS, *_STARTS_PODS, *_QUEUED, *_OWNER),
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
         account="pipeline",
-        timeout="255m",  # queue-seconds, training.deadline_seconds and the start of its pods
+        limit="trainings",
+        # The wait for its turn, queue-seconds, training.deadline_seconds and the start of its pods.
+        timeout="300m",
     )
-    select = _memoized("select", ["select", *_RUN], memory=_COMPUTES, timeout="20m")
+    select = _memoized(
+        "select",
+        ["select", *RUN, _AMONG],
+        inputs=["key", "among"],
+        memory=_COMPUTES,
+        timeout="20m",
+    )
     serve = _memoized(
         "serve",
-        ["cluster", "serve", *_RUN, "--outputs", _OUTPUTS, *_STARTS_PODS],
+        ["cluster", "serve", *RUN, _AMONG, "--outputs", OUTPUTS, *_STARTS_PODS],
+        inputs=["key", "among"],
         outputs=["version", "revision", "replicas"],
         account="pipeline",
         timeout="20m",
@@ -123,11 +145,11 @@ def add_templates() -> None:
     verify = _memoized(
         "verify",
         [
-            *("verify", *_RUN, "--output", f"{_OUTPUTS}/figures"),
+            *("verify", *RUN, _AMONG, "--output", f"{OUTPUTS}/figures"),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
-        inputs=["name", "revision"],
+        inputs=["name", "revision", "among"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again.
@@ -138,13 +160,14 @@ def add_templates() -> None:
     # One run at a time publishes a model: what is verified is what this run has put there.
     with DAG(
         name="publish",
-        inputs=[Parameter(name="name"), Parameter(name="serve-key")],
-        synchronization=_mutex("publish-{{inputs.parameters.name}}"),
+        inputs=_inputs(["name", "serve-key", "among"]),
+        synchronization=mutex("publish-{{inputs.parameters.name}}"),
     ) as publish:
+        among = "{{inputs.parameters.among}}"
         serving = Task(
             name="serve",
             template=serve,
-            arguments={"key": "{{inputs.parameters.serve-key}}"},
+            arguments={"key": "{{inputs.parameters.serve-key}}", "among": among},
         )
         verifying = Task(
             name="verify",
@@ -152,49 +175,55 @@ def add_templates() -> None:
             arguments={
                 "name": "{{inputs.parameters.name}}",
                 "revision": serving.get_parameter("revision"),
+                "among": among,
             },
         )
         serving >> verifying
 
-    with DAG(name="pipeline"):
-        planning = Task(name="plan", template=plan)
-        ingestion = Task(
-            name="ingest",
-            template=ingest,
-            arguments={"key": planning.get_parameter("ingest-key")},
-            depends="plan",
-        )
-        Task(
-            name="train",
-            template=train,
-            with_param=planning.get_parameter("trainings"),
-            arguments={"candidate": "{{item.candidate}}", "key": "{{item.key}}"},
-            depends=ingestion.name,
-        )
-        Task(
-            name="select",
-            template=select,
-            arguments={"key": planning.get_parameter("select-key")},
-            # Selection goes on without a candidate that cannot be trained.
-            depends="train.AnySucceeded",
-        )
-        Task(
-            name="publish",
-            template=publish,
-            arguments={
-                "name": planning.get_parameter("name"),
-                "serve-key": planning.get_parameter("serve-key"),
-            },
-            depends="select",
-        )
-
-    _step(
+    step(
         "record",
         ["cluster", "record", "--workspace", _WORKSPACE, *_OWNER],
         account="pipeline",
         memory=("256Mi", "1Gi"),
         timeout="5m",
     )
+    return Steps(plan, ingest, train, select, publish)
+
+
+def add_templates() -> None:
+    """Add all templates to the workflow whose context this is called in."""
+    steps = add_steps()
+    with DAG(name="pipeline"):
+        planning = Task(name="plan", template=steps.plan)
+        ingestion = Task(
+            name="ingest",
+            template=steps.ingest,
+            arguments={"key": planning.get_parameter("ingest-key")},
+            depends="plan",
+        )
+        Task(
+            name="train",
+            template=steps.train,
+            with_param=planning.get_parameter("trainings"),
+            arguments={"candidate": "{{item.candidate}}", "key": "{{item.key}}"},
+            depends=ingestion.name,
+        )
+        Task(
+            name="select",
+            template=steps.select,
+            arguments={"key": planning.get_parameter("select-key")},
+            # Selection goes on without a candidate that cannot be trained.
+            depends="train.AnySucceeded",
+        )
+        Task(
+            name="publish",
+            template=steps.publish,
+            arguments={
+                "name": planning.get_parameter("name"),
+                "serve-key": planning.get_parameter("serve-key"),
+            },
+            depends="select",
+        )
 
 
 # Of the workflow's parameters, the names that the step `plan` knows them by.
@@ -207,7 +236,16 @@ _OVERRIDES = {
 }
 
 
-def _step(
+# What a template need not be given. Empty: selection is among all candidates that could be trained.
+_OPTIONAL = {"among": ""}
+_AMONG = "--among={{inputs.parameters.among}}"
+
+
+def _inputs(names: Sequence[str]) -> list[Parameter]:
+    return [Parameter(name=name, value=_OPTIONAL.get(name)) for name in names]
+
+
+def step(
     name: str,
     args: list[str],
     *,
@@ -217,6 +255,7 @@ def _step(
     component: str = "",
     account: str = "step",
     memory: tuple[str, str] = _TALKS,
+    limit: str = "",
 ) -> Container:
     """Return the template of a step.
 
@@ -229,6 +268,7 @@ def _step(
         component: As in `mlpipeline.pipeline`, if that is not its name.
         account: The service account; only `pipeline` has a token in its pods.
         memory: Requested, and the limit.
+        limit: The key of `LIMITS` that says how many of it run at once, over all workflows.
     """
     return Container(
         name=name,
@@ -236,11 +276,10 @@ def _step(
         # Argo asks the registry for an image's entrypoint where there is no command.
         command=["python", "-m", "mlpipeline"],
         args=args,
-        inputs=[Parameter(name=n) for n in inputs],
-        outputs=[
-            Parameter(name=n, value_from=m.ValueFrom(path=f"{_OUTPUTS}/{n}")) for n in outputs
-        ],
+        inputs=_inputs(inputs),
+        outputs=[Parameter(name=n, value_from=m.ValueFrom(path=f"{OUTPUTS}/{n}")) for n in outputs],
         retry_strategy=_RETRY,
+        synchronization=_semaphore(limit) if limit else None,
         timeout=timeout,
         service_account_name=account,
         automount_service_account_token=account == "pipeline",
@@ -270,11 +309,11 @@ def _memoized(
     key: str = "{{inputs.parameters.key}}",
     **options: Any,
 ) -> DAG:
-    """Return a step that is answered from the memo if it can be; `options` are those of `_step`."""
-    pod = _step(f"{name}-pod", args, inputs=inputs, outputs=outputs, component=name, **options)
+    """Return a step that is answered from the memo if it can be; `options` are those of `step`."""
+    pod = step(f"{name}-pod", args, inputs=inputs, outputs=outputs, component=name, **options)
     with DAG(
         name=name,
-        inputs=[Parameter(name=n) for n in inputs],
+        inputs=_inputs(inputs),
         outputs=[
             Parameter(
                 name=n,
@@ -286,7 +325,7 @@ def _memoized(
             key=key, max_age="", cache=m.Cache(config_map=m.LocalObjectReference(name=MEMO))
         ),
         # Two runs that need the same at the same moment: the second waits, then finds it.
-        synchronization=_mutex(key),
+        synchronization=mutex(key),
     ) as memoized:
         Task(
             name=name,
@@ -296,5 +335,10 @@ def _memoized(
     return memoized
 
 
-def _mutex(name: str) -> m.Synchronization:
+def mutex(name: str) -> m.Synchronization:
     return m.Synchronization(mutexes=[m.Mutex(name=name)])
+
+
+def _semaphore(limit: str) -> m.Synchronization:
+    reference = m.ConfigMapKeySelector(name=LIMITS, key=limit)
+    return m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=reference)])

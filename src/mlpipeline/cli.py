@@ -31,6 +31,7 @@ app.add_typer(cluster_commands.app, name="cluster")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+Among = Annotated[str, typer.Option(help="Candidates that count, by commas; empty: all.")]
 DEFAULT_CONFIG, DEFAULT_WORKSPACE = Path("configs/default.yaml"), Path("workspace")
 
 
@@ -108,9 +109,13 @@ def train(
 
 
 @app.command()
-def select(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+def select(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    among: Among = "",
+) -> None:
     """Step: choose among the candidates that were trained, test the best one, register it."""
-    settings = configuration.load(config)
+    settings = configuration.load(config).among(among)
     tasks = pipeline.plan_of_finished(settings, workspace)
     task = tasks["select"]
     if _reused(task, workspace):
@@ -160,9 +165,10 @@ def verify(
     autoscaled: Annotated[
         bool, typer.Option(help="Replicas come and go: serving.replicas of any names must answer.")
     ] = False,
+    among: Among = "",
 ) -> None:
     """Step: send the whole test split through every protocol, compare, make the version current."""
-    settings = configuration.load(config)
+    settings = configuration.load(config).among(among)
     tasks = pipeline.plan_of_finished(settings, workspace)
     from mlpipeline.learning import records
     from mlpipeline.steps import verification
@@ -194,11 +200,18 @@ def verify(
 
 
 @app.command()
-def run(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+def run(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    asynchronous: Annotated[
+        bool,
+        typer.Option("--asynchronous", help="Serve a good candidate while others are trained."),
+    ] = False,
+) -> None:
     """Run the whole pipeline on this machine; what is finished is reused."""
     from mlpipeline import commands
 
-    commands.run(configuration.load(config), config, workspace)
+    commands.run(configuration.load(config), config, workspace, asynchronous=asynchronous)
 
 
 @app.command()

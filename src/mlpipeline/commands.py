@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from mlpipeline import pipeline, registry, replicas
+from mlpipeline.asynchronous import AsynchronousBackend
 from mlpipeline.config import Config
 from mlpipeline.display import Display, summary
 from mlpipeline.errors import ServingError
@@ -22,7 +23,7 @@ from mlpipeline.local import LocalBackend
 from mlpipeline.runs import RunRecord
 
 
-def run(config: Config, config_file: Path, workspace: Path) -> None:
+def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: bool = False) -> None:
     """Run the pipeline, show it, and write its record and its report, whatever happens.
 
     Raises:
@@ -32,7 +33,8 @@ def run(config: Config, config_file: Path, workspace: Path) -> None:
     record = RunRecord.begin(config, config_file, workspace)
     try:
         with Display(pipeline.plan(config), console) as display:
-            backend = LocalBackend(config, config_file, workspace, record, display)
+            kind = AsynchronousBackend if asynchronous else LocalBackend
+            backend = kind(config, config_file, workspace, record, display)
             asyncio.run(_stoppable(backend.run()))
         record.state = "succeeded"
     except KeyboardInterrupt:

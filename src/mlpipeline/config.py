@@ -24,7 +24,9 @@ from pydantic import (
     model_validator,
 )
 
+from mlpipeline import search as searching
 from mlpipeline.errors import ConfigurationError
+from mlpipeline.search import Search
 
 # A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
@@ -104,6 +106,16 @@ class Training(Section):
     """For one candidate, over all attempts."""
     attempts: PositiveInt = 3
     """How often the workers of one candidate are started before it counts as failed."""
+    parallel: PositiveInt = 1
+    """Candidates that are trained at once on this machine; they share its processors fairly. In a
+    cluster `manifests/base/limits.yaml` is the limit, over all runs."""
+
+
+class Asynchronous(Section):
+    """How `run --asynchronous` publishes: not what a step makes, so not part of any key."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.85
+    """Validation accuracy from which on a candidate is served while others are still trained."""
 
 
 class Serving(Section):
@@ -126,7 +138,10 @@ class Config(Section):
     data: Data = Data()
     recipe: Recipe = Recipe()
     candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
+    search: dict[Label, Search] = {}
+    """Becomes candidates before the rest is checked; empty from then on."""
     training: Training = Training()
+    asynchronous: Asynchronous = Asynchronous()
     serving: Serving = Serving()
 
     @model_validator(mode="before")
@@ -153,6 +168,10 @@ class Config(Section):
             for name, c in self.candidates.items()
             if c.batch_size % shards
         ]
+        problems += [
+            f"search.{name}: expected that its trials are called like no other candidate"
+            for name in self.search
+        ]
         if self.training.workers > shards:
             problems.append(
                 f"training.workers is {self.training.workers}: expected at most data.shards "
@@ -173,6 +192,22 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def among(self, names: str) -> Config:
+        """Return it with some of its candidates only: their names by commas; empty for all.
+
+        Raises:
+            ConfigurationError: There is no such candidate.
+        """
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        if unknown := [name for name in wanted if name not in self.candidates]:
+            raise ConfigurationError(
+                f"there are no candidates {', '.join(unknown)}",
+                expected=f"some of {', '.join(self.candidates)}, separated by commas",
+                remedy="add them to the configuration, or leave them out",
+            )
+        kept = {n: c for n, c in self.candidates.items() if n in wanted or not wanted}
+        return self.model_copy(update={"candidates": kept})
 
 
 def load(path: Path) -> Config:
@@ -201,11 +236,17 @@ def load(path: Path) -> Config:
 
 def parse(raw: Any, *, origin: str) -> Config:
     """Check what a configuration file says; `origin` names the file in messages."""
+    raw, origins = searching.expand(raw)
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        errors = [dict(e) for e in error.errors() if not _is_inherited(e["loc"], raw)]
-        problems = [line for e in errors for line in _describe(e)]
+        errors = [
+            {**e, "loc": searching.place_in_space(e["loc"], origins)}
+            for e in error.errors()
+            if not _is_inherited(e["loc"], raw)
+        ]
+        # What is wrong with a search is wrong with many of its trials.
+        problems = list(dict.fromkeys(line for e in errors for line in _describe(e)))
         raise ConfigurationError(
             f"{origin} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
             + "\n".join(f"  - {problem}" for problem in problems),
@@ -215,8 +256,10 @@ def parse(raw: Any, *, origin: str) -> Config:
 
 
 def _is_inherited(location: tuple[Any, ...], raw: Any) -> bool:
-    """Whether a candidate has a value from the recipe, where it is a problem already."""
+    """Whether it is a problem elsewhere already: in the recipe, or in the search."""
     match location:
+        case ("candidates",):  # there are none only because a search could not be expanded
+            return bool(raw.get("search")) and not raw.get("candidates")
         case ("candidates", name, key, *_):
             return key in Recipe.model_fields and key not in raw["candidates"][name]
     return False
@@ -224,6 +267,7 @@ def _is_inherited(location: tuple[Any, ...], raw: Any) -> bool:
 
 def _describe(error: dict[str, Any]) -> list[str]:
     place = ".".join(str(part) for part in error["loc"])
+    prefix = f"{place}: " if place else ""
     match error["type"]:
         case "extra_forbidden":
             known = _fields_at(error["loc"][:-1])
@@ -233,9 +277,8 @@ def _describe(error: dict[str, Any]) -> list[str]:
         case "missing":
             return [f"{place}: missing"]
         case "value_error":
-            return str(error["ctx"]["error"]).splitlines()
+            return [f"{prefix}{line}" for line in str(error["ctx"]["error"]).splitlines()]
         case _:
-            prefix = f"{place}: " if place else ""
             said = f": {error['msg']}".replace(": Input should be ", ", expected ")
             return [f"{prefix}got {error['input']!r}{said}"]
 
@@ -244,8 +287,12 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
     """The keys of the section that a location of a pydantic error points to."""
     section: Any = Config
     match location:
-        case ("candidates", _):
+        case ("candidates", _) | ("search", _, "space"):
             section = Candidate
+        case ("search", _):
+            section = Search
+        case ("search", _, "space", _):
+            section = searching.Dimension
         case (name,):
             section = Config.model_fields[name].annotation
     return sorted(section.model_fields)

@@ -6,19 +6,21 @@ reads what they published. A task whose result is there and whole is not run aga
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mlpipeline import artifacts, pipeline, processes, replicas
+from mlpipeline import artifacts, pipeline, processes, registry, replicas
 from mlpipeline.config import Config
 from mlpipeline.display import Display
 from mlpipeline.errors import PipelineError, ProcessError, TrainingError
 from mlpipeline.pipeline import Task
 from mlpipeline.runs import RunRecord
-from mlpipeline.training_processes import TrainingProcesses
+from mlpipeline.training_processes import TrainingProcesses, available_cpus, shares
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,7 @@ class LocalBackend:
         """
         tasks = pipeline.plan(self.config)
         await self._memoized(tasks["ingest"], self._run_process)
-        failed: dict[str, PipelineError] = {}
-        for name in self.config.candidates:
-            try:
-                await self._memoized(tasks[f"train-{name}"], self._train)
-            except ProcessError as error:  # the others go on without it
-                failed[name] = error
-        if len(failed) == len(self.config.candidates):
-            raise TrainingError(
-                "every candidate failed:\n"
-                + "\n".join(f"  {name}: {error.got}" for name, error in failed.items()),
-                expected="at least one candidate that can be trained",
-                remedy="read the messages above",
-            )
+        failed = await self._train_candidates(tasks)
         tasks = pipeline.plan(self.config, without=failed)
         await self._memoized(tasks["select"], self._run_process)
         version = tasks["select"].key
@@ -67,7 +57,39 @@ class LocalBackend:
             logs = self.record.folder / "logs"
             running = replicas.serving(self.config, self.workspace, version, logs=logs)
             await self._timed(tasks["serve"], lambda _: stack.enter_async_context(running))
+            self._is_served(version)
             await self._timed(tasks["verify"], self._verify)
+
+    async def _train_candidates(
+        self, tasks: Mapping[str, Task], on_trained: Callable[[], None] = lambda: None
+    ) -> dict[str, PipelineError]:
+        """Train all candidates, some at once; return those that failed: others go on without."""
+        failed: dict[str, PipelineError] = {}
+        places: asyncio.Queue[list[int]] = asyncio.Queue()  # each with its share of the processors
+        for cpus in shares(available_cpus(), self.config.training.parallel):
+            places.put_nowait(cpus)
+
+        async def train(name: str) -> None:
+            cpus = await places.get()
+            try:
+                await self._memoized(tasks[f"train-{name}"], partial(self._train, cpus=cpus))
+                on_trained()
+            except ProcessError as error:
+                failed[name] = error
+            finally:
+                places.put_nowait(cpus)
+
+        async with processes.together() as group:
+            for name in self.config.candidates:
+                group.create_task(train(name))
+        if len(failed) == len(self.config.candidates):
+            raise TrainingError(
+                "every candidate failed:\n"
+                + "\n".join(f"  {name}: {error.got}" for name, error in failed.items()),
+                expected="at least one candidate that can be trained",
+                remedy="read the messages above",
+            )
+        return failed
 
     async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
         if task.is_done(self.workspace):
@@ -100,16 +122,21 @@ class LocalBackend:
             on_progress=lambda values: self.display.advance(task, values),
         )
 
-    async def _verify(self, task: Task) -> None:
+    def _is_served(self, version: str) -> None:
+        model = registry.description(self.workspace, self.config.name, version)
+        self.record.add_served(version, model["candidate"])
+
+    async def _verify(self, task: Task, *extra: str) -> None:
         output = self.record.folder / "verification.json"
-        await self._run_process(task, "--output", str(output))
+        await self._run_process(task, "--output", str(output), *extra)
         self.record.verification = artifacts.read_json(output)
 
-    async def _train(self, task: Task) -> None:
+    async def _train(self, task: Task, *, cpus: Sequence[int]) -> None:
         await TrainingProcesses(
             task.name,
             task.command(self.config_file, self.workspace),
             self.config.training,
+            cpus=cpus,
             logs=self.record.folder / "logs",
             say=self.display.say,
             on_progress=lambda values: self.display.advance(task, values),

@@ -114,6 +114,23 @@ async def run(
         await following
 
 
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group that raises one error by itself, not in a group: the one that says the most.
+
+    When one fails, the others are ended; a worker that only lost its peer says less than the one
+    that failed by itself.
+    """
+    failures: tuple[Exception, ...] = ()
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except* Exception as errors:
+        failures = errors.exceptions
+    if failures:  # raised here, because Python before 3.11.4 makes a group of it in `except*`
+        raise min(failures, key=lambda e: getattr(e, "can_be_retried", False))
+
+
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
     """The lines of a stream; one that is longer than the stream's limit comes in pieces."""
     while True:

@@ -7,6 +7,7 @@ models/<name>/current     the version that passed verification last
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mlpipeline import artifacts
 from mlpipeline.errors import MissingArtifactError, ServingError
@@ -17,6 +18,18 @@ EXAMPLE = "request.json"  # a V1 request with an image of the test split, to try
 def version_folder(workspace: Path, name: str, version: str) -> Path:
     """Where a version of a model is published."""
     return workspace / "models" / name / version
+
+
+def description(workspace: Path, name: str, version: str) -> dict[str, Any]:
+    """What is known of a version: its candidate, the keys of what it was made from, its figures.
+
+    Raises:
+        MissingArtifactError: There is no such version.
+    """
+    model: dict[str, Any] = artifacts.read_json(
+        version_folder(workspace, name, version) / "model.json"
+    )
+    return model
 
 
 def promote(workspace: Path, name: str, version: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,31 @@ async def serving(
     Raises:
         ProcessError: A port is in use, or a replica did not become ready in time.
     """
-    settings = config.serving
-    async with AsyncExitStack() as stack:
+    with reserved(config.serving):
+        async with started(config, workspace, version, logs=logs) as ended:
+            yield ended
+
+
+@contextmanager
+def reserved(settings: Serving) -> Iterator[None]:
+    """Hold the ports for replicas, which share them.
+
+    Raises:
+        ProcessError: One is in use.
+    """
+    with ExitStack() as stack:
         for port in (settings.port, settings.grpc_port):
             stack.enter_context(processes.reserved_port(settings.host, port))
+        yield
+
+
+@asynccontextmanager
+async def started(
+    config: Config, workspace: Path, version: str, *, logs: Path
+) -> AsyncIterator[asyncio.Task[None]]:
+    """As `serving`, on ports that are reserved: beside replicas of another version, for example."""
+    settings = config.serving
+    async with AsyncExitStack() as stack:
         ready = asyncio.Event()
         waiting = set(settings.replica_names)
 

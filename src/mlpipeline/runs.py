@@ -35,6 +35,14 @@ class TaskRecord:
 
 
 @dataclass
+class ServedVersion:
+    version: str
+    candidate: str
+    seconds: float
+    """From the start of the run until all its replicas answered."""
+
+
+@dataclass
 class RunRecord:
     """Kept in `runs/<run>/run.json`, and written anew whenever a task ends."""
 
@@ -47,6 +55,8 @@ class RunRecord:
     state: Literal["running", "succeeded", "failed", "interrupted"] = "running"
     seconds: float = 0.0
     tasks: list[TaskRecord] = field(default_factory=list)
+    served: list[ServedVersion] = field(default_factory=list)
+    """What was put into service, in that order: several versions in an asynchronous run."""
     verification: dict[str, Any] | None = None
     error: str | None = None
 
@@ -75,10 +85,18 @@ class RunRecord:
         )
         self.save()
 
+    def add_served(self, version: str, candidate: str) -> None:
+        """Add that all replicas of a version answer from now on."""
+        self.served.append(ServedVersion(version, candidate, self._seconds()))
+        self.save()
+
     def save(self) -> None:
-        began = datetime.fromisoformat(self.started).timestamp()
-        self.seconds = round(time.time() - began, 1)
+        self.seconds = self._seconds()
         artifacts.write_json(self.folder / "run.json", self.as_dict())
+
+    def _seconds(self) -> float:
+        began = datetime.fromisoformat(self.started).timestamp()
+        return round(time.time() - began, 1)
 
     def as_dict(self) -> dict[str, Any]:
         content = asdict(self)

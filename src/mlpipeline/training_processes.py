@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ class TrainingProcesses:
         name: The task's name, for messages and logs.
         command: What each process runs.
         settings: How many processes, which strategy, how long, how often.
+        cpus: Processors, divided among the workers.
         logs: Folder for a log of each process.
         say: Called with what a person should know.
         on_progress: Called with the values of every progress line.
@@ -41,6 +42,7 @@ class TrainingProcesses:
     name: str
     command: Sequence[str]
     settings: Training
+    cpus: Sequence[int]
     logs: Path
     say: Callable[[str], None]
     on_progress: Callable[[dict[str, str]], None]
@@ -68,11 +70,11 @@ class TrainingProcesses:
 
         async def all_workers() -> None:
             count = self.settings.workers
-            addresses, shares = _addresses(count), _shares_of_cpus(count)
-            await _together(
-                self._process(f"worker-{index}", to_environment(addresses, index), shares[index])
-                for index in range(count)
-            )
+            addresses, cpus = _addresses(count), shares(self.cpus, count)
+            async with processes.together() as group:
+                for index in range(count):
+                    environment = to_environment(addresses, index)
+                    group.create_task(self._process(f"worker-{index}", environment, cpus[index]))
 
         await self._again_when_lost(all_workers, "a worker was lost; all are started again")
 
@@ -83,24 +85,19 @@ class TrainingProcesses:
         async def all_processes() -> None:
             chief, *others = _addresses(1 + servers + workers)
             spec = ParameterServerSpec(chief, tuple(others[:servers]), tuple(others[servers:]))
-            shares = _shares_of_cpus(workers)  # the others have little to do, and do it anywhere
+            cpus = shares(self.cpus, workers)  # the others have little to do, and do it anywhere
 
             def process(role: Role, index: int, cpus: Collection[int] = ()) -> Work:
                 return self._process(f"{role}-{index}", spec.environment_of(role, index), cpus)
 
-            await _together(
-                [
-                    process("chief", 0),
-                    *(process("ps", index) for index in range(servers)),
-                    *(
-                        self._again_when_lost(
-                            partial(process, "worker", index, shares[index]),
-                            f"worker {index} was lost; it alone is started again",
-                        )
-                        for index in range(workers)
-                    ),
-                ]
-            )
+            async with processes.together() as group:
+                group.create_task(process("chief", 0))
+                for index in range(servers):
+                    group.create_task(process("ps", index))
+                for index in range(workers):
+                    worker = partial(process, "worker", index, cpus[index])
+                    what = f"worker {index} was lost; it alone is started again"
+                    group.create_task(self._again_when_lost(worker, what))
 
         await self._again_when_lost(
             all_processes, "the chief or what it needs was lost; all are started again"
@@ -127,27 +124,15 @@ class TrainingProcesses:
         )
 
 
-async def _together(works: Iterable[Work]) -> None:
-    """Do all at once; when one fails, end the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
-    except* (processes.ExitError, OSError) as errors:  # OSError: no room for a log
-        # A worker that only lost its peer says less than the one that failed by itself.
-        first = min(errors.exceptions, key=lambda e: getattr(e, "can_be_retried", False))
-        raise first from None
-
-
 def _addresses(count: int) -> list[str]:
     return [f"127.0.0.1:{port}" for port in processes.free_ports(count)]
 
 
-def _shares_of_cpus(workers: int) -> list[set[int]]:
-    """Divide this process's processors among the workers; empty sets where there are too few."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [set()] * workers
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < workers:
-        return [set()] * workers
-    return [set(cpus[index::workers]) for index in range(workers)]
+def available_cpus() -> list[int]:
+    """This process's processors; none where the system cannot tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def shares(cpus: Sequence[int], parts: int) -> list[list[int]]:
+    """Divide processors; where there are too few, every part has them all."""
+    return [list(cpus[index::parts] if len(cpus) >= parts else cpus) for index in range(parts)]

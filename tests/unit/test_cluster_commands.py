@@ -211,6 +211,39 @@ def test_serve_publishes_what_was_selected_without_a_candidate_that_failed(
     assert _outputs(tmp_path)["version"] == selection.key
 
 
+def test_serve_publishes_the_selection_among_the_candidates_that_it_is_told(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
+) -> None:
+    selection = plan(config.parse(CONFIG, origin="").among("cnn"))["select"]
+    for task in (TASKS["train-cnn"], TASKS["train-dropout"], TASKS["select"], selection):
+        _publish(task, tmp_path)
+    invoke("serve", "--among", "cnn")
+    assert _outputs(tmp_path)["version"] == selection.key != TASKS["select"].key
+
+
+def test_judge_goes_by_what_is_served(tmp_path: Path, cluster: FakeCluster, invoke: Invoke) -> None:
+    figures = {"status": "trained", "validation_loss": 0.3, "parameters": 1}
+    _publish(TASKS["train-cnn"], tmp_path, figures | {"validation_accuracy": 0.9})
+    said = invoke("judge")
+    assert "cnn" in said
+    first = plan(config.parse(CONFIG, origin="").among("cnn"))["select"]
+    expected = {"replaces": "true", "among": "cnn", "key": first.key}
+    assert _outputs(tmp_path) == expected
+    text = (ROOT / "workflows" / "asynchronous.yaml").read_text()
+    (declared,) = (t for t in yaml.safe_load(text)["spec"]["templates"] if t["name"] == "judge")
+    assert {p["name"] for p in declared["outputs"]["parameters"]} == set(expected)
+
+    annotations = {"mlpipeline/version": first.key}
+    metadata = {"name": "shirts", "annotations": annotations}
+    cluster.put({"kind": "InferenceService", "metadata": metadata})
+    with artifacts.publish(tmp_path / first.publishes[0]) as draft:
+        keys = {"cnn": {"key": TASKS["train-cnn"].key}}
+        artifacts.write_json(draft / "decision.json", {"candidates": keys})
+    _publish(TASKS["train-dropout"], tmp_path, figures | {"validation_accuracy": 0.8})
+    invoke("judge", "--last")
+    assert _outputs(tmp_path) == expected | {"replaces": "false"}
+
+
 def test_serve_changes_nothing_where_the_version_is_not_whole(
     tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
 ) -> None:

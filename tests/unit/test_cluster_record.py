@@ -214,6 +214,30 @@ def test_what_the_memo_answered_is_reused_and_took_no_time(workspace: Path) -> N
     assert record.verification == FIGURES, "of the run that verified it"
 
 
+def test_an_asynchronous_run_says_when_each_version_went_into_service(workspace: Path) -> None:
+    tasks = plan(config.parse(CONFIG, origin=""))
+    first = plan(config.parse(CONFIG, origin="").among("cnn"))["select"].key
+    last = tasks["select"].key
+    with artifacts.publish(workspace / "models" / "shirts" / first) as draft:
+        artifacts.write_json(draft / "model.json", {"candidate": "cnn"})
+    run = Run()
+    run.tried("plan")
+    run.memoized("select", key=first, among="cnn")
+    run.tried("serve", outputs=_parameters({"version": first}))
+    run.memoized("verify", outputs={"figures": "{}"})
+    run.memoized("select", key=last, among="")
+    run.tried("serve", [("Failed", SAID)])
+    for _ in range(2):  # the second time it found nothing to change
+        run.tried("serve", outputs=_parameters({"version": last}))
+    record = _record(run, workspace)
+    assert [(one.version, one.candidate) for one in record.served] == [
+        (first, "cnn"),
+        (last, ""),  # of which nobody has kept what it was
+    ]
+    assert 0 < record.served[0].seconds < record.served[1].seconds
+    assert [task.key for task in record.tasks if task.step == "select"] == [first, last]
+
+
 @pytest.mark.parametrize("step", ["ingest", "cnn", "serve"])
 def test_a_step_that_was_tried_again_says_why(workspace: Path, step: str) -> None:
     record = _record(_run({step: [KILLED, ("Error", "pod deleted"), OK]}), workspace)

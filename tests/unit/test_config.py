@@ -251,3 +251,13 @@ def test_a_configuration_cannot_be_changed_by_accident() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1
     assert isinstance(config, Config)
+
+
+def test_some_of_the_candidates_may_count() -> None:
+    config = parse(MINIMAL | {"candidates": {n: {"model": "cnn"} for n in "abc"}}, origin="")
+    assert list(config.among("c, a").candidates) == ["a", "c"], "in the configuration's order"
+    assert config.among("") == config
+    assert config.among("b").training == config.training
+    with pytest.raises(ConfigurationError, match="no candidates d, e") as raised:
+        config.among("a,d,e")
+    assert "a, b, c" in raised.value.expected

@@ -101,6 +101,16 @@ def test_test_accuracy_is_computed_from_the_answers_with_its_interval(
     assert f"95% interval: {low:.2%} to {high:.2%} (Wilson score, 400 images)" in text
 
 
+def test_it_says_when_each_version_went_into_service(tmp_path: Path, run: dict[str, Any]) -> None:
+    run["served"] = [
+        {"version": "shirts-1", "candidate": "cnn", "seconds": 41.0},
+        {"version": "shirts-2", "candidate": "batch_norm", "seconds": 95.0},
+    ]
+    page = report.build(tmp_path, run)
+    (said,) = re.findall("<p>Put into service: .*?</p>", page)
+    assert said.index("cnn after 41") < said.index("shirts-1") < said.index("batch_norm after 1")
+
+
 def test_only_the_chosen_candidate_has_a_test_accuracy(tmp_path: Path, run: dict[str, Any]) -> None:
     accuracy = f"{run['verification']['protocols'][0]['accuracy']:.2%}"
     rows = re.findall(r"<tr.*?</tr>", _page(tmp_path, run).html, re.DOTALL)

@@ -16,7 +16,7 @@ from mlpipeline.errors import DamagedArtifactError, SelectionError
 from mlpipeline.learning import datasets, export, records
 from mlpipeline.learning.datasets import Dataset, Split
 from mlpipeline.steps import ingestion, selection
-from mlpipeline.steps.selection import choose
+from mlpipeline.steps.decision import RULE, choose
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
 
@@ -175,7 +175,7 @@ def test_the_decision_is_recorded_with_every_candidates_figures(workspace: Works
     assert decision["chosen"] == "good"
     assert decision["ranking"] == ["good", "bad"]
     assert decision["rejected"].keys() == {"diverged"}
-    assert decision["rule"] == selection.RULE
+    assert decision["rule"] == RULE
     assert (decision["name"], decision["version"]) == ("halves", "halves-1")
     assert decision["dataset"] == "ingest-1"
     assert decision["candidates"] == {

@@ -18,7 +18,7 @@ from mlpipeline.pipeline import STEPS
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
-FILES = ("pipeline.yaml", "workflow-template.yaml", "cron-workflow.yaml")
+FILES = ("pipeline.yaml", "asynchronous.yaml", "workflow-template.yaml", "cron-workflow.yaml")
 RUN = ("plan", *(step.name for step in STEPS), "record")
 MEMOIZED = {"ingest", "train", "select", "serve", "verify"}
 
@@ -26,14 +26,21 @@ Manifest = dict[str, Any]
 
 
 @functools.cache
-def _spec() -> Manifest:
-    spec: Manifest = yaml.safe_load((WORKFLOWS / "pipeline.yaml").read_text())["spec"]
+def _spec(name: str = "pipeline") -> Manifest:
+    spec: Manifest = yaml.safe_load((WORKFLOWS / f"{name}.yaml").read_text())["spec"]
     return spec
 
 
-TEMPLATES: dict[str, Manifest] = {template["name"]: template for template in _spec()["templates"]}
+def _templates(name: str) -> dict[str, Manifest]:
+    return {template["name"]: template for template in _spec(name)["templates"]}
+
+
+TEMPLATES = _templates("pipeline")
+ASYNCHRONOUS = _templates("asynchronous")
 PODS = [template for template in TEMPLATES.values() if "container" in template]
-each_pod = pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod["name"])
+JUDGES = [ASYNCHRONOUS["judge"], ASYNCHRONOUS["judge-last"]]
+each_pod = pytest.mark.parametrize("pod", [*PODS, *JUDGES], ids=lambda pod: pod["name"])
+each_workflow = pytest.mark.parametrize("templates", [TEMPLATES, ASYNCHRONOUS], ids=len)
 
 
 def _pod_of(step: str) -> Manifest:
@@ -45,9 +52,11 @@ def _pod_of(step: str) -> Manifest:
     return template
 
 
-def _tasks() -> Iterator[tuple[Manifest, Manifest]]:
+def _tasks(
+    templates: dict[str, Manifest] = TEMPLATES,
+) -> Iterator[tuple[Manifest, Manifest]]:
     """Every task of every DAG, with the template that it is in."""
-    for template in TEMPLATES.values():
+    for template in templates.values():
         for task in template.get("dag", {}).get("tasks", ()):
             yield template, task
 
@@ -95,13 +104,16 @@ def test_every_step_of_the_pipeline_has_its_template_and_no_other_pod_runs() -> 
     assert {pod["name"] for pod in PODS} == {_pod_of(step)["name"] for step in RUN}
 
 
-def test_everything_but_the_exit_handler_is_reached_from_the_entrypoint() -> None:
-    reached, names = set(), {_spec()["entrypoint"]}
+@pytest.mark.parametrize("workflow", ["pipeline", "asynchronous"])
+def test_everything_but_the_exit_handler_is_reached_from_the_entrypoint(workflow: str) -> None:
+    templates = _templates(workflow)
+    reached, names = set(), {_spec(workflow)["entrypoint"]}
     while names:
         name = names.pop()
         reached.add(name)
-        names |= {t["template"] for parent, t in _tasks() if parent["name"] == name} - reached
-    assert set(TEMPLATES) - reached == {_spec()["onExit"]} == {"record"}
+        tasks = _tasks(templates)
+        names |= {t["template"] for parent, t in tasks if parent["name"] == name} - reached
+    assert set(templates) - reached == {_spec(workflow)["onExit"]} == {"record"}
 
 
 def test_steps_come_in_the_order_of_the_pipeline() -> None:
@@ -151,6 +163,51 @@ def test_a_memoized_step_hands_all_that_it_is_given_to_its_pod_and_back(step: st
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_nothing_is_both_memoized_and_tried_again(template: Manifest) -> None:
     assert not {"memoize", "retryStrategy"} <= set(template), "Argo 3.7 then never ends"
+
+
+def test_trainings_wait_for_their_turn_where_the_memo_does_not_answer() -> None:
+    limits = yaml.safe_load((ROOT / "manifests" / "base" / "limits.yaml").read_text())
+    limited = {
+        name: template["synchronization"]["semaphores"]
+        for name, template in TEMPLATES.items()
+        if "semaphores" in template.get("synchronization", {})
+    }
+    # On the pod, not on what is memoized: there it would be waited for before the memo is asked.
+    ((name, (semaphore,)),) = limited.items()
+    assert name == _pod_of("train")["name"]
+    reference = semaphore["configMapKeyRef"]
+    assert reference["name"] == limits["metadata"]["name"]
+    assert int(limits["data"][reference["key"]]) >= 1
+
+
+# --- the asynchronous mode ----------------------------------------------------------------------
+
+
+def test_the_asynchronous_mode_is_made_of_the_same_steps() -> None:
+    steps = {name: t for name, t in TEMPLATES.items() if name != "pipeline"}
+    assert {name: ASYNCHRONOUS[name] for name in steps} == steps
+    own = ASYNCHRONOUS.keys() - steps
+    assert own == {"asynchronous", "candidate", "offer", "judge", "judge-last"}
+
+
+def test_one_candidate_at_a_time_is_judged_by_what_is_served_and_published_if_better() -> None:
+    offer = ASYNCHRONOUS["offer"]
+    assert offer["synchronization"]["mutexes"] == [{"name": "offer-{{inputs.parameters.name}}"}]
+    judge, select, publish = offer["dag"]["tasks"]
+    assert "when" not in judge
+    better = "{{tasks.judge.outputs.parameters.replaces}} == true"
+    assert select["when"] == publish["when"] == better
+    assert (select["depends"], publish["depends"]) == ("judge", "select")
+
+
+def test_the_last_judgement_waits_for_all_candidates_and_is_always_looked_after() -> None:
+    tasks = {task["name"]: task for task in ASYNCHRONOUS["asynchronous"]["dag"]["tasks"]}
+    assert tasks["select"]["depends"] == "candidate.AnySucceeded"
+    assert "--last" in ASYNCHRONOUS[tasks["judge"]["template"]]["container"]["args"]
+    assert "--last" not in ASYNCHRONOUS["judge"]["container"]["args"]
+    assert "when" not in tasks["publish"]
+    (among,) = (p for p in tasks["publish"]["arguments"]["parameters"] if p["name"] == "among")
+    assert among["value"] == "{{tasks.judge.outputs.parameters.among}}"
 
 
 # --- the pods ---------------------------------------------------------------------------------
@@ -227,8 +284,7 @@ def test_a_pod_is_of_the_runs_image_mounts_only_what_there_is_and_says_what_it_i
     assert {m["name"] for m in container["volumeMounts"]} <= {v["name"] for v in _spec()["volumes"]}
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
-    assert component in RUN
-    assert _pod_of(component) is pod
+    assert pod in JUDGES if component == "judge" else _pod_of(component) is pod
 
 
 # --- the commands -----------------------------------------------------------------------------
@@ -289,16 +345,17 @@ def test_the_configuration_by_default_is_that_of_a_local_run() -> None:
     assert value == (ROOT / cli.DEFAULT_CONFIG).read_text()
 
 
-def test_every_parameter_that_is_put_in_somewhere_is_there() -> None:
+@each_workflow
+def test_every_parameter_that_is_put_in_somewhere_is_there(templates: dict[str, Manifest]) -> None:
     of_run = {f"workflow.parameters.{name}" for name in _parameters(_spec(), "arguments")}
     of_argo = {"workflow.name", "workflow.uid"}
     used: set[str] = set()
-    for name, template in TEMPLATES.items():
+    for name, template in templates.items():
         known = (
             of_run | of_argo | {f"inputs.parameters.{n}" for n in _parameters(template, "inputs")}
         )
         for task in template.get("dag", {}).get("tasks", ()):
-            outputs = _parameters(TEMPLATES[task["template"]], "outputs")
+            outputs = _parameters(templates[task["template"]], "outputs")
             known |= {f"tasks.{task['name']}.outputs.parameters.{n}" for n in outputs}
             if "withParam" in task:
                 known |= {"item.candidate", "item.key"}  # what `planning.plan` says of trainings
@@ -308,10 +365,13 @@ def test_every_parameter_that_is_put_in_somewhere_is_there() -> None:
     assert of_run <= used, "no parameter is without effect"
 
 
-def test_every_task_is_given_what_its_template_takes() -> None:
-    for _, task in _tasks():
+@each_workflow
+def test_every_task_is_given_what_its_template_takes(templates: dict[str, Manifest]) -> None:
+    for _, task in _tasks(templates):
         given = set(_parameters(task, "arguments"))
-        assert given == set(_parameters(TEMPLATES[task["template"]], "inputs")), task["name"]
+        inputs = _parameters(templates[task["template"]], "inputs")
+        needed = {name for name, parameter in inputs.items() if "value" not in parameter}
+        assert needed <= given <= set(inputs), task["name"]
 
 
 def test_the_names_of_templates_are_different() -> None:

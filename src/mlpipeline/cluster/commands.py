@@ -104,11 +104,12 @@ def serve(
     templates: Templates,
     image: Image,
     pending_seconds: PendingSeconds = 300,
+    among: Annotated[str, typer.Option(help="Candidates that count; empty: all.")] = "",
 ) -> None:
     """Publish the selected version by an InferenceService, and return who serves it."""
     from mlpipeline.cluster import api, inference_service, manifests
 
-    settings = configuration.load(config)
+    settings = configuration.load(config).among(among)
     version = pipeline.plan_of_finished(settings, workspace)["select"].key
     folder = workspace / "models" / settings.name / version
     artifacts.verify(folder)
@@ -140,6 +141,32 @@ def serve(
             "name": settings.name,
             "revision": revision.digest,
             "replicas": ",".join(revision.replicas),
+        },
+    )
+
+
+@app.command()
+def judge(
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    last: Annotated[bool, typer.Option("--last", help="No other is going to be trained.")] = False,
+) -> None:
+    """Say which candidates' selection is to be served, and whether that is another model."""
+    from mlpipeline import succession
+    from mlpipeline.cluster import api, inference_service
+
+    settings = configuration.load(config)
+    served = inference_service.version(api.connect(), settings.name)
+    found = succession.judge(settings, workspace, served, last=last)
+    among = ",".join(found.among)
+    print(found.reason, flush=True)
+    _write_outputs(
+        outputs,
+        {
+            "replaces": str(found.replaces).lower(),
+            "among": among,
+            "key": pipeline.plan(settings.among(among))["select"].key,
         },
     )
 

@@ -22,6 +22,7 @@ from mlpipeline.errors import ClusterError
 _POLL_SECONDS = 1.0
 _CONTAINER = "kserve-container"  # KServe's own name for the one that answers
 _LABEL = "serving.kserve.io/inferenceservice"
+_VERSION = "mlpipeline/version"
 _CONTENT = "mlpipeline/content"  # of the version, on the pods that have loaded it
 
 
@@ -54,7 +55,7 @@ def complete(
     to the last bit. So the content, by a digest, belongs to what the pods are, and they roll.
     """
     metadata = template["metadata"]
-    annotations = metadata.get("annotations", {}) | {"mlpipeline/version": version}
+    annotations = metadata.get("annotations", {}) | {_VERSION: version}
     predictor = template["spec"]["predictor"]
     changes = {
         "annotations": predictor.get("annotations", {}) | {_CONTENT: content},
@@ -68,6 +69,12 @@ def complete(
         "metadata": metadata | {"name": name, "annotations": annotations},
         "spec": template["spec"] | {"predictor": predictor | changes},
     }
+
+
+def version(cluster: Cluster, name: str) -> str:
+    """Return the version that was last published; empty for none."""
+    service = cluster.get("InferenceService", name) or {"metadata": {}}
+    return str(service["metadata"].get("annotations", {}).get(_VERSION, ""))
 
 
 def roll_out(

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from mlpipeline import artifacts, config, pipeline
+from mlpipeline import artifacts, config, pipeline, search
 from mlpipeline.cluster import inference_service
 from mlpipeline.cluster.api import Cluster
 from mlpipeline.config import Config
@@ -60,7 +60,8 @@ def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
         _set(raw, "training", workers=_number(overrides.workers))
     if overrides.replicas:
         _set(raw, "serving", replicas=_number(overrides.replicas))
-    if overrides.candidates:
+    if overrides.candidates:  # which may be trials of a search
+        raw = dict(search.expand(raw)[0])
         raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
     _set(raw, "serving", host=_ALL_ADDRESSES, port=8080, grpc_port=8081)
     config.parse(raw, origin="the parameter `configuration`")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlpipeline import config as configuration
-from mlpipeline import pipeline
+from mlpipeline import pipeline, registry
 from mlpipeline.cluster.api import Manifest
 from mlpipeline.config import Config
-from mlpipeline.errors import ConfigurationError
-from mlpipeline.pipeline import STEPS
-from mlpipeline.runs import RunRecord, TaskRecord, describe_machine
+from mlpipeline.errors import ArtifactError, ConfigurationError
+from mlpipeline.pipeline import SERVE, STEPS
+from mlpipeline.runs import RunRecord, ServedVersion, TaskRecord, describe_machine
 
 _STEPS = ("plan", *(step.name for step in STEPS))
 # Of Argo's nodes: a memoized step, any other step, one that never began.
@@ -46,9 +46,11 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
     nodes = _nodes(status)
     tasks = [_task(node, nodes) for node in _of_steps(nodes)]
     config = _config(folder / "config.yaml")
-    for task in tasks:
-        if config and task.step == "select":  # the workflow knows the key with all candidates only
-            task.key = pipeline.plan_of_finished(config, workspace)["select"].key
+    if config:
+        with_all = pipeline.plan(config)["select"].key
+        for task in tasks:
+            if task.key == with_all:  # it does not know yet that some were not trained
+                task.key = pipeline.plan_of_finished(config, workspace)["select"].key
     began = status["startedAt"]
     state: Literal["succeeded", "failed", "interrupted"] = (
         "interrupted"
@@ -68,6 +70,7 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
         state=state,
         seconds=_seconds(began, datetime.now(UTC).isoformat()),
         tasks=tasks,
+        served=_served(nodes, began, config.name, workspace) if config else [],
         verification=_verification(nodes),
         error=_first_error(tasks) if state != "succeeded" else None,
     )
@@ -139,6 +142,32 @@ def _error(message: str) -> str:
 def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) -> dict[str, str]:
     parameters = (node.get(which) or {}).get("parameters") or ()
     return {p["name"]: p.get("value", "") for p in parameters}
+
+
+def _served(
+    nodes: Mapping[str, Any], began: str, name: str, workspace: Path
+) -> list[ServedVersion]:
+    """What was put into service, in that order; a step that found all as it should be adds none."""
+    served: list[ServedVersion] = []
+    done = [n for n in _of_steps(nodes) if n["templateName"] == SERVE.name and _is_done(n)]
+    for node in sorted(done, key=lambda node: str(node["finishedAt"])):
+        version = _parameters(node, "outputs")["version"]
+        if not served or served[-1].version != version:
+            candidate = _candidate(workspace, name, version)
+            served.append(ServedVersion(version, candidate, _seconds(began, node["finishedAt"])))
+    return served
+
+
+def _candidate(workspace: Path, name: str, version: str) -> str:
+    """The candidate that a version is; empty if the version is gone by now."""
+    try:
+        return str(registry.description(workspace, name, version)["candidate"])
+    except ArtifactError:
+        return ""
+
+
+def _is_done(node: Mapping[str, Any]) -> bool:
+    return node["phase"] == "Succeeded" and "version" in _parameters(node, "outputs")
 
 
 def _verification(nodes: Mapping[str, Any]) -> dict[str, Any] | None:

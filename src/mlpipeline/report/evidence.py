@@ -98,7 +98,8 @@ def collect(workspace: Path, run: Mapping[str, Any]) -> Evidence:
     tasks: Sequence[Task] = run["tasks"]
     shelf = _Shelf(workspace)
     ingest = next((task for task in tasks if task["step"] == INGEST.name), None)
-    select = next((task for task in tasks if task["step"] == SELECT.name), None)
+    # An asynchronous run selects several times, the last time among all candidates.
+    select = next((task for task in reversed(tasks) if task["step"] == SELECT.name), None)
     card = shelf.read(ingest, "", DatasetCard.load)
     decision = shelf.read(select, "decision.json", artifacts.read_json)
     answers = _answers(shelf, select) if decision else None

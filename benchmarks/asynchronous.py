@@ -1,0 +1,91 @@
+"""The time to a first served model: the asynchronous mode beside the synchronous one.
+
+    python -m benchmarks.asynchronous --output benchmarks/results/asynchronous.json
+
+The same configuration, each mode in a workspace of its own with the data set in it already. What is
+served, and when all its replicas answer, is in the record of every run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlpipeline import artifacts, pipeline
+from mlpipeline import config as configuration
+from mlpipeline.runs import describe_machine
+
+_MODES: dict[str, list[str]] = {"synchronous": [], "asynchronous": ["--asynchronous"]}
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
+    config: Path = Path("configs/default.yaml"),
+    dataset: Annotated[
+        Path | None, typer.Option(help="A workspace that holds the data set; else it is made.")
+    ] = None,
+) -> None:
+    """Run both modes, print a table, and write JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspaces = {mode: Path(folder, mode) for mode in _MODES}
+        ingested = pipeline.plan(configuration.load(config))["ingest"].publishes[0]
+        source = dataset or Path(folder, "ingested")
+        if not (source / ingested).exists():
+            _mlpipeline("ingest", config, source)
+        for workspace in workspaces.values():
+            shutil.copytree(source / ingested, workspace / ingested)
+        figures = {
+            mode: _measure(config, workspaces[mode], options) for mode, options in _MODES.items()
+        }
+    _show(config, figures)
+    artifacts.write_json(
+        output, {"machine": describe_machine(), "config": config.name, "modes": figures}
+    )
+
+
+def _measure(config: Path, workspace: Path, options: list[str]) -> dict[str, Any]:
+    _mlpipeline("run", config, workspace, *options)
+    (file,) = (workspace / "runs").glob("*/run.json")
+    record = artifacts.read_json(file)
+    select = [task["key"] for task in record["tasks"] if task["step"] == "select"][-1]
+    decision = artifacts.read_json(workspace / "selections" / select / "decision.json")
+    validation = {name: m["validation_accuracy"] for name, m in decision["candidates"].items()}
+    served = [
+        {
+            "candidate": one["candidate"],
+            "validation_accuracy": validation[one["candidate"]],
+            "seconds": one["seconds"],
+        }
+        for one in record["served"]
+    ]
+    return {"served": served, "chosen": decision["chosen"], "seconds": record["seconds"]}
+
+
+def _mlpipeline(command: str, config: Path, workspace: Path, *options: str) -> None:
+    call = [sys.executable, "-m", "mlpipeline", command, "--config", str(config)]
+    subprocess.run([*call, "--workspace", str(workspace), *options], check=True, timeout=1800)
+
+
+def _show(config: Path, figures: dict[str, Any]) -> None:
+    table = Table(title=f"Seconds from the start of a run of {config.name}", box=None)
+    for heading in ("", "first served", "last served", "whole run"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for mode, measured in figures.items():
+        first, last = (
+            f"{one['seconds']:.0f} ({one['candidate']}, {one['validation_accuracy']:.2%})"
+            for one in (measured["served"][0], measured["served"][-1])
+        )
+        table.add_row(mode, first, last, f"{measured['seconds']:.0f}")
+    Console(width=110).print(table)  # also where it is no terminal
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,134 @@
+"""What is to be served while some candidates are still trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpipeline import artifacts, config, pipeline
+from mlpipeline.config import Config
+from mlpipeline.errors import SelectionError
+from mlpipeline.succession import judge
+
+NAMES = ("a", "b", "c")
+
+
+def settings(threshold: float = 0.85, names: tuple[str, ...] = NAMES) -> Config:
+    raw = {
+        "name": "shirts",
+        "candidates": {name: {"model": "cnn", "options": {"units": ord(name)}} for name in names},
+        "asynchronous": {"threshold": threshold},
+    }
+    return config.parse(raw, origin="")
+
+
+class Workspace:
+    """Candidates are trained, and selected among, in a moment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def train(self, name: str, accuracy: float, *, status: str = "trained") -> None:
+        task = pipeline.plan(settings())[f"train-{name}"]
+        figures: dict[str, Any] = {
+            "status": status,
+            "validation_accuracy": accuracy,
+            "validation_loss": 0.3,
+            "parameters": 10,
+            "diverged_at_step": 7,
+        }
+        with artifacts.publish(self.folder / task.publishes[0]) as draft:
+            artifacts.write_json(draft / "metrics.json", figures)
+
+    def select(self, *names: str) -> str:
+        """Publish the selection among some; return its version."""
+        tasks = pipeline.plan(settings().among(",".join(names)))
+        keys = {str(t.candidate): {"key": t.key} for t in tasks.values() if t.candidate}
+        with artifacts.publish(self.folder / tasks["select"].publishes[0]) as draft:
+            artifacts.write_json(draft / "decision.json", {"candidates": keys})
+        return tasks["select"].key
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_nothing_is_served_below_the_threshold_but_the_last_is(workspace: Workspace) -> None:
+    workspace.train("b", 0.84)
+    found = judge(settings(), workspace.folder, "", last=False)
+    assert (found.replaces, found.among) == (False, ())
+    assert "84.00% is below 85.00%" in found.reason
+    found = judge(settings(), workspace.folder, "", last=True)
+    assert (found.replaces, found.among) == (True, ("b",))
+
+
+@pytest.mark.parametrize("accuracy", [0.85, 0.9])
+def test_the_first_that_passes_the_threshold_is_served(
+    workspace: Workspace, accuracy: float
+) -> None:
+    workspace.train("c", accuracy)
+    found = judge(settings(), workspace.folder, "", last=False)
+    assert (found.replaces, found.among) == (True, ("c",))
+
+
+def test_a_better_one_replaces_it(workspace: Workspace) -> None:
+    workspace.train("c", 0.9)
+    served = workspace.select("c")
+    workspace.train("a", 0.91)
+    found = judge(settings(), workspace.folder, served, last=False)
+    assert (found.replaces, found.among) == (True, ("a", "c"))
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.9], ids=["worse", "equal"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_worse_or_equal_one_replaces_nothing(
+    workspace: Workspace, accuracy: float, last: bool
+) -> None:
+    workspace.train("a", 0.9)
+    served = workspace.select("a")
+    workspace.train("c", accuracy)
+    found = judge(settings(), workspace.folder, served, last=last)
+    assert (found.replaces, found.among) == (False, ("a",))
+
+
+def test_one_that_diverged_is_passed_over_and_no_reason_to_fail_before_the_end(
+    workspace: Workspace,
+) -> None:
+    workspace.train("a", 0.0, status="diverged")
+    assert not judge(settings(), workspace.folder, "", last=False).replaces
+    with pytest.raises(SelectionError, match="diverged"):
+        judge(settings(), workspace.folder, "", last=True)
+    workspace.train("b", 0.9)
+    assert judge(settings(), workspace.folder, "", last=False).among == ("a", "b")
+
+
+def test_a_damaged_candidate_does_not_count(workspace: Workspace) -> None:
+    workspace.train("a", 0.99)
+    workspace.train("b", 0.9)
+    folder = workspace.folder / pipeline.plan(settings())["train-a"].publishes[0]
+    (folder / "metrics.json").write_text("{}")
+    assert judge(settings(), workspace.folder, "", last=True).among == ("b",)
+
+
+@pytest.mark.parametrize("served", ["shirts-0123456789abcdef", "other"])
+def test_a_version_of_another_configuration_is_replaced(workspace: Workspace, served: str) -> None:
+    """By the first that passes the threshold, however good it is: its data may be other data."""
+    workspace.train("a", 0.9)
+    if served == "other":
+        workspace.train("b", 0.99)
+        served = workspace.select("a", "b")
+        assert judge(settings(names=("a",)), workspace.folder, served, last=False).replaces
+    else:
+        assert judge(settings(), workspace.folder, served, last=False).replaces
+
+
+def test_the_last_word_is_what_a_synchronous_run_selects(workspace: Workspace) -> None:
+    for name, accuracy in {"a": 0.86, "b": 0.9, "c": 0.88}.items():
+        workspace.train(name, accuracy)
+    found = judge(settings(), workspace.folder, workspace.select("a"), last=True)
+    planned = pipeline.plan(settings().among(",".join(found.among)))
+    assert found.replaces
+    assert planned["select"].key == pipeline.plan(settings())["select"].key

@@ -1,0 +1,107 @@
+"""The asynchronous mode: a good candidate is served while others are still trained.
+
+    plan ──► ingest ──► (train ──► offer) × candidates ──► select ──► judge ──► publish
+    offer: judge ──► select ──► publish, where the best so far is good enough and not served yet
+
+The steps are those of `workflows.pipeline`, with the same keys; `judge` alone is of this mode. In
+the end it names the version that stays, and what is published then is a look at what is served.
+"""
+
+from __future__ import annotations
+
+from hera.workflows import DAG, Container, Parameter, Task
+
+from workflows.pipeline import OUTPUTS, RUN, add_steps, mutex, step
+
+
+def add_templates() -> None:
+    """Add all templates to the workflow whose context this is called in."""
+    steps = add_steps()
+    name = "{{inputs.parameters.name}}"
+    judge, judge_last = _judge("judge"), _judge("judge-last", "--last")
+
+    # One after the other: each is judged by what the one before has published.
+    with DAG(
+        name="offer", inputs=[Parameter(name="name")], synchronization=mutex(f"offer-{name}")
+    ) as offer:
+        judging = Task(name="judge", template=judge)
+        among = judging.get_parameter("among")
+        replaces = "{{tasks.judge.outputs.parameters.replaces}}"
+        Task(
+            name="select",
+            template=steps.select,
+            arguments={"key": judging.get_parameter("key"), "among": among},
+            depends="judge",
+            when=f"{replaces} == true",
+        )
+        Task(
+            name="publish",
+            template=steps.publish,
+            arguments={
+                "name": name,
+                "among": among,
+                # Of this run alone: nobody has looked whether it is still what is served.
+                "serve-key": "serve-{{workflow.name}}-{{tasks.judge.outputs.parameters.key}}",
+            },
+            depends="select",
+            when=f"{replaces} == true",
+        )
+
+    with DAG(
+        name="candidate", inputs=[Parameter(name=n) for n in ("candidate", "key", "name")]
+    ) as candidate:
+        Task(
+            name="train",
+            template=steps.train,
+            arguments={n: f"{{{{inputs.parameters.{n}}}}}" for n in ("candidate", "key")},
+        )
+        Task(name="offer", template=offer, arguments={"name": name}, depends="train")
+
+    with DAG(name="asynchronous"):
+        planning = Task(name="plan", template=steps.plan)
+        Task(
+            name="ingest",
+            template=steps.ingest,
+            arguments={"key": planning.get_parameter("ingest-key")},
+            depends="plan",
+        )
+        Task(
+            name="candidate",
+            template=candidate,
+            with_param=planning.get_parameter("trainings"),
+            arguments={
+                "candidate": "{{item.candidate}}",
+                "key": "{{item.key}}",
+                "name": planning.get_parameter("name"),
+            },
+            depends="ingest",
+        )
+        Task(
+            name="select",
+            template=steps.select,
+            arguments={"key": planning.get_parameter("select-key")},
+            depends="candidate.AnySucceeded",
+        )
+        settling = Task(name="judge", template=judge_last, depends="select")
+        Task(
+            name="publish",
+            template=steps.publish,
+            arguments={
+                "name": planning.get_parameter("name"),
+                "among": settling.get_parameter("among"),
+                "serve-key": "serve-{{workflow.name}}-last",
+            },
+            depends="judge",
+        )
+
+
+def _judge(name: str, *options: str) -> Container:
+    """Return the step that says which candidates' selection is to be served."""
+    return step(
+        name,
+        ["cluster", "judge", *RUN, "--outputs", OUTPUTS, *options],
+        outputs=["replaces", "among", "key"],
+        component="judge",
+        account="pipeline",
+        timeout="5m",
+    )
