@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mlpipeline import artifacts, pipeline, registry
+from mlpipeline import artifacts, events, feedback, pipeline, predictions, registry
 from mlpipeline import config as configuration
 from mlpipeline.cluster import commands as cluster_commands
 from mlpipeline.config import Config
@@ -76,7 +76,9 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         return
     from mlpipeline.steps import ingestion
 
-    ingestion.ingest(settings.data, workspace / task.publishes[0])
+    ingestion.ingest(
+        settings.data, workspace / task.publishes[0], snapshots=feedback.snapshots(workspace)
+    )
 
 
 @app.command()
@@ -188,6 +190,45 @@ def verify(
         protocols = [asdict(protocol) for protocol in figures]
         seen = sorted({replica for protocol in figures for replica in protocol.replicas})
         artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
+
+
+@app.command()
+def predict_batch(
+    model: Annotated[str, typer.Option(help="What the model is called; its current version.")],
+    folder: Annotated[str, typer.Option(help="Of the image files, below the workspace.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    output: Annotated[Path | None, typer.Option(help="Write the key there, too.")] = None,
+) -> None:
+    """Step: predict a folder of image files."""
+    batch = predictions.plan(workspace, model, folder)
+    place = workspace / batch.publishes
+    if artifacts.is_whole(place):
+        print(f"{batch.key} is there already", flush=True)
+    else:
+        from mlpipeline.steps import batch_prediction
+
+        batch_prediction.predict(batch, place)
+    summary = artifacts.read_json(place / "summary.json")
+    print(
+        f"{place}/predictions.csv: {summary['files']} files, of which {summary['unreadable']} "
+        f"could not be read, by version {summary['version']}",
+        flush=True,
+    )
+    if output:
+        artifacts.write_text(output, batch.key)
+
+
+@app.command("feedback")
+def keep_feedback(
+    event: Annotated[str, typer.Option(help="The event, as JSON: see events.py.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Step: keep corrected labels for the next run."""
+    posted = events.parse(event, origin="--event")
+    if not isinstance(posted, events.Feedback):
+        raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
+    kept = "kept" if feedback.add(workspace, posted) else "there already"
+    print(f"{posted.name}: {len(posted.corrections)} corrected labels, {kept}", flush=True)
 
 
 # --- for people -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from mlpipeline import artifacts, config, pipeline
+from mlpipeline import config, pipeline
 from mlpipeline.cluster.api import Cluster
 from mlpipeline.config import Config
 from mlpipeline.errors import ConfigurationError
@@ -34,8 +34,8 @@ class Overrides:
     replicas: str = ""
 
 
-def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
-    """Return the configuration of a run, as it is to be written for its steps.
+def resolve(text: str, overrides: Overrides) -> Config:
+    """Return the configuration of a run.
 
     Raises:
         ConfigurationError: It does not fit; names every problem.
@@ -60,8 +60,7 @@ def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
     if overrides.candidates:
         raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
     _set(raw, "serving", host=_ALL_ADDRESSES, port=8080, grpc_port=8081)
-    config.parse(raw, origin="the parameter `configuration`")
-    return raw
+    return config.parse(raw, origin="the parameter `configuration`")
 
 
 def _set(raw: dict[str, Any], section: str, **values: Any) -> None:
@@ -120,8 +119,3 @@ def _forget(cluster: Cluster, memo: str, tasks: list[Task]) -> None:
     if remembered:
         print(f"forgotten, because it is gone or damaged: {', '.join(remembered)}", flush=True)
         cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(remembered)})
-
-
-def write_config(raw: Mapping[str, Any], file: Path) -> None:
-    """Write the configuration for the steps of a run."""
-    artifacts.write_text(file, yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True))
