@@ -228,7 +228,7 @@ def keep_feedback(
     if not isinstance(posted, events.Feedback):
         raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
     kept = "kept" if feedback.add(workspace, posted) else "there already"
-    print(f"{posted.name}: {len(posted.corrections)} corrected labels, {kept}", flush=True)
+    print(f"corrected labels: {len(posted.corrections)}, {kept}", flush=True)
 
 
 # --- for people -------------------------------------------------------------------------------
@@ -271,6 +271,30 @@ def predict(
     from mlpipeline import commands
 
     commands.predict(configuration.load(config), workspace, image)
+
+
+@app.command()
+def post_event(
+    files: Annotated[list[Path], typer.Argument(help="An event each, as events.py describes.")],
+    url: Annotated[str, typer.Option(help="Of Argo's server.")] = "http://127.0.0.1:2746",
+    token: Annotated[str, typer.Option(envvar="ARGO_TOKEN", help="Of a service account.")] = "",
+    namespace: Annotated[str, typer.Option(help="Where workflows run.")] = "mlpipeline",
+    seconds: Annotated[float, typer.Option(help="How long to try, for each.")] = 120,
+) -> None:
+    """Post events to a cluster, each until it is accepted."""
+    from mlpipeline import posting
+
+    for event in [events.read(file) for file in files]:
+        new = posting.post(event, url=url, token=token, namespace=namespace, seconds=seconds)
+        print(f"{event.name}: {'accepted' if new else 'was posted before'}", flush=True)
+
+
+@app.command()
+def watch(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Do the events that are dropped into the workspace's folder inbox/, until Ctrl-C."""
+    from mlpipeline import commands
+
+    commands.watch(workspace)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from mlpipeline import feedback, image_files, pipeline, registry, replicas
 from mlpipeline.config import Config
 from mlpipeline.display import Display, summary
 from mlpipeline.errors import ServingError
+from mlpipeline.inbox import Inbox
 from mlpipeline.local import LocalBackend
 from mlpipeline.runs import RunRecord
 
@@ -72,6 +73,12 @@ def serve(config: Config, config_file: Path, workspace: Path) -> None:
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_stoppable(until_stopped()))
+
+
+def watch(workspace: Path) -> None:
+    """Do the events that are dropped into the workspace's inbox, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_stoppable(Inbox(workspace).watch()))
 
 
 def _greeting(config: Config, workspace: Path, version: str) -> str:

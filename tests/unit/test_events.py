@@ -10,20 +10,7 @@ import pytest
 
 from mlpipeline import events
 from mlpipeline.errors import EventError
-
-PREDICT = {"kind": "predict", "id": "monday", "model": "shirts", "folder": "images/monday"}
-TRAIN = {
-    "kind": "train",
-    "id": "week-7",
-    "configuration": {"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}},
-}
-FEEDBACK = {
-    "kind": "feedback",
-    "id": "ann-1",
-    "model": "shirts",
-    "time": "2026-11-24T09:00:00Z",
-    "corrections": [{"image": "0" * 64, "label": "Coat"}],
-}
+from sample_events import FEEDBACK, PREDICT, TRAIN
 
 
 @pytest.mark.parametrize("event", [PREDICT, TRAIN, FEEDBACK], ids=lambda e: str(e["kind"]))

@@ -27,10 +27,13 @@ OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu")
+EXTRAS = ("network-policies", "gpu", "events")
 
 NAMESPACE = "mlpipeline"
-UNNAMESPACED = {"Namespace", "PersistentVolume"}
+UNNAMESPACED = {
+    *("Namespace", "PersistentVolume"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 
 Manifest = dict[str, Any]
@@ -145,7 +148,8 @@ def test_roles_name_what_they_allow_and_are_of_the_namespace() -> None:
 
 
 def test_every_rule_gives_its_reason() -> None:
-    lines = (BASE / "roles.yaml").read_text().splitlines()
+    files = {path for path, document in _ours() if document.get("kind") == "Role"}
+    lines = [line for path in files for line in path.read_text().splitlines()]
     rules = [n for n, line in enumerate(lines) if line.startswith("  - apiGroups:")]
     assert len(rules) == sum(len(role["rules"]) for role in _roles())
     assert [lines[n] for n in rules if not lines[n - 1].startswith("  # ")] == []
@@ -227,7 +231,8 @@ def test_service_accounts_that_are_used_exist_and_only_pipeline_has_a_token() ->
         if document.get("kind") == "RoleBinding"
         for subject in document["subjects"]
     }
-    assert bound == {"executor", "pipeline", "viewer", "argo"}  # argo: the controller's own
+    # argo: the controller's own; sender: of the component `events`.
+    assert bound == {"executor", "pipeline", "viewer", "argo", "sender"}
 
 
 def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
@@ -322,7 +327,8 @@ def test_base_renders_with_every_combination_of_components(
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     documents = _render(tmp_path)
-    assert len(documents) > len(_ours()) / 2
+    base = {(d["kind"], d["metadata"]["name"]) for path, d in _ours() if path.parent == BASE}
+    assert base <= {(d["kind"], d["metadata"]["name"]) for d in documents}
     assert _one(documents, "Service", "inference")["metadata"]["name"] == "inference"
     claim = _one(documents, "PersistentVolumeClaim", "workspace")["spec"]
     assert "storageClassName" in claim
@@ -330,6 +336,8 @@ def test_base_renders_with_every_combination_of_components(
     assert bool(policies) is ("network-policies" in components)
     templates = _one(documents, "ConfigMap", "templates")["data"]
     assert ("tfjob.patch.yaml" in templates) is ("gpu" in components)
+    bindings = [d for d in documents if d["kind"] == "WorkflowEventBinding"]
+    assert bool(bindings) is ("events" in components)
 
 
 @needs_kubectl
