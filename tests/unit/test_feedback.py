@@ -91,6 +91,15 @@ def test_a_snapshot_that_is_named_is_the_one_that_is_taken(tmp_path: Path) -> No
     assert feedback.joined(one, tmp_path) == one
 
 
+def test_another_state_of_the_data_is_another_data_set() -> None:
+    data = CONTENT["data"]
+    assert isinstance(data, dict)
+    revisions = [settings(data=data | {"revision": name}) for name in (None, "week-6", "week-7")]
+    keys = [pipeline.plan(each)["ingest"].key for each in revisions]
+    assert len(set(keys)) == 3
+    assert keys[0] == pipeline.plan(settings())["ingest"].key
+
+
 def test_the_configuration_of_the_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     feedback.add(tmp_path, an_event())
     joined = feedback.joined(settings(), tmp_path)
