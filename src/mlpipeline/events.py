@@ -76,7 +76,7 @@ class Feedback(_Event):
     model: ModelName
     time: AwareDatetime
     """When the labels were corrected: of two for one image the later one holds."""
-    corrections: Annotated[tuple[CorrectedLabel, ...], Field(min_length=1, max_length=1_000)]
+    corrections: Annotated[tuple[CorrectedLabel, ...], Field(min_length=1, max_length=500)]
     """More of them come as several events: each is handed to its step as one argument."""
 
 
