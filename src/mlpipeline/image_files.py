@@ -24,6 +24,11 @@ class ImageFile(NamedTuple):
     pixels: NDArray[np.uint8]
     inverted: bool
 
+    @property
+    def as_in_the_file(self) -> NDArray[np.uint8]:
+        """The pixels before they were inverted: training images are as they are."""
+        return 255 - self.pixels if self.inverted else self.pixels
+
 
 def decode(content: bytes, shape: tuple[int, ...]) -> ImageFile:
     """Decode the content of an image file into the shape of one image of the model.

@@ -34,7 +34,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in (("b.png", 200), ("a.png", 10), ("more/c.png", 90)):
         pixels = np.zeros((4, 4), np.uint8)
         pixels[1:3, 1:3] = value
-        Image.fromarray(pixels).save(folder / name)
+        Image.fromarray(255 - pixels if name == "b.png" else pixels).save(folder / name)
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden").write_text("not looked at")
 

@@ -1,7 +1,7 @@
 """Batch prediction: what a published model says of every file in a folder.
 
-predictions.csv has a line for each file: its path, the SHA-256 of the pixels that the model was
-given, the class, the probability of each class; or why it could not be read.
+predictions.csv has a line for each file: its path, the SHA-256 of its pixels (the name of an image
+in feedback), the class, and the probability of each class; or why it could not be read.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def _predict(model: PublishedModel, batch: Batch, names: list[str]) -> list[Line
         line: Line = {"file": name}
         lines.append(line)
         try:
-            image = image_files.decode(_content(batch, name), model.input_shape).pixels
+            image = image_files.decode(_content(batch, name), model.input_shape)
         except image_files.UNREADABLE as error:
             line["error"] = f"{type(error).__name__}: {error}"
             continue
-        line["image"] = hashlib.sha256(image.tobytes()).hexdigest()
-        images.append(image)
+        line["image"] = hashlib.sha256(image.as_in_the_file.tobytes()).hexdigest()
+        images.append(image.pixels)
         readable.append(line)
     if images:
         for line, probabilities in zip(readable, model.predict(np.stack(images)), strict=True):
