@@ -72,7 +72,7 @@ class Inbox:
             event = events.read(file)
             if self._is_done(event):
                 print(f"{event.name}: done before", flush=True)
-                file.unlink()
+                file.unlink(missing_ok=True)
                 return
             print(f"{event.name}: begun", flush=True)
             said = await self._run(event)
