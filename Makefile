@@ -42,6 +42,10 @@ serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
 	@$(PIPELINE) predict $(OPTIONS) '$(IMAGE)'
 
+.PHONY: watch
+watch: $(READY) ## Do the events that are dropped into workspace/inbox, until Ctrl-C. WORKSPACE=
+	@$(PIPELINE) watch --workspace $(WORKSPACE)
+
 .PHONY: clean
 clean: ## Remove all artifacts of the workspace.
 	rm -rf $(WORKSPACE)
@@ -85,6 +89,10 @@ undeploy: ## Remove all of that from the cluster.
 .PHONY: submit
 submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous
 	@WORKFLOW=$(WORKFLOW) workflows/submit $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
+
+.PHONY: event
+event: $(READY) ## Post events to the cluster, each done once: see events.py. EVENT="event.json ..."
+	@workflows/post $(VENV)/bin/python $(EVENT)
 
 .PHONY: status
 status: ## Say what runs in the cluster, and why something waits.

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workflows.manifests import render
+from workflows import events, manifests
+
+HERE = Path(__file__).parent
+FOLDERS = {
+    HERE: manifests.render,
+    HERE.parent / "manifests" / "components" / "events": events.render,
+}
 
 
 def main() -> None:
     """Write the files, each only if it differs."""
-    for name, text in render().items():
-        file = Path(__file__).with_name(name)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
-            print(f"wrote workflows/{name}")
+    for folder, render in FOLDERS.items():
+        for name, text in render().items():
+            file = folder / name
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                file.write_text(text, encoding="utf-8")
+                print(f"wrote {file.relative_to(HERE.parent)}")
 
 
 main()

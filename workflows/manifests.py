@@ -11,7 +11,7 @@ from workflows import asynchronous
 from workflows.pipeline import NAMESPACE, VOLUMES, add_templates, arguments
 
 _DAY = 24 * 60 * 60
-_LABELS = {"app.kubernetes.io/part-of": "mlpipeline"}
+LABELS = {"app.kubernetes.io/part-of": "mlpipeline"}
 
 _HEADERS = {
     "pipeline.yaml": """\
@@ -44,18 +44,18 @@ _HEADERS = {
 
 def render() -> dict[str, str]:
     """Return the text of each YAML file by its name."""
-    with Workflow(generate_name="mlpipeline-", **_common()) as workflow:
+    with Workflow(generate_name="mlpipeline-", **common()) as workflow:
         add_templates()
     with Workflow(
-        generate_name="mlpipeline-", **_common() | {"entrypoint": "asynchronous"}
+        generate_name="mlpipeline-", **common() | {"entrypoint": "asynchronous"}
     ) as unsynchronized:
         asynchronous.add_templates()
-    with WorkflowTemplate(name="mlpipeline", **_common()) as template:
+    with WorkflowTemplate(name="mlpipeline", **common()) as template:
         add_templates()
     cron = CronWorkflow(
         name="retrain",
         namespace=NAMESPACE,
-        labels=_LABELS,
+        labels=LABELS,
         schedules=["0 3 * * 0"],
         concurrency_policy="Forbid",
         starting_deadline_seconds=3600,
@@ -73,10 +73,10 @@ def render() -> dict[str, str]:
     return {name: _HEADERS[name] + note + made.to_yaml() for name, made in documents.items()}
 
 
-def _common() -> dict[str, Any]:
+def common() -> dict[str, Any]:
     return {
         "namespace": NAMESPACE,
-        "labels": _LABELS,
+        "labels": LABELS,
         "entrypoint": "pipeline",
         "on_exit": "record",
         "arguments": arguments(),
@@ -92,7 +92,7 @@ def _common() -> dict[str, Any]:
         ),
         # Argo's container beside each step has the one token; the steps need none for it.
         "executor": m.ExecutorConfig(service_account_name="executor"),
-        "pod_metadata": m.Metadata(labels=_LABELS),
+        "pod_metadata": m.Metadata(labels=LABELS),
         "active_deadline_seconds": 6 * 60 * 60,
         # Pods stay as long as their workflow, for their logs.
         "ttl_strategy": m.TTLStrategy(seconds_after_completion=7 * _DAY),

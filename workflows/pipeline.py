@@ -27,12 +27,12 @@ CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
 LIMITS = "limits"  # that of limits.yaml beside it
 
-_WORKSPACE, OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
-_CONFIG = f"{_WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
-RUN = ["--config", _CONFIG, "--workspace", _WORKSPACE]
+WORKSPACE, OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
+_CONFIG = f"{WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
+RUN = ["--config", _CONFIG, "--workspace", WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
-_TALKS, _COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
+_TALKS, COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
 _COMPLETES = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
 _STARTS_PODS = [*_COMPLETES, "--pending-seconds", "{{workflow.parameters.pending-seconds}}"]
 _QUEUED = [
@@ -112,7 +112,7 @@ def add_steps() -> Steps:
         account="pipeline",
         timeout="5m",
     )
-    ingest = _memoized("ingest", ["ingest", *RUN], memory=_COMPUTES, timeout="30m")
+    ingest = _memoized("ingest", ["ingest", *RUN], memory=COMPUTES, timeout="30m")
     train = _memoized(
         "train",
         [
@@ -130,7 +130,7 @@ def add_steps() -> Steps:
         "select",
         ["select", *RUN, _AMONG],
         inputs=["key", "among"],
-        memory=_COMPUTES,
+        memory=COMPUTES,
         timeout="20m",
     )
     serve = _memoized(
@@ -154,7 +154,7 @@ def add_steps() -> Steps:
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again.
         key="verify-{{inputs.parameters.revision}}",
-        memory=_COMPUTES,
+        memory=COMPUTES,
         timeout="20m",
     )
     # One run at a time publishes a model: what is verified is what this run has put there.
@@ -182,7 +182,7 @@ def add_steps() -> Steps:
 
     step(
         "record",
-        ["cluster", "record", "--workspace", _WORKSPACE, *_OWNER],
+        ["cluster", "record", "--workspace", WORKSPACE, *_OWNER],
         account="pipeline",
         memory=("256Mi", "1Gi"),
         timeout="5m",
@@ -293,7 +293,7 @@ def step(
         ),
         resources=Resources(cpu_request="50m", memory_request=memory[0], memory_limit=memory[1]),
         volume_mounts=[
-            m.VolumeMount(name="workspace", mount_path=_WORKSPACE),
+            m.VolumeMount(name="workspace", mount_path=WORKSPACE),
             m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True),
             m.VolumeMount(name="tmp", mount_path="/tmp"),
         ],

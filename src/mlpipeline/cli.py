@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mlpipeline import artifacts, pipeline, registry
+from mlpipeline import artifacts, events, feedback, pipeline, predictions, registry
 from mlpipeline import config as configuration
 from mlpipeline.cluster import commands as cluster_commands
 from mlpipeline.config import Config
@@ -77,7 +77,9 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         return
     from mlpipeline.steps import ingestion
 
-    ingestion.ingest(settings.data, workspace / task.publishes[0])
+    ingestion.ingest(
+        settings.data, workspace / task.publishes[0], snapshots=feedback.snapshots(workspace)
+    )
 
 
 @app.command()
@@ -196,6 +198,45 @@ def verify(
         artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
 
 
+@app.command()
+def predict_batch(
+    model: Annotated[str, typer.Option(help="What the model is called; its current version.")],
+    folder: Annotated[str, typer.Option(help="Of the image files, below the workspace.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    output: Annotated[Path | None, typer.Option(help="Write the key there, too.")] = None,
+) -> None:
+    """Step: predict a folder of image files."""
+    batch = predictions.plan(workspace, model, folder)
+    place = workspace / batch.publishes
+    if artifacts.is_whole(place):
+        print(f"{batch.key} is there already", flush=True)
+    else:
+        from mlpipeline.steps import batch_prediction
+
+        batch_prediction.predict(batch, place)
+    summary = artifacts.read_json(place / "summary.json")
+    print(
+        f"{place}/predictions.csv: {summary['files']} files, of which {summary['unreadable']} "
+        f"could not be read, by version {summary['version']}",
+        flush=True,
+    )
+    if output:
+        artifacts.write_text(output, batch.key)
+
+
+@app.command("feedback")
+def keep_feedback(
+    event: Annotated[str, typer.Option(help="The event, as JSON: see events.py.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Step: keep corrected labels for the next run."""
+    posted = events.parse(event, origin="--event")
+    if not isinstance(posted, events.Feedback):
+        raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
+    kept = "kept" if feedback.add(workspace, posted) else "there already"
+    print(f"corrected labels: {len(posted.corrections)}, {kept}", flush=True)
+
+
 # --- for people -------------------------------------------------------------------------------
 
 
@@ -243,6 +284,30 @@ def predict(
     from mlpipeline import commands
 
     commands.predict(configuration.load(config), workspace, image)
+
+
+@app.command()
+def post_event(
+    files: Annotated[list[Path], typer.Argument(help="An event each, as events.py describes.")],
+    url: Annotated[str, typer.Option(help="Of Argo's server.")] = "http://127.0.0.1:2746",
+    token: Annotated[str, typer.Option(envvar="ARGO_TOKEN", help="Of a service account.")] = "",
+    namespace: Annotated[str, typer.Option(help="Where workflows run.")] = "mlpipeline",
+    seconds: Annotated[float, typer.Option(help="How long to try, for each.")] = 120,
+) -> None:
+    """Post events to a cluster, each until it is accepted."""
+    from mlpipeline import posting
+
+    for event in [events.read(file) for file in files]:
+        new = posting.post(event, url=url, token=token, namespace=namespace, seconds=seconds)
+        print(f"{event.name}: {'accepted' if new else 'was posted before'}", flush=True)
+
+
+@app.command()
+def watch(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Do the events that are dropped into the workspace's folder inbox/, until Ctrl-C."""
+    from mlpipeline import commands
+
+    commands.watch(workspace)
 
 
 @app.command()

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 
-from mlpipeline import pipeline, registry, replicas
+from mlpipeline import config as configuration
+from mlpipeline import feedback, image_files, pipeline, registry, replicas
 from mlpipeline.asynchronous import AsynchronousBackend
 from mlpipeline.config import Config
 from mlpipeline.display import Display, summary
 from mlpipeline.errors import ServingError
+from mlpipeline.inbox import Inbox
 from mlpipeline.local import LocalBackend
 from mlpipeline.runs import RunRecord
 
@@ -30,8 +31,11 @@ def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: boo
         PipelineError: A task failed for good; what was finished before is kept.
     """
     console = Console(highlight=False)
+    config = feedback.joined(config, workspace)
     record = RunRecord.begin(config, config_file, workspace)
     try:
+        config_file = record.folder / "config.yaml"  # what the steps read is what was planned
+        configuration.write(config, config_file)
         with Display(pipeline.plan(config), console) as display:
             kind = AsynchronousBackend if asynchronous else LocalBackend
             backend = kind(config, config_file, workspace, record, display)
@@ -73,6 +77,12 @@ def serve(config: Config, config_file: Path, workspace: Path) -> None:
         asyncio.run(_stoppable(until_stopped()))
 
 
+def watch(workspace: Path) -> None:
+    """Do the events that are dropped into the workspace's inbox, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_stoppable(Inbox(workspace).watch()))
+
+
 def _greeting(config: Config, workspace: Path, version: str) -> str:
     url = f"http://{config.serving.host}:{config.serving.port}/v1/models/{config.name}:predict"
     request = registry.version_folder(workspace, config.name, version) / registry.EXAMPLE
@@ -104,21 +114,16 @@ def predict(config: Config, workspace: Path, image: Path) -> None:
 def _read_image(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Read an image file as the model takes it: uint8 of its shape, bright on a dark ground."""
     try:
-        with Image.open(file) as opened:
-            image = opened.convert("L" if len(shape) == 2 or shape[2] == 1 else "RGB")
-    # Pillow's decoders raise the last three for some damaged files.
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError) as error:
+        pixels, inverted = image_files.decode(file.read_bytes(), shape)
+    except image_files.UNREADABLE as error:
         raise ServingError(
             f"cannot read {file}: {error}",
             expected="an image, such as a PNG or JPEG file",
             remedy="name another file: make predict IMAGE=some.png",
         ) from error
-    pixels = np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    if border.mean() > 127:
+    if inverted:
         print("the background is bright, the data set's is dark: the image is inverted")
-        pixels = 255 - pixels
-    return pixels.reshape(shape)
+    return pixels
 
 
 async def _stoppable(work: Coroutine[Any, Any, None]) -> None:

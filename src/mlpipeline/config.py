@@ -24,12 +24,15 @@ from pydantic import (
     model_validator,
 )
 
+from mlpipeline import artifacts
 from mlpipeline import search as searching
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.search import Search
 
 # A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
 class Section(BaseModel):
@@ -47,6 +50,10 @@ class Data(Section):
     shards: PositiveInt = 8
     """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
     seed: NonNegativeInt = 17
+    revision: str | None = None
+    """Which state of the data this is, where it changes under one name: another is read anew."""
+    feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    """Snapshot of the corrected labels to join; a run takes all of its model's until then."""
 
 
 class Recipe(Section):
@@ -132,7 +139,7 @@ class Serving(Section):
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+    name: ModelName
     """What the model is called in its URL."""
     seed: NonNegativeInt = 17
     data: Data = Data()
@@ -253,6 +260,12 @@ def parse(raw: Any, *, origin: str) -> Config:
             expected="the keys and values that src/mlpipeline/config.py describes",
             remedy=f"mend {origin}; every problem is listed above",
         ) from error
+
+
+def write(config: Config, file: Path) -> None:
+    """Write a configuration for the steps of a run, so that `load` reads an equal one."""
+    content = config.model_dump(mode="json")
+    artifacts.write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _is_inherited(location: tuple[Any, ...], raw: Any) -> bool:

@@ -58,6 +58,10 @@ class ServingError(PipelineError):
     """The model cannot be served, or its answers are not the model's own."""
 
 
+class EventError(PipelineError):
+    """An event is not what it should be, or cannot be posted."""
+
+
 class ProcessError(PipelineError):
     """A process that the local backend started failed, stalled or never became ready."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -131,7 +131,7 @@ class LocalBackend:
         await self._run_process(task, "--output", str(output), *extra)
         self.record.verification = artifacts.read_json(output)
 
-    async def _train(self, task: Task, *, cpus: Sequence[int]) -> None:
+    async def _train(self, task: Task, *, cpus: list[int]) -> None:
         await TrainingProcesses(
             task.name,
             task.command(self.config_file, self.workspace),

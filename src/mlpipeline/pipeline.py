@@ -101,7 +101,9 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
         config: The configuration.
         without: Candidates that failed: selection then goes on with the others, under another key.
     """
-    key = _key(INGEST, config.data.model_dump(), plugin=config.data.dataset)
+    # What is not given, such as feedback where there is none, is no part of the key.
+    data = config.data.model_dump(exclude_none=True)
+    key = _key(INGEST, data, plugin=config.data.dataset)
     ingest = Task("ingest", INGEST, key=key, publishes=(Path("datasets", key),))
 
     trainings = {}

@@ -46,6 +46,7 @@ async def started(
     environment: Mapping[str, str] | None = None,
     cpus: Collection[int] = (),
     on_progress: Callable[[dict[str, str]], None] = lambda _: None,
+    grace_seconds: float = _GRACE_SECONDS,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Start a process and end it, with all that it started, when the body ends.
 
@@ -55,6 +56,7 @@ async def started(
         environment: Variables beside those of this process.
         cpus: Processors to keep it to, where the system can; all if empty.
         on_progress: Called with the values of every progress line.
+        grace_seconds: How long it may take to end when it is asked to.
 
     Yields:
         A task that returns when the process ends with status 0, and raises `ExitError` otherwise.
@@ -92,7 +94,7 @@ async def started(
     try:
         yield following
     finally:
-        await _end(process, following, sweeping)
+        await _end(process, following, sweeping, grace_seconds)
 
 
 async def run(
@@ -102,6 +104,7 @@ async def run(
     environment: Mapping[str, str] | None = None,
     cpus: Collection[int] = (),
     on_progress: Callable[[dict[str, str]], None] = lambda _: None,
+    grace_seconds: float = _GRACE_SECONDS,
 ) -> None:
     """Run a process to its end; the arguments are those of `started`.
 
@@ -109,7 +112,12 @@ async def run(
         ExitError: It ended with another status than 0.
     """
     async with started(
-        command, log=log, environment=environment, cpus=cpus, on_progress=on_progress
+        command,
+        log=log,
+        environment=environment,
+        cpus=cpus,
+        on_progress=on_progress,
+        grace_seconds=grace_seconds,
     ) as following:
         await following
 
@@ -159,11 +167,12 @@ async def _end(
     process: asyncio.subprocess.Process,
     following: asyncio.Task[None],
     sweeping: asyncio.Task[None],
+    grace_seconds: float,
 ) -> None:
     """Ask the process to end, insist after a while or at a second Ctrl-C, take its last output."""
     try:
         _signal_group(process, signal.SIGTERM)
-        await asyncio.wait([following, sweeping], timeout=_GRACE_SECONDS)
+        await asyncio.wait([following, sweeping], timeout=grace_seconds)
     finally:
         _signal_group(process, signal.SIGKILL)
         # At a second Ctrl-C, too: or the event loop may close before it has seen the process end.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,19 @@ class TrainingProcesses:
         name: The task's name, for messages and logs.
         command: What each process runs.
         settings: How many processes, which strategy, how long, how often.
-        cpus: Processors, divided among the workers.
         logs: Folder for a log of each process.
         say: Called with what a person should know.
         on_progress: Called with the values of every progress line.
+        cpus: Processors, divided among the workers; by default all that this process has.
     """
 
     name: str
     command: Sequence[str]
     settings: Training
-    cpus: Sequence[int]
     logs: Path
     say: Callable[[str], None]
     on_progress: Callable[[dict[str, str]], None]
+    cpus: Sequence[int] = field(default_factory=lambda: available_cpus())
 
     async def run(self) -> None:
         """Train until the candidate is published.

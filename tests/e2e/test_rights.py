@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -82,3 +84,44 @@ def test_the_viewer_changes_nothing() -> None:
     assert not _may("viewer", "get secrets")
     for verb in ("create", "patch", "delete"):
         assert not _may("viewer", f"{verb} workflows.argoproj.io")
+
+
+def test_the_sender_of_events_may_start_workflows_of_the_events_templates_alone() -> None:
+    assert _may("sender", "list workfloweventbindings.argoproj.io")
+    assert _may("sender", "get workflowtemplates.argoproj.io")
+    assert _may("sender", "create workflows.argoproj.io")
+    others = (*PIPELINE_MAY, *PIPELINE_MAY_NOT, "get workflows.argoproj.io")
+    allowed = [a for a in others if a != "create workflows.argoproj.io" and _may("sender", a)]
+    assert allowed == []
+
+    parameters = [{"name": "model", "value": "a"}, {"name": "folder", "value": "b"}]
+    event = {"workflowTemplateRef": {"name": "predict"}, "arguments": {"parameters": parameters}}
+    assert _creates("sender", event) == ""
+    for other in (
+        event | {"serviceAccountName": "pipeline"},
+        event | {"workflowTemplateRef": {"name": "predict", "clusterScope": True}},
+        event | {"workflowTemplateRef": {"name": "other"}},
+        event | {"arguments": {"parameters": [{"name": "image", "value": "other"}]}},
+        {"entrypoint": "x", "templates": [{"name": "x", "container": {"image": "other"}}]},
+        {},
+    ):
+        assert "the sender of events makes workflows of the templates" in _creates("sender", other)
+
+
+def _creates(account: str, specification: dict[str, Any]) -> str:
+    """What the API server says against a workflow that an account would create; "" if nothing."""
+    workflow = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": "probe", "namespace": NAMESPACE},
+        "spec": specification,
+    }
+    identity = f"system:serviceaccount:{NAMESPACE}:{account}"
+    done = subprocess.run(
+        ["kubectl", "create", "--dry-run=server", "--as", identity, "--filename", "-"],
+        input=json.dumps(workflow),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr

@@ -33,7 +33,7 @@ serving: {host: 127.0.0.1, port: 9000, grpc_port: 9001, ready_timeout_seconds: 6
 
 
 def _resolve(text: str = TEXT, **overrides: str) -> Config:
-    return config.parse(planning.resolve(text, Overrides(**overrides)), origin="")
+    return planning.resolve(text, Overrides(**overrides))
 
 
 def _problems(text: str = TEXT, **overrides: str) -> str:
@@ -111,10 +111,10 @@ def test_a_section_that_is_no_mapping_is_a_problem_like_any_other(
 
 
 def test_the_configuration_that_is_written_is_the_one_that_steps_load(tmp_path: Path) -> None:
-    raw = planning.resolve(TEXT, Overrides(candidates="dropout,cnn", workers="4"))
+    settings = _resolve(candidates="dropout,cnn", workers="4")
     file = tmp_path / "runs" / "mlpipeline-x" / "config.yaml"
-    planning.write_config(raw, file)
-    assert config.load(file) == config.parse(raw, origin="")
+    config.write(settings, file)
+    assert config.load(file) == settings
     assert list(config.load(file).candidates) == ["dropout", "cnn"]
 
 

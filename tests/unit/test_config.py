@@ -103,7 +103,8 @@ def test_the_message_counts_the_problems_and_names_the_file() -> None:
 def test_a_key_like_no_other_gets_the_list_of_all() -> None:
     (problem,) = _problems(MINIMAL | {"data": {"zzz": 1}})
     assert problem == (
-        "data.zzz: unknown key; known here: dataset, seed, shards, source, validation"
+        "data.zzz: unknown key; "
+        "known here: dataset, feedback, revision, seed, shards, source, validation"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlpipeline import config, local, pipeline
+from mlpipeline import config, local, pipeline, training_processes
 from mlpipeline.display import Display
 from mlpipeline.errors import ProcessError, TrainingError
 from mlpipeline.local import LocalBackend
@@ -70,7 +70,7 @@ def test_no_more_are_trained_at_once_than_configured(tmp_path: Path, parallel: i
 def test_those_that_are_trained_at_once_have_different_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_available_cpus", lambda: [0, 1, 2, 3, 4])
+    monkeypatch.setattr(local, "available_cpus", lambda: [0, 1, 2, 3, 4])
     backend = Rehearsal.make(tmp_path, parallel=2)
     backend.train()
     given = {tuple(cpus) for _, cpus in backend.shares}
@@ -90,7 +90,7 @@ def test_those_that_are_trained_at_once_have_different_processors(
 def test_processors_are_dealt_out_and_all_are_shared_where_there_are_too_few(
     cpus: list[int], parts: int, shares: list[list[int]]
 ) -> None:
-    assert local._shares(cpus, parts) == shares
+    assert training_processes.shares(cpus, parts) == shares
 
 
 def test_one_that_fails_gives_its_place_to_the_next(tmp_path: Path) -> None:

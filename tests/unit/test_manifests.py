@@ -27,12 +27,13 @@ OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu", "kueue")
+EXTRAS = ("network-policies", "gpu", "kueue", "events")
 
 NAMESPACE = "mlpipeline"
 UNNAMESPACED = {
     *("Namespace", "PersistentVolume"),
     *("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
 }
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 
@@ -231,7 +232,8 @@ def test_service_accounts_that_are_used_exist_and_only_pipeline_has_a_token() ->
         if document.get("kind") == "RoleBinding"
         for subject in document["subjects"]
     }
-    assert bound == {"executor", "pipeline", "viewer", "argo"}  # argo: the controller's own
+    # argo: the controller's own; sender: of the component `events`.
+    assert bound == {"executor", "pipeline", "viewer", "argo", "sender"}
 
 
 def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
@@ -391,6 +393,8 @@ def test_base_renders_with_every_combination_of_components(
     templates = _one(documents, "ConfigMap", "templates")["data"]
     assert ("tfjob.patch.yaml" in templates) is ("gpu" in components)
     assert ("tfjob.queue.patch.yaml" in templates) is ("kueue" in components)
+    bindings = [d for d in documents if d["kind"] == "WorkflowEventBinding"]
+    assert bool(bindings) is ("events" in components)
 
 
 @needs_kubectl

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mlpipeline import artifacts, pipeline
+from mlpipeline import artifacts, feedback, pipeline
 from mlpipeline import config as configuration
 from mlpipeline.errors import ClusterError
 
@@ -44,9 +44,8 @@ def plan(
     from mlpipeline.cluster import api, planning
 
     overrides = planning.Overrides(name, candidates, workers, replicas)
-    raw = planning.resolve(text, overrides)
-    planning.write_config(raw, config)
-    settings = configuration.load(config)
+    settings = feedback.joined(planning.resolve(text, overrides), workspace)
+    configuration.write(settings, config)
     planned = planning.plan(
         settings, workspace, api.connect(), memo=memo, image=image, templates=templates
     )

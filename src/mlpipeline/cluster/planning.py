@@ -37,8 +37,8 @@ class Overrides:
     replicas: str = ""
 
 
-def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
-    """Return the configuration of a run, as it is to be written for its steps.
+def resolve(text: str, overrides: Overrides) -> Config:
+    """Return the configuration of a run.
 
     Raises:
         ConfigurationError: It does not fit; names every problem.
@@ -64,8 +64,7 @@ def resolve(text: str, overrides: Overrides) -> dict[str, Any]:
         raw = dict(search.expand(raw)[0])
         raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
     _set(raw, "serving", host=_ALL_ADDRESSES, port=8080, grpc_port=8081)
-    config.parse(raw, origin="the parameter `configuration`")
-    return raw
+    return config.parse(raw, origin="the parameter `configuration`")
 
 
 def _set(raw: dict[str, Any], section: str, **values: Any) -> None:
@@ -159,8 +158,3 @@ def _is_served(cluster: Cluster, remembered: str | None, version: Path) -> bool:
     outputs = (json.loads(remembered).get("outputs") or {}).get("parameters") or ()
     revisions = [p.get("value") for p in outputs if p["name"] == "revision"]
     return found is not None and revisions == [found.digest]
-
-
-def write_config(raw: Mapping[str, Any], file: Path) -> None:
-    """Write the configuration for the steps of a run."""
-    artifacts.write_text(file, yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mlpipeline import artifacts
 from mlpipeline.errors import DamagedArtifactError
@@ -28,6 +28,23 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """Corrected labels that were joined with a data set.
+
+    Attributes:
+        snapshot: Which ones: `feedback/snapshots/SNAPSHOT.json`.
+        corrections: Images of train and validation that have another label than in the source.
+        overruled: Corrections that a later one of the same image has replaced.
+        ignored: Why others could not be applied.
+    """
+
+    snapshot: str
+    corrections: int
+    overruled: int
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DatasetCard:
     """A published data set.
 
@@ -38,6 +55,7 @@ class DatasetCard:
         counts: Images of each split.
         per_class: The same for each class, in the order of `classes`.
         shards: The files of each split.
+        feedback: The corrected labels that are in it, if any.
     """
 
     name: str
@@ -50,6 +68,7 @@ class DatasetCard:
     counts: dict[SplitName, int]
     per_class: dict[SplitName, tuple[int, ...]]
     shards: dict[SplitName, tuple[Shard, ...]]
+    feedback: Feedback | None = None
 
     @classmethod
     def load(cls, folder: Path) -> DatasetCard:
@@ -66,7 +85,10 @@ class DatasetCard:
             shards = {
                 name: tuple(Shard(**shard) for shard in content["shards"][name]) for name in SPLITS
             }
-            return cls(**content | sequences | {"per_class": per_class, "shards": shards})
+            parts: dict[str, Any] = {"per_class": per_class, "shards": shards}
+            if feedback := content.get("feedback"):
+                parts["feedback"] = Feedback(**feedback | {"ignored": tuple(feedback["ignored"])})
+            return cls(**content | sequences | parts)
         except (KeyError, TypeError) as error:
             raise DamagedArtifactError(
                 f"{folder / CARD} is not a data set's card: {error!r}",
@@ -99,8 +121,18 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
 
 `validation` was cut from the source's training images, in proportion to the classes, with seed
 {card.seed}. Choose between models by `validation`; measure the chosen one on `test`, once.
-
+{_describe_feedback(card.feedback)}
 - Files: TFRecord, one `tf.train.Example` for each image: `image` (raw bytes), `label` (int64).
   `dataset.json` lists them with their counts and SHA-256.
 - SHA-256 of the content, in whatever order it is stored: `{card.digest}`
+"""
+
+
+def _describe_feedback(feedback: Feedback | None) -> str:
+    if feedback is None:
+        return ""
+    ignored = "".join(f"\n  - ignored: {reason}" for reason in feedback.ignored)
+    return f"""
+- Feedback: {feedback.corrections:,} labels of `train` and `validation` were corrected, by snapshot
+  `{feedback.snapshot}`; {feedback.overruled:,} corrections were overruled by later ones.{ignored}
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from mlpipeline import artifacts, progress
 from mlpipeline.config import Data
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning import datasets
-from mlpipeline.learning.cards import DatasetCard, Shard, SplitName
+from mlpipeline.learning import corrections, datasets
+from mlpipeline.learning.cards import DatasetCard, Feedback, Shard, SplitName
 from mlpipeline.learning.images import Dataset, Split, canonical_order, content_digest
 from mlpipeline.learning.records import write_shards
 
@@ -32,8 +33,13 @@ class Part(NamedTuple):
 Parts = dict[SplitName, Part]
 
 
-def ingest(data: Data, output: Path) -> None:
+def ingest(data: Data, output: Path, *, snapshots: Path | None = None) -> None:
     """Publish the data set that the configuration describes at `output`.
+
+    Args:
+        data: The configuration.
+        output: The folder to be published.
+        snapshots: Where that of the corrected labels is which `data.feedback` names.
 
     Raises:
         ConfigurationError: There is no such data set, or too few images for the splits or shards.
@@ -50,6 +56,12 @@ def ingest(data: Data, output: Path) -> None:
             expected="at least one image for each shard",
             remedy="lower data.shards or data.validation",
         )
+    # After the cut, so that corrected labels leave every image in its split.
+    feedback: Feedback | None = None
+    if data.feedback is not None:
+        assert snapshots is not None, "data.feedback needs the folder of snapshots"
+        found = corrections.load_snapshot(snapshots, data.feedback)
+        dataset, feedback = corrections.corrected(dataset, found, snapshot=data.feedback)
     parts: Parts = {
         "train": Part(dataset.train, train, data.shards),
         "validation": Part(dataset.train, validation, _EVALUATION_SHARDS),
@@ -57,7 +69,8 @@ def ingest(data: Data, output: Path) -> None:
     }
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
-        _card(dataset, parts, shards, seed=data.seed).save(draft)
+        card = _card(dataset, parts, shards, seed=data.seed)
+        replace(card, feedback=feedback).save(draft)
 
 
 def cut_validation(

@@ -1,0 +1,144 @@
+"""A folder of image files: its key, and what is said of each file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mlpipeline import artifacts, cli, predictions, registry
+from mlpipeline.errors import ServingError
+from mlpipeline.serving.model import Images, Probabilities, PublishedModel
+from mlpipeline.steps import batch_prediction
+
+CLASSES = ("dark", "bright")
+
+
+def brightness(images: Images) -> Probabilities:
+    """A model that is easily checked."""
+    bright = images.reshape(len(images), -1).mean(axis=1, dtype=np.float32) / 255
+    return np.stack([1 - bright, bright], axis=1)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with a model, and a folder of three images and a file that is none."""
+    publish(tmp_path, "toy-1")
+    folder = tmp_path / "images" / "monday"
+    (folder / "more").mkdir(parents=True)
+    for name, value in (("b.png", 200), ("a.png", 10), ("more/c.png", 90)):
+        pixels = np.zeros((4, 4), np.uint8)
+        pixels[1:3, 1:3] = value
+        Image.fromarray(255 - pixels if name == "b.png" else pixels).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden").write_text("not looked at")
+
+    def load(folder: Path) -> PublishedModel:
+        version = str(artifacts.read_json(folder / "model.json")["version"])
+        return PublishedModel(version, CLASSES, (4, 4), brightness)
+
+    monkeypatch.setattr(batch_prediction, "load", load)
+    monkeypatch.setattr(batch_prediction, "_BATCH", 2)  # so that there are several
+    return tmp_path
+
+
+def publish(workspace: Path, version: str) -> None:
+    with artifacts.publish(registry.version_folder(workspace, "toy", version)) as draft:
+        artifacts.write_json(draft / "model.json", {"version": version})
+    registry.promote(workspace, "toy", version)
+
+
+def lines(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        return {line["file"]: line for line in csv.DictReader(stream)}
+
+
+def test_every_file_has_its_line_and_what_is_no_image_says_so(workspace: Path) -> None:
+    batch = predictions.plan(workspace, "toy", "images/monday")
+    output = workspace / batch.publishes
+    summary = batch_prediction.predict(batch, output)
+    assert summary == {"model": "toy", "version": "toy-1", "files": 4, "unreadable": 1}
+    artifacts.verify(output)
+    assert artifacts.read_json(output / "summary.json") == summary
+    found = lines(output)
+    assert list(found) == ["a.png", "b.png", "more/c.png", "notes.txt"]
+    for name, value in (("a.png", 10), ("b.png", 200), ("more/c.png", 90)):
+        with Image.open(workspace / "images" / "monday" / name) as image:
+            pixels = np.asarray(image)
+        assert found[name]["image"] == hashlib.sha256(pixels.tobytes()).hexdigest()
+        assert float(found[name]["bright"]) == pytest.approx(value / 255 / 4, abs=1e-6)
+        assert found[name]["class"] == "dark"
+        assert found[name]["error"] == ""
+    assert found["notes.txt"]["class"] == ""
+    assert "no image" in found["notes.txt"]["error"]
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_a_result_too(workspace: Path) -> None:
+    (workspace / "texts").mkdir()
+    (workspace / "texts" / "a.txt").write_text("no image")
+    batch = predictions.plan(workspace, "toy", "texts")
+    assert batch_prediction.predict(batch, workspace / batch.publishes)["unreadable"] == 1
+    assert lines(workspace / batch.publishes)["a.txt"]["error"]
+
+
+def test_the_key_follows_from_the_files_and_the_version(workspace: Path) -> None:
+    def key() -> str:
+        return predictions.plan(workspace, "toy", "images/monday").key
+
+    first = key()
+    assert key() == first
+    (workspace / "images" / "monday" / ".hidden").write_text("still not looked at")
+    assert key() == first
+    (workspace / "images" / "monday" / "notes.txt").write_text("other notes")
+    other = key()
+    (workspace / "images" / "monday" / "notes.txt").rename(workspace / "images" / "monday" / "n")
+    renamed = key()
+    publish(workspace, "toy-2")
+    assert len({first, other, renamed, key()}) == 4
+
+
+def test_a_file_that_changes_meanwhile_publishes_nothing(workspace: Path) -> None:
+    batch = predictions.plan(workspace, "toy", "images/monday")
+    (workspace / "images" / "monday" / "b.png").unlink()
+    with pytest.raises(ServingError, match=r"b\.png has changed"):
+        batch_prediction.predict(batch, workspace / batch.publishes)
+    assert list((workspace / "predictions").iterdir()) == []
+
+
+def test_a_folder_outside_or_without_files_is_refused(workspace: Path) -> None:
+    (workspace / "empty").mkdir()
+    (workspace / "outside").symlink_to("/usr")
+    for folder, reason in (
+        ("empty", "there are no files"),
+        ("none", "there are no files"),
+        ("outside", "is not in"),
+        ("../", "is not in"),
+    ):
+        with pytest.raises(ServingError, match=reason):
+            predictions.plan(workspace, "toy", folder)
+
+
+def test_without_a_model_nothing_is_predicted(workspace: Path) -> None:
+    with pytest.raises(ServingError, match="there is no model `other`"):
+        predictions.plan(workspace, "other", "images/monday")
+
+
+def test_the_command_predicts_once_and_makes_anew_what_is_damaged(workspace: Path) -> None:
+    command = ["predict-batch", "--model", "toy", "--folder", "images/monday"]
+    command += ["--workspace", str(workspace), "--output", str(workspace / "key")]
+    first = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    assert "4 files, of which 1 could not be read, by version toy-1" in first.output
+    key = (workspace / "key").read_text()
+    again = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    assert f"{key} is there already" in again.output
+    assert (workspace / "key").read_text() == key
+    result = workspace / "predictions" / key / "predictions.csv"
+    said = result.read_text()
+    result.write_text("damaged")
+    CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    assert result.read_text() == said

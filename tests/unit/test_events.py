@@ -1,0 +1,79 @@
+"""What an event may say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpipeline import events
+from mlpipeline.errors import EventError
+from sample_events import FEEDBACK, PREDICT, TRAIN
+
+
+@pytest.mark.parametrize("event", [PREDICT, TRAIN, FEEDBACK], ids=lambda e: str(e["kind"]))
+def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) -> None:
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event))
+    assert events.read(file).name == f"{event['kind']}-{event['id']}"
+
+
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        (PREDICT | {"kind": "guess"}, "'predict', 'train', 'feedback'"),
+        ({"id": "monday"}, "Unable to extract tag using discriminator 'kind'"),
+        (PREDICT | {"id": "Monday"}, "id: String should match"),
+        (PREDICT | {"id": "../monday"}, "id: String should match"),
+        (PREDICT | {"id": "x" * 41}, "id: String should have at most 40"),
+        (PREDICT | {"model": "a/b"}, "model: String should match"),
+        (PREDICT | {"colour": "red"}, "colour: Extra inputs"),
+        (
+            PREDICT | {"folder": "/etc"},
+            "folder: Value error, expected a folder below the workspace",
+        ),
+        (PREDICT | {"folder": "a/../../b"}, "folder: Value error"),
+        (PREDICT | {"folder": "."}, "folder: Value error"),
+        (TRAIN | {"configuration": {"name": "shirts"}}, "configuration.candidates: Field required"),
+        (FEEDBACK | {"time": "2026-11-24T09:00:00"}, "time: Input should have timezone info"),
+        (FEEDBACK | {"corrections": []}, "corrections: Tuple should have at least 1 item"),
+        (
+            FEEDBACK | {"corrections": FEEDBACK["corrections"] * 501},
+            "corrections: Tuple should have at most 500 items",
+        ),
+        (
+            FEEDBACK | {"corrections": [{"image": "0" * 63, "label": "Coat"}]},
+            "corrections.0.image: String should match",
+        ),
+        ([PREDICT], "Input should be a valid dictionary"),
+    ],
+)
+def test_what_is_no_event_is_refused_with_the_place(event: Any, problem: str) -> None:
+    with pytest.raises(EventError) as raised:
+        events.parse(json.dumps(event), origin="the event")
+    assert "the event is not an event:\n" in str(raised.value)
+    assert problem in str(raised.value)
+
+
+def test_all_problems_are_named_at_once() -> None:
+    with pytest.raises(EventError) as raised:
+        events.parse(json.dumps(PREDICT | {"id": "", "model": 3, "folder": ".."}), origin="it")
+    assert [line.split(":")[0] for line in raised.value.got.splitlines()[1:]] == [
+        "  - id",
+        "  - model",
+        "  - folder",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "event.json").write_bytes(content)
+    with pytest.raises(EventError, match=r"event\.json"):
+        events.read(tmp_path / "event.json")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EventError, match=r"cannot read .*none\.json"):
+        events.read(tmp_path / "none.json")

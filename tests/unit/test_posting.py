@@ -1,0 +1,138 @@
+"""Posting an event until it is accepted: to a real server that gives all kinds of answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mlpipeline import events, posting
+from mlpipeline.errors import EventError
+from mlpipeline.events import Event
+from mlpipeline.processes import free_ports
+from sample_events import FEEDBACK, PREDICT, TRAIN
+
+BINDINGS = {"items": [{"metadata": {"name": name}} for name in ("predict", "train", "feedback")]}
+THERE = (
+    "failed to dispatch event: [failed to create workflow: workflows.argoproj.io "
+    '"predict-monday" already exists, the server was not able to generate a unique name]'
+)
+
+
+@dataclass
+class Server:
+    """Stands for Argo's: gives one answer after the other to what is posted, then says yes."""
+
+    url: str = ""
+    bindings: dict[str, Any] = field(default_factory=lambda: BINDINGS)
+    answers: list[tuple[int, str]] = field(default_factory=list)
+    posted: list[tuple[str, str | None, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    made = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/api/v1/workflow-event-bindings/mlpipeline"
+            self._answer(200, json.dumps(made.bindings))
+
+        def do_POST(self) -> None:
+            content = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            made.posted.append((self.path, self.headers["authorization"], content))
+            self._answer(*(made.answers.pop(0) if made.answers else (200, "{}")))
+
+        def _answer(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(posting, "_FIRST_WAIT", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        made.url = f"http://127.0.0.1:{listening.server_port}"
+        thread = threading.Thread(target=listening.serve_forever, args=[0.01])
+        thread.start()
+        yield made
+        listening.shutdown()
+        thread.join()
+
+
+def event(content: dict[str, Any]) -> Event:
+    return events.parse(json.dumps(content), origin="test")
+
+
+def post(server: Server, content: dict[str, Any] = PREDICT, seconds: float = 60) -> bool:
+    return posting.post(
+        event(content), url=server.url, token="secret", namespace="mlpipeline", seconds=seconds
+    )
+
+
+@pytest.mark.parametrize("content", [PREDICT, TRAIN, FEEDBACK], ids=lambda e: str(e["kind"]))
+def test_what_is_posted_is_the_event_to_where_its_binding_listens(
+    server: Server, content: dict[str, Any]
+) -> None:
+    assert post(server, content)
+    ((path, token, posted),) = server.posted
+    assert path == f"/api/v1/events/mlpipeline/{content['kind']}"
+    assert token == "Bearer secret"
+    assert event(posted) == event(content)
+
+
+def test_a_server_that_cannot_now_is_asked_again(server: Server) -> None:
+    server.answers = [(503, "operation queue full"), (429, ""), (502, "<html>"), (500, "{}")]
+    assert post(server)
+    assert len(server.posted) == 5
+
+
+def test_what_had_been_posted_before_is_no_error(server: Server) -> None:
+    server.answers = [(503, ""), (500, json.dumps({"code": 13, "message": THERE}))]
+    assert not post(server)
+    assert len(server.posted) == 2
+
+
+def test_another_workflow_that_is_there_already_says_nothing_of_this_one(server: Server) -> None:
+    other = json.dumps({"code": 13, "message": THERE.replace("monday", "tuesday")})
+    server.answers = [(500, other)]
+    assert post(server)
+    assert len(server.posted) == 2
+
+
+def test_a_refusal_is_final_and_says_why(server: Server) -> None:
+    server.answers = [(403, json.dumps({"code": 7, "message": "not allowed"}))]
+    with pytest.raises(EventError, match="refused it with 403: not allowed"):
+        post(server)
+    assert len(server.posted) == 1
+
+
+def test_after_its_time_it_says_what_the_last_answer_was(server: Server) -> None:
+    server.answers = [(503, "operation queue full")] * 1_000
+    with pytest.raises(EventError, match=r"not accepted it in 0 s; at last 503: operation queue"):
+        post(server, seconds=0.2)
+
+
+def test_without_a_binding_nothing_is_posted(server: Server) -> None:
+    server.bindings = {"items": None}
+    with pytest.raises(EventError, match="no binding is called 'predict'"):
+        post(server)
+    assert server.posted == []
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(EventError, match=rf"127\.0\.0\.1:{port}.*at last ConnectError"):
+        posting.post(
+            event(PREDICT),
+            url=f"http://127.0.0.1:{port}",
+            token="secret",
+            namespace="mlpipeline",
+            seconds=0.1,
+        )
