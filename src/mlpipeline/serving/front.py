@@ -179,6 +179,10 @@ class Front(Model):  # type: ignore[misc]  # KServe is untyped
 
 
 class _FrontDataPlane(StrictDataPlane):
+    async def ready(self) -> bool:
+        """Whether a prediction would be answered; KServe's own is ready whenever it listens."""
+        return all([await front.healthy() for front in self.model_registry.get_models().values()])
+
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         """Return the metadata of the replicas."""
         front: Front = self.get_model_from_registry(model_name)
