@@ -32,6 +32,7 @@ from mlpipeline.serving.sharding import (
     ShardedService,
 )
 
+_CONNECT_SECONDS = 5.0  # the address of a pod that has gone says nothing at all
 # Less than uvicorn's 5 s: nothing is sent on a connection that the replica is about to close.
 _KEEP_ALIVE_SECONDS = 3.0
 # A replica that is not there, or not ready, or not the model's: these say nothing of the request.
@@ -47,9 +48,11 @@ class HttpReplica:
 
     def __init__(self, address: str, name: str, seconds: float) -> None:
         """Prepare connections to HOST:PORT that wait up to `seconds` for each answer."""
-        limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
         self._http = httpx.AsyncClient(
-            base_url=f"http://{address}", timeout=seconds, limits=limits, trust_env=False
+            base_url=f"http://{address}",
+            timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            trust_env=False,  # no proxy
         )
         self._path = f"/v2/models/{name}"
 

@@ -94,7 +94,7 @@ class Limits:
     piece: int = 512
     running: int = 2
     attempts: int = 4
-    attempt_seconds: float = 30.0
+    attempt_seconds: float = 20.0
     request_seconds: float = 120.0
     refresh_seconds: float = 2.0
 
