@@ -208,6 +208,7 @@ def test_a_replica_killed_in_the_middle_of_a_request_costs_nothing(
 
         service.kill("shard-1")
         _assert_unavailable(service.front)
+        assert "Traceback" not in service.log.read_text()
 
 
 def _assert_unavailable(front: Ports) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from kserve.errors import InvalidInput, ModelNotFound
+from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
 from kserve.protocol.rest.server import RESTServer
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -78,7 +78,8 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         super()._add_exception_handlers(app)
         # KServe logs a stack trace for each bad request and leaves FastAPI's own errors alone.
         app.add_exception_handler(InvalidInput, _refuse_input)
-        app.add_exception_handler(Unavailable, _refuse_for_now)
+        for kind in (Unavailable, ServerNotReady, ModelNotReady):
+            app.add_exception_handler(kind, _refuse_for_now)
         app.add_exception_handler(ModelNotFound, self._refuse_model)
         app.add_exception_handler(RequestValidationError, _refuse_body)
         app.add_exception_handler(HTTPException, self._refuse_request)
