@@ -7,16 +7,40 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from mlpipeline import cli
 from mlpipeline.serving.front import HttpReplica, Resolver
 from mlpipeline.serving.sharding import RefusalError, ReplicaError
+from mlpipeline.steps import front
 
 HOST = "127.0.0.1"
 IMAGES = np.zeros((2, 28, 28), np.uint8)
+
+
+def test_it_takes_the_arguments_that_kserve_gives_a_transformer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: dict[str, Any] = {}
+
+    def serve(replicas: list[str], **options: Any) -> None:
+        called.update(options, replicas=replicas)
+
+    monkeypatch.setattr(front, "serve", serve)
+    component = Path(__file__).parents[2] / "manifests" / "components" / "sharded-serving"
+    patch = yaml.safe_load((component / "inference-service.patch.yaml").read_text())
+    (container,) = patch["spec"]["transformer"]["containers"]
+    kserves = ["--model_name", "m", "--predictor_host", "m-predictor.ns", "--http_port", "8080"]
+    done = CliRunner().invoke(cli.app, [*container["args"], *kserves])
+    assert done.exit_code == 0, done.output
+    assert (called["replicas"], called["name"]) == (["shards:8080"], "m")
+    assert (called["host"], called["http_port"], called["grpc_port"]) == ("0.0.0.0", 8080, 8081)
 
 
 # --- where they are ---------------------------------------------------------------------------
