@@ -85,10 +85,10 @@ async def _kept(command: list[str], log: Path) -> None:
         was_ready = False
         try:
             await processes.run(command, log=log, on_progress=on_progress)
-        except processes.ExitError as error:
+        except processes.ExitError:
             if not was_ready:
                 raise
-            print(f"{log.stem} has died and is started again: {error.got}", flush=True)
+        print(f"{log.stem} has died and is started again; {log} may say why", flush=True)
 
 
 async def _first_to_end(running: list[asyncio.Task[None]]) -> None:
