@@ -35,8 +35,8 @@ run: $(READY) ## Run the whole pipeline: ingest, train, select, serve, verify, r
 	@$(PIPELINE) run $(OPTIONS) $(addprefix --,$(MODE))
 
 .PHONY: serve
-serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
-	@$(PIPELINE) serve $(OPTIONS) $(if $(PORT),--port $(PORT))
+serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT= SHARDS=
+	@$(PIPELINE) serve $(OPTIONS) $(if $(PORT),--port $(PORT)) $(if $(SHARDS),--shards $(SHARDS))
 
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
@@ -79,7 +79,7 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|queued|cloud
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|gpu|cloud
 	@manifests/deploy deploy $(OVERLAY)
 
 .PHONY: undeploy

@@ -29,12 +29,14 @@ def main() -> None:
     rate = artifacts.read_json(RESULTS / "workers.json")["images_per_second"]["two workers"]
     _run("input_pipeline", "--dataset", dataset, "--training-rate", rate)
     version = registry.current(finished, settings.name)
-    _run("serving", "--model", registry.version_folder(finished, settings.name, version))
+    model = registry.version_folder(finished, settings.name, version)
+    _run("serving", "--model", model)
+    _run("replicas", "--model", model)
 
 
 def _run(name: str, *arguments: object) -> None:
     print(f"\n== {name} ==", flush=True)
-    command = [sys.executable, f"benchmarks/{name}.py", *map(str, arguments)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     subprocess.run([*command, "--output", str(RESULTS / f"{name}.json")], check=True)
 
 

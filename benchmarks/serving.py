@@ -1,6 +1,6 @@
 """Measure the model server against named baselines, and print and record a table.
 
-`python benchmarks/serving.py --model workspace/models/fashion-mnist/VERSION --output FILE.json`
+`python -m benchmarks.serving --model workspace/models/fashion-mnist/VERSION --output FILE.json`
 
 Single images go through V1 JSON over kept connections, sent by `wrk`; a thousand in one request go
 through V2 binary and V1 JSON, sent by httpx. The baselines stand in `serving_baselines.py`. Each
@@ -15,14 +15,12 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,47 +30,24 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.servers import (
+    NAME,
+    SCRIPT,
+    Load,
+    Server,
+    median,
+    on_cpus,
+    replica_command,
+    started,
+    v2_binary,
+    wrk,
+)
 from mlpipeline import artifacts
 
-NAME = "fashion-mnist"
-HOST = "127.0.0.1"
 CONNECTIONS = (1, 8, 32)
 BATCH = 1000
 GOAL_KERAS, GOAL_NOTHING, GOAL_BARE = 5.0, 0.7, 0.7
 BASELINES = Path(__file__).with_name("serving_baselines.py")
-START_SECONDS = 120
-
-_SCRIPT = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = [==[{body}]==]
-function done(summary, latency, requests)
-  local errors = summary.errors
-  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  io.write(string.format('JSON [%d, %d, %d, %d, %d]\\n', summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), failed))
-end
-"""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What `wrk` saw. Latencies are in milliseconds."""
-
-    requests_per_second: float
-    p50: float
-    p99: float
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server."""
-
-    url: str
-
-    def predict_url(self) -> str:
-        """Return the address of V1 predictions."""
-        return f"{self.url}/v1/models/{NAME}:predict"
 
 
 def main() -> None:
@@ -84,12 +59,12 @@ def main() -> None:
     version = arguments.model
     with contextlib.ExitStack() as stack:
         commands = {
-            "ours": _ours(version),
+            "ours": replica_command(version),
             "keras": _baseline("keras-predict"),
             "nothing": _baseline("nothing"),
         }
         servers = {
-            name: stack.enter_context(_started(command, server_cpus))
+            name: stack.enter_context(started(command, server_cpus))
             for name, command in commands.items()
         }
         bare = stack.enter_context(_bare(version, server_cpus))
@@ -126,54 +101,12 @@ def _arguments() -> argparse.Namespace:
 # --- servers ----------------------------------------------------------------------------------
 
 
-def _ours(version: Path) -> Callable[[int, int], list[str]]:
-    def command(http_port: int, grpc_port: int) -> list[str]:
-        call = (
-            "from pathlib import Path; from mlpipeline.steps.serving import serve;"
-            f"serve(Path({str(version)!r}), name={NAME!r}, http_port={http_port},"
-            f" grpc_port={grpc_port}, replica='benchmark', host={HOST!r})"
-        )
-        return [sys.executable, "-c", call]
-
-    return command
-
-
 def _baseline(kind: str) -> Callable[[int, int], list[str]]:
     def command(http_port: int, grpc_port: int) -> list[str]:
         ports = ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
         return [sys.executable, str(BASELINES), kind, "--name", NAME, *ports]
 
     return command
-
-
-@contextlib.contextmanager
-def _started(command: Callable[[int, int], list[str]], cpus: set[int] | None) -> Iterator[Server]:
-    http_port = _free_port()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            _on(cpus, command(http_port, _free_port())), stdout=log, stderr=log
-        )
-        try:
-            server = Server(f"http://{HOST}:{http_port}")
-            _wait_until_ready(server, process)
-            yield server
-        except TimeoutError:
-            log.seek(0)
-            sys.stderr.write(log.read().decode(errors="replace"))
-            raise
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{server.url}/v2/models/{NAME}/ready", timeout=5).is_success:
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"{' '.join(map(str, process.args))} did not become ready")  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -186,7 +119,7 @@ def _bare(version: Path, cpus: set[int] | None) -> Iterator[Callable[[int], floa
         str(version / "saved_model"),
     ]
     process = subprocess.Popen(
-        _on(cpus, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        on_cpus(cpus, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -200,16 +133,6 @@ def _bare(version: Path, cpus: set[int] | None) -> Iterator[Callable[[int], floa
     finally:
         process.kill()
         process.wait()
-
-
-def _on(cpus: set[int] | None, command: list[str]) -> list[str]:
-    return command if cpus is None else ["taskset", "-c", ",".join(map(str, cpus)), *command]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _input_shape(server: Server) -> tuple[int, ...]:
@@ -231,43 +154,15 @@ def _measure_singles(
         httpx.post(server.predict_url(), json=body, timeout=60).raise_for_status()
     loads: dict[tuple[int, str], list[Load]] = {}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT.format(body=json.dumps(body)))
+        script.write(SCRIPT.format(body=json.dumps(body)))
         script.flush()
         for round_ in range(arguments.rounds + 1):  # the first one warms up
             for connections in CONNECTIONS:
                 for name, server in servers.items():
-                    load = _wrk(script.name, server, connections, arguments.seconds, cpus)
+                    load = wrk(script.name, server, connections, arguments.seconds, cpus)
                     if round_:
                         loads.setdefault((connections, name), []).append(load)
-    return [(n, {name: _median(loads[n, name]) for name in servers}) for n in CONNECTIONS]
-
-
-def _wrk(
-    script: str, server: Server, connections: int, seconds: int, cpus: set[int] | None
-) -> Load:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency"]
-    command += ["-s", script, server.predict_url()]
-    output = subprocess.run(
-        _on(cpus, command),
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=seconds + 60,
-    ).stdout
-    (line,) = (line for line in output.splitlines() if line.startswith("JSON "))
-    requests, microseconds, p50, p99, failed = json.loads(line.removeprefix("JSON "))
-    if failed or not requests:
-        raise RuntimeError(f"{failed} of {requests} requests failed: {command}: {output}")
-    return Load(requests / microseconds * 1e6, p50 / 1000, p99 / 1000)
-
-
-def _median(loads: list[Load]) -> Load:
-    return Load(
-        *(
-            statistics.median(getattr(load, name) for load in loads)
-            for name in ("requests_per_second", "p50", "p99")
-        )
-    )
+    return [(n, {name: median(loads[n, name]) for name in servers}) for n in CONNECTIONS]
 
 
 def _measure_batches(
@@ -276,7 +171,7 @@ def _measure_batches(
     """Return images/s of one request after another."""
     images = np.random.default_rng(0).integers(0, 256, (BATCH, *shape), dtype=np.uint8)
     seconds: dict[str, list[float]] = {"bare": [], "V2 binary": [], "V1 JSON": []}
-    requests = {"V2 binary": _v2_binary(images), "V1 JSON": _v1_json(images)}
+    requests = {"V2 binary": v2_binary(images), "V1 JSON": _v1_json(images)}
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for round_ in range(3 * rounds + 1):  # the first one warms up
             took = {"bare": bare(BATCH)}
@@ -287,24 +182,6 @@ def _measure_batches(
             for name in took if round_ else ():
                 seconds[name].append(took[name])
     return {name: BATCH / statistics.median(each) for name, each in seconds.items()}
-
-
-def _v2_binary(images: Any) -> dict[str, Any]:
-    tensor = {
-        "name": "images",
-        "shape": list(images.shape),
-        "datatype": "UINT8",
-        "parameters": {"binary_data_size": images.nbytes},
-    }
-    header = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
-    return {
-        "url": f"/v2/models/{NAME}/infer",
-        "content": header + images.tobytes(),
-        "headers": {
-            "content-type": "application/octet-stream",
-            "inference-header-content-length": str(len(header)),
-        },
-    }
 
 
 def _v1_json(images: Any) -> dict[str, Any]:

@@ -158,6 +158,33 @@ def predictor(
 
 
 @app.command()
+def front(
+    name: Annotated[str, typer.Option("--name", "--model_name", help="What the model is called.")],
+    replicas: Annotated[str, typer.Option(help="HOST:PORT,…; all addresses of a host count.")],
+    at_least: Annotated[int, typer.Option(help="So many must answer before it listens.")] = 1,
+    replica: Annotated[str, typer.Option(help="This front's own name.")] = socket.gethostname(),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "--http_port", help="For REST.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="For gRPC, V2.")] = 8081,
+    predictor_host: Annotated[
+        str, typer.Option("--predictor_host", help="KServe says it; one address for all replicas.")
+    ] = "",
+) -> None:
+    """Step: cut large requests into pieces for several replicas, in the foreground."""
+    from mlpipeline.steps import front as fronts
+
+    fronts.serve(
+        replicas.split(","),
+        name=name,
+        http_port=port,
+        grpc_port=grpc_port,
+        front=replica,
+        at_least=at_least,
+        host=host,
+    )
+
+
+@app.command()
 def verify(
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -263,6 +290,9 @@ def serve(
         int | None,
         typer.Option(min=1, max=65_534, help="Instead of serving.port; gRPC gets the next one."),
     ] = None,
+    shards: Annotated[
+        int, typer.Option(min=0, help="Cut large requests for so many replicas; 0: do not.")
+    ] = 0,
 ) -> None:
     """Serve the current model by all replicas until Ctrl-C."""
     from mlpipeline import commands
@@ -271,7 +301,7 @@ def serve(
     if port is not None:
         serving = settings.serving.model_copy(update={"port": port, "grpc_port": port + 1})
         settings = settings.model_copy(update={"serving": serving})
-    commands.serve(settings, config, workspace)
+    commands.serve(settings, workspace, shards)
 
 
 @app.command()

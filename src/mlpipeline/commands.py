@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mlpipeline import config as configuration
-from mlpipeline import feedback, image_files, pipeline, registry, replicas
+from mlpipeline import feedback, image_files, pipeline, registry, replicas, sharded_replicas
 from mlpipeline.asynchronous import AsynchronousBackend
 from mlpipeline.config import Config
 from mlpipeline.display import Display, summary
@@ -63,14 +63,20 @@ def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
 
 
-def serve(config: Config, config_file: Path, workspace: Path) -> None:
-    """Serve the current model by all replicas until Ctrl-C."""
+def serve(config: Config, workspace: Path, shards: int = 0) -> None:
+    """Serve the current model by all replicas until Ctrl-C; by `shards` behind a front if any."""
     version = registry.current(workspace, config.name)
 
     async def until_stopped() -> None:
         logs = workspace / "serving"
-        async with replicas.serving(config, workspace, version, logs=logs) as ended:
-            print(_greeting(config, workspace, version), flush=True)
+        if shards:
+            service = sharded_replicas.serving(config, workspace, version, shards, logs=logs)
+            who = f"{shards} shards and their front"
+        else:
+            service = replicas.serving(config, workspace, version, logs=logs)
+            who = f"{config.serving.replicas} replicas"
+        async with service as ended:
+            print(_greeting(config, workspace, version, who), flush=True)
             await ended
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -83,11 +89,11 @@ def watch(workspace: Path) -> None:
         asyncio.run(_stoppable(Inbox(workspace).watch()))
 
 
-def _greeting(config: Config, workspace: Path, version: str) -> str:
+def _greeting(config: Config, workspace: Path, version: str, who: str) -> str:
     url = f"http://{config.serving.host}:{config.serving.port}/v1/models/{config.name}:predict"
     request = registry.version_folder(workspace, config.name, version) / registry.EXAMPLE
     return (
-        f"{config.name}, version {version}: {config.serving.replicas} replicas "
+        f"{config.name}, version {version}: {who} "
         f"behind {config.serving.host}:{config.serving.port} (gRPC: {config.serving.grpc_port}); "
         f"Ctrl-C stops them. Try:\n\n"
         f"curl -H 'Content-Type: application/json' -d @{request} {url}\n"

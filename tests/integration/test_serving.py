@@ -15,14 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from mlpipeline import artifacts
@@ -30,126 +29,32 @@ from mlpipeline.errors import ArtifactError, ServingError
 from mlpipeline.serving import model as models
 from mlpipeline.serving.clients import GrpcClient, V1Client, V2BinaryClient, V2JsonClient
 from mlpipeline.steps.verification import Expected, verify
+from model_servers import (
+    CLASSES,
+    HOST,
+    NAME,
+    READY_SECONDS,
+    Ports,
+    Published,
+    Server,
+    publish,
+    started_replica,
+)
 
 # isort: split
 # KServe reads sys.argv when it is imported, unless `mlpipeline.serving` did so before.
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as services
 
-NAME = "fashion-mnist"
-CLASSES = [f"class {number}" for number in range(10)]
 REPLICAS = ("replica-0", "replica-1")
-HOST = "127.0.0.1"
 MAX_BODY = 64 * 2**20
-READY_SECONDS = 90
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Ports:
-    """Two ports that were free a moment ago."""
-
-    http: int = field(default_factory=_free_port)
-    grpc: int = field(default_factory=_free_port)
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.http}"
-
-    @property
-    def address(self) -> str:
-        return f"{HOST}:{self.grpc}"
-
-
-@dataclass
-class Replica:
-    """A replica's process and what it says."""
-
-    process: subprocess.Popen[str]
-    log: Path
-
-    def wait_until_ready(self) -> None:
-        end = time.monotonic() + READY_SECONDS
-        while "ready=" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.1)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-
-def _command(folder: Path, ports: Ports, replica: str) -> list[str]:
-    """Return the command that starts one replica."""
-    call = (
-        f"from pathlib import Path; from mlpipeline.steps.serving import serve;"
-        f"serve(Path({str(folder)!r}), name={NAME!r}, http_port={ports.http},"
-        f" grpc_port={ports.grpc}, replica={replica!r}, host={HOST!r})"
-    )
-    return [sys.executable, "-c", call]
-
-
-@contextlib.contextmanager
-def _replica(folder: Path, ports: Ports, name: str, log: Path) -> Iterator[Replica]:
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            _command(folder, ports, name), stdout=stream, stderr=subprocess.STDOUT, text=True
-        )
-        try:
-            yield Replica(process, log)
-        finally:
-            process.kill()
-            process.wait()
-
-
-@dataclass
-class Published:
-    """A model and what it says of `IMAGES`."""
-
-    folder: Path
-    probabilities: npt.NDArray[np.float32]
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """Publish a small convolutional model with batch normalisation, as the selection does."""
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(3)
-    network = keras.Sequential(
-        [
-            keras.Input((28, 28)),
-            keras.layers.Reshape((28, 28, 1)),
-            keras.layers.Rescaling(1 / 128, offset=-1),
-            keras.layers.Conv2D(4, 3, use_bias=False),
-            keras.layers.BatchNormalization(moving_variance_initializer="ones"),
-            keras.layers.ReLU(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
-    )
-    folder = tmp_path_factory.mktemp("models") / NAME
-    with artifacts.publish(folder / "v1") as draft:
-        archive = keras.export.ExportArchive()
-        archive.track(network)
-        archive.add_endpoint(
-            "serving_default",
-            lambda images: {"probabilities": network(tf.cast(images, tf.float32))},
-            [tf.TensorSpec([None, 28, 28], tf.uint8, name="images")],
-        )
-        archive.write_out(str(draft / "saved_model"), verbose=False)
-        about = {"name": NAME, "version": "v1", "classes": CLASSES}
-        artifacts.write_json(draft / "model.json", about)
-    return Published(folder / "v1", network.predict(IMAGES, verbose=0))
+    return publish(tmp_path_factory.mktemp("models") / NAME / "v1", IMAGES)
 
 
 @dataclass
@@ -157,7 +62,7 @@ class Service:
     """Running replicas behind one address."""
 
     ports: Ports
-    replicas: list[Replica]
+    replicas: list[Server]
     http: httpx.Client
     stub: services.GRPCInferenceServiceStub
 
@@ -168,7 +73,7 @@ def service(published: Published, tmp_path_factory: pytest.TempPathFactory) -> I
     logs = tmp_path_factory.mktemp("logs")
     with contextlib.ExitStack() as stack:
         replicas = [
-            stack.enter_context(_replica(published.folder, ports, name, logs / name))
+            stack.enter_context(started_replica(published.folder, ports, name, logs / name))
             for name in REPLICAS
         ]
         for replica in replicas:
@@ -632,7 +537,7 @@ def test_sigterm_fails_no_request(published: Published, service: Service, tmp_pa
         (lambda: GrpcClient(ports.address, NAME), False),
         (lambda: V1Client(ports.url, NAME), True),
     ]
-    with _replica(published.folder, ports, "leaving", tmp_path / "log") as leaving:
+    with started_replica(published.folder, ports, "leaving", tmp_path / "log") as leaving:
         leaving.wait_until_ready()
         threads = [threading.Thread(target=ask, args=kind) for kind in kinds * 2]
         for thread in threads:
@@ -657,7 +562,7 @@ def test_it_finishes_what_has_begun_and_exits_0(published: Published, tmp_path: 
         ends = {signal.SIGINT: Ports(), signal.SIGTERM: Ports()}
         replicas = {
             number: stack.enter_context(
-                _replica(published.folder, ports, "alone", tmp_path / f"{number}.log")
+                started_replica(published.folder, ports, "alone", tmp_path / f"{number}.log")
             )
             for number, ports in ends.items()
         }
@@ -683,7 +588,9 @@ def test_a_port_in_use_is_named(published: Published, tmp_path: Path) -> None:
             port = getattr(ports, taken)
             stack.enter_context(socket.create_server((HOST, port)))
             log = tmp_path / taken
-            replicas[port] = stack.enter_context(_replica(published.folder, ports, "late", log))
+            replicas[port] = stack.enter_context(
+                started_replica(published.folder, ports, "late", log)
+            )
         for port, replica in replicas.items():
             assert replica.process.wait(READY_SECONDS) == 1
             assert f"cannot listen on {HOST}:{port}" in replica.log.read_text()

@@ -284,6 +284,73 @@ def test_the_digest_is_of_this_very_state_of_the_service(world: World) -> None:
     assert len({first, by_hand, made_anew}) == 3
 
 
+# --- a sharded service ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Manifest:
+    """The template with the patch of the component."""
+    patch = TEMPLATES.parents[1] / "components" / "sharded-serving" / "inference-service.patch.yaml"
+    _write(tmp_path, "inference-service.yaml", (TEMPLATES / "inference-service.yaml").read_text())
+    _write(tmp_path, "inference-service.patch.yaml", patch.read_text())
+    return manifests.load(tmp_path, "inference-service")
+
+
+def test_the_front_gets_the_image_and_keeps_its_arguments(sharded: Manifest) -> None:
+    service = _complete(sharded)
+    (front,) = service["spec"]["transformer"]["containers"]
+    assert front["image"] == NEW
+    assert front["args"] == ["front", "--replicas", "shards:8080", "--host", "0.0.0.0"]
+    assert _container(service) == _container(_complete()), "the replicas are as they were"
+
+
+def test_the_front_is_waited_for_too_and_is_no_replica(
+    world: World, sharded: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = _complete(sharded)["spec"]["transformer"]
+    # As KServe makes it: with arguments of its own at the end.
+    (container,) = spec["containers"]
+    container = container | {"args": [*container["args"], "--model_name", NAME]}
+
+    def front(image: str, available: int) -> None:
+        deployment = {
+            "kind": "Deployment",
+            "metadata": {"name": f"{NAME}-transformer", "generation": 1},
+            "spec": {
+                "replicas": 2,
+                "template": {"spec": spec | {"containers": [container | {"image": image}]}},
+            },
+            "status": {
+                "observedGeneration": 1,
+                "updatedReplicas": 2,
+                "availableReplicas": available,
+                "replicas": 2,
+            },
+        }
+        world.cluster.put(deployment)
+
+    world.serves(at=5)
+    world.clock.at(20, lambda: front(OLD, 2))
+    world.clock.at(30, lambda: front(NEW, 1))
+    world.clock.at(40, lambda: front(NEW, 2))
+    world.start("front", conditions=READY)
+    world.cluster.objects["Pod", "front"]["metadata"]["labels"]["component"] = "transformer"
+
+    revision = inference_service.roll_out(
+        world.cluster,
+        _complete(sharded),
+        manifests.load(TEMPLATES, "disruption-budget"),
+        seconds=500,
+        pending_seconds=100,
+    )
+
+    assert world.clock.now == 40
+    assert revision.replicas == ["a", "b"]
+    said = capsys.readouterr().out
+    for left in ("has not made its", "has not changed its", "2 of 2 replicas are new, 1 answer"):
+        assert left in said
+
+
 # --- what a pod waits for ---------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ What needs rendering is skipped, and says so, where there is no kubectl; all els
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -28,6 +29,7 @@ OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
 EXTRAS = ("network-policies", "gpu", "kueue", "events")
+SHARDED = "sharded-serving"  # it changes the way in, so it comes after that
 
 NAMESPACE = "mlpipeline"
 UNNAMESPACED = {
@@ -185,9 +187,12 @@ def _pods() -> dict[str, tuple[Manifest, list[Manifest]]]:
     """Return the specification and the containers of every pod of ours, by a name for it."""
     (job,) = _read(BASE / "templates" / "tfjob.yaml")
     (service,) = _read(BASE / "templates" / "inference-service.yaml")
+    sharded = MANIFESTS / "components" / "sharded-serving" / "inference-service.patch.yaml"
+    (patch,) = _read(sharded)
     pods = {
         "worker": job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"],
         "predictor": service["spec"]["predictor"],
+        "front": patch["spec"]["transformer"],
     }
     found = {name: (spec, list(spec["containers"])) for name, spec in pods.items()}
     for path, document in _ours():
@@ -315,6 +320,11 @@ def _render(folder: Path) -> list[Manifest]:
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
+@functools.cache
+def _identities_of_base() -> frozenset[tuple[str, str]]:
+    return frozenset((d["kind"], d["metadata"]["name"]) for d in _render(BASE))
+
+
 def _check_rendered(documents: list[Manifest]) -> None:
     identities = [(d["kind"], d["metadata"]["name"]) for d in documents]
     assert len(set(identities)) == len(identities)
@@ -330,6 +340,19 @@ def _one(documents: list[Manifest], kind: str, name: str) -> Manifest:
     return found
 
 
+def _check_way_in(documents: list[Manifest], *, sharded: bool) -> None:
+    """The model's address leads to its replicas, or to the front that knows where they are."""
+    model = {"serving.kserve.io/inferenceservice": "fashion-mnist"}
+    replicas, front = model | {"component": "predictor"}, model | {"component": "transformer"}
+    inference = _one(documents, "Service", "inference")["spec"]
+    assert inference["selector"] == (front if sharded else replicas)
+    shards = [d["spec"] for d in documents if d["metadata"]["name"] == "shards"]
+    assert [s["selector"] for s in shards] == ([replicas] if sharded else [])
+    assert all(s["clusterIP"] == "None" for s in shards)
+    templates = _one(documents, "ConfigMap", "templates")["data"]
+    assert ("inference-service.patch.yaml" in templates) is sharded
+
+
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_overlay_renders(overlay: str) -> None:
@@ -339,7 +362,7 @@ def test_every_overlay_renders(overlay: str) -> None:
     templates = _one(documents, "ConfigMap", "templates")["data"]
     assert ("tfjob.patch.yaml" in templates) is (overlay == "gpu")
     assert ("tfjob.queue.patch.yaml" in templates) is (overlay == "queued")
-    assert _one(documents, "Service", "inference")["spec"]["selector"]["component"] == "predictor"
+    _check_way_in(documents, sharded=overlay == "sharded")
 
 
 @needs_kubectl
@@ -363,10 +386,12 @@ def _combinations() -> Iterator[tuple[str, ...]]:
     )
     for storage, way_in, more in itertools.product(STORAGE, WAYS_IN, extras):
         yield (storage, way_in, *more)
+    for way_in in WAYS_IN:
+        yield (STORAGE[0], way_in, *EXTRAS, SHARDED)
 
 
 def test_the_combinations_below_are_of_all_components() -> None:
-    assert sorted([*STORAGE, *WAYS_IN, *EXTRAS]) == COMPONENTS
+    assert sorted([*STORAGE, *WAYS_IN, *EXTRAS, SHARDED]) == COMPONENTS
 
 
 @needs_kubectl
@@ -383,9 +408,8 @@ def test_base_renders_with_every_combination_of_components(
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     documents = _render(tmp_path)
-    base = {(d["kind"], d["metadata"]["name"]) for path, d in _ours() if path.parent == BASE}
-    assert base <= {(d["kind"], d["metadata"]["name"]) for d in documents}
-    assert _one(documents, "Service", "inference")["metadata"]["name"] == "inference"
+    assert _identities_of_base() <= {(d["kind"], d["metadata"]["name"]) for d in documents}
+    _check_way_in(documents, sharded=SHARDED in components)
     claim = _one(documents, "PersistentVolumeClaim", "workspace")["spec"]
     assert "storageClassName" in claim
     policies = [d for d in documents if d["kind"] == "NetworkPolicy"]

@@ -23,6 +23,7 @@ STEPS = ("plan", "ingest", "train", "select", "serve", "verify", "record")
 PODS: dict[str, dict[str, str]] = {
     **{name: {COMPONENT: name} for name in (*STEPS, "worker")},
     "model": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "predictor"},
+    "front": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "transformer"},
     "controller": {"app": "workflow-controller"},
 }
 INTERNET, API_SERVER, CREDENTIALS = "151.101.1.1", "10.96.0.1", "169.254.169.254"
@@ -90,6 +91,9 @@ def test_pods_reach_those_that_they_must_and_no_others() -> None:
         ("worker", "worker", 2222),
         ("verify", "model", 8080),
         ("verify", "model", 8081),
+        ("verify", "front", 8080),
+        ("verify", "front", 8081),
+        ("front", "model", 8080),
     }
 
 
@@ -98,7 +102,7 @@ def test_steps_and_argo_reach_the_api_server(pod: str) -> None:
     assert _open("egress", pod, API_SERVER, 443)
 
 
-@pytest.mark.parametrize("pod", ["worker", "model"])
+@pytest.mark.parametrize("pod", ["worker", "model", "front"])
 def test_workers_and_the_model_reach_nothing_outside(pod: str) -> None:
     for address in (INTERNET, API_SERVER, CREDENTIALS):
         assert not any(_open("egress", pod, address, port) for port in (80, 443, 6443))

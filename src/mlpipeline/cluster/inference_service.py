@@ -56,7 +56,8 @@ def complete(
     """
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {_VERSION: version}
-    predictor = template["spec"]["predictor"]
+    spec = template["spec"]
+    predictor = spec["predictor"]
     changes = {
         "annotations": predictor.get("annotations", {}) | {_CONTENT: content},
         "containers": with_container(
@@ -65,9 +66,13 @@ def complete(
         "minReplicas": replicas,
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
     }
+    components = {"predictor": predictor | changes}
+    if front := spec.get("transformer"):  # it asks the replicas which version they have
+        containers = with_container(front["containers"], _CONTAINER, image=image)
+        components["transformer"] = front | {"containers": containers}
     return template | {
         "metadata": metadata | {"name": name, "annotations": annotations},
-        "spec": template["spec"] | {"predictor": predictor | changes},
+        "spec": spec | components,
     }
 
 
@@ -100,7 +105,7 @@ def roll_out(
     said = ""
     while True:
         pods = cluster.find("Pod", f"{_LABEL}={name}")
-        left = _left_to_do(cluster, name, service["spec"]["predictor"])
+        left = _left_to_do(cluster, name, service["spec"])
         if not left:
             break
         if left != said:
@@ -125,10 +130,10 @@ def current(cluster: Cluster, name: str, content: str) -> Revision | None:
     service = cluster.get("InferenceService", name)
     if service is None:
         return None
-    predictor = service["spec"]["predictor"]
-    if predictor.get("annotations", {}).get(_CONTENT) != content:
+    spec = service["spec"]
+    if spec["predictor"].get("annotations", {}).get(_CONTENT) != content:
         return None
-    if _left_to_do(cluster, name, predictor):
+    if _left_to_do(cluster, name, spec):
         return None
     return _revision(service, cluster.find("Pod", f"{_LABEL}={name}"))
 
@@ -153,25 +158,16 @@ def _complete_budget(template: Manifest, service: Manifest) -> Manifest:
     }
 
 
-def _left_to_do(cluster: Cluster, name: str, predictor: Manifest) -> str:
+def _left_to_do(cluster: Cluster, name: str, spec: Manifest) -> str:
     """What is not as it should be yet; empty when all is.
 
-    KServe says Ready while pods still roll (kserve#4626), so the Deployment is looked at, too.
+    KServe says Ready while pods still roll (kserve#4626), so the Deployments are looked at, too.
     """
-    deployment = cluster.get("Deployment", f"{name}-predictor")
-    if deployment is None:
-        return "KServe has not made its Deployment yet"
-    template = deployment["spec"]["template"]
-    if _identity(template.get("metadata", {}), template["spec"]) != _identity(predictor, predictor):
-        return "KServe has not changed its Deployment yet"
-    # KServe begins with one replica; the autoscaler brings it to its minimum some seconds later.
-    status = deployment.get("status", {})
-    wanted = max(predictor["minReplicas"], deployment["spec"]["replicas"])
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return "the Deployment has not been looked at yet"
-    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-    if not updated == available == wanted or status.get("replicas", 0) != wanted:
-        return f"{updated} of {wanted} replicas are new, {available} answer"
+    for component in ("predictor", "transformer"):
+        if component in spec:
+            deployment = cluster.get("Deployment", f"{name}-{component}")
+            if left := _left_to_roll(deployment, spec[component]):
+                return left
     service = cluster.get("InferenceService", name) or {}
     conditions = service.get("status", {}).get("conditions") or []
     ready: Manifest = next((c for c in conditions if c["type"] == "Ready"), {})
@@ -180,14 +176,44 @@ def _left_to_do(cluster: Cluster, name: str, predictor: Manifest) -> str:
     return ""
 
 
-def _identity(metadata: Manifest, pod: Manifest) -> tuple[str, list[str], str]:
-    """What tells the pods of one version from those of another."""
-    (main,) = (c for c in pod["containers"] if c["name"] == _CONTAINER)
-    return main["image"], main.get("args", []), metadata.get("annotations", {}).get(_CONTENT, "")
+def _left_to_roll(deployment: Manifest | None, component: Manifest) -> str:
+    if deployment is None:
+        return "KServe has not made its Deployment yet"
+    template = deployment["spec"]["template"]
+    if not _is_of(template["spec"], template.get("metadata", {}), component):
+        return "KServe has not changed its Deployment yet"
+    # KServe begins with one replica; the autoscaler brings it to its minimum some seconds later.
+    status = deployment.get("status", {})
+    wanted = max(component["minReplicas"], deployment["spec"]["replicas"])
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return "the Deployment has not been looked at yet"
+    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    if not updated == available == wanted or status.get("replicas", 0) != wanted:
+        return f"{updated} of {wanted} replicas are new, {available} answer"
+    return ""
+
+
+def _is_of(pod: Manifest, metadata: Manifest, component: Manifest) -> bool:
+    """Whether a pod's template is what a component became: KServe adds arguments to a front's."""
+    (got,), (wanted,) = (
+        [c for c in containers if c["name"] == _CONTAINER]
+        for containers in (pod["containers"], component["containers"])
+    )
+    arguments = wanted.get("args", [])
+    content = component.get("annotations", {}).get(_CONTENT)
+    return bool(
+        got["image"] == wanted["image"]
+        and got.get("args", [])[: len(arguments)] == arguments
+        and metadata.get("annotations", {}).get(_CONTENT) == content
+    )
 
 
 def _revision(service: Manifest, pods: list[Manifest]) -> Revision:
     metadata = service["metadata"]
     identity = json.dumps([metadata["uid"], metadata["generation"]])
-    replicas = sorted(pod["metadata"]["name"] for pod in pods if is_ready(pod))
+    replicas = sorted(
+        pod["metadata"]["name"]
+        for pod in pods
+        if pod["metadata"]["labels"].get("component") != "transformer" and is_ready(pod)
+    )
     return Revision(hashlib.sha256(identity.encode()).hexdigest()[:16], replicas)

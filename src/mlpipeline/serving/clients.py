@@ -48,12 +48,20 @@ class Answer(NamedTuple):
     Attributes:
         probabilities: float32 (N, classes).
         classes: int64 (N).
-        replica: Who said it.
+        replica: Who said it; a front, and after it the replicas that it asked.
+        version: Of the model; V1 does not say.
     """
 
     probabilities: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
     replica: str
+    version: str = ""
+
+    @property
+    def replicas(self) -> list[str]:
+        """Those that have computed it, without a front."""
+        names = self.replica.split(", ")
+        return names[1:] or names
 
 
 class Client(AbstractContextManager["Client"], Protocol):
@@ -116,12 +124,17 @@ class V2JsonClient(_RestClient):
         tensor = _tensor(images) | {"data": images.reshape(-1)}
         body = orjson.dumps({"inputs": [tensor]}, option=orjson.OPT_SERIALIZE_NUMPY)
         response = self._post(f"/v2/models/{self._name}/infer", body, timeout)
-        described = orjson.loads(response.content)["outputs"]
+        described = orjson.loads(response.content)
         outputs = {
             output["name"]: np.array(output["data"], _dtype(output)).reshape(output["shape"])
-            for output in described
+            for output in described["outputs"]
         }
-        return Answer(outputs["probabilities"], outputs["class"], _replica(response))
+        return Answer(
+            outputs["probabilities"],
+            outputs["class"],
+            _replica(response),
+            described["model_version"],
+        )
 
 
 class V2BinaryClient(_RestClient):
@@ -129,22 +142,33 @@ class V2BinaryClient(_RestClient):
 
     def predict(self, images: Images, timeout: float) -> Answer:
         """Predict images (N, ...)."""
-        tensor = _tensor(images) | {"parameters": {"binary_data_size": images.nbytes}}
-        header = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
-        response = self._post(
-            f"/v2/models/{self._name}/infer",
-            header + images.tobytes(),
-            timeout,
-            {"content-type": "application/octet-stream", _LENGTH: str(len(header))},
-        )
-        offset = int(response.headers[_LENGTH])
-        described = orjson.loads(response.content[:offset])["outputs"]
-        outputs = {}
-        for output in described:
-            size = output["parameters"]["binary_data_size"]
-            outputs[output["name"]] = _array(output, response.content[offset : offset + size])
-            offset += size
-        return Answer(outputs["probabilities"], outputs["class"], _replica(response))
+        body, headers = binary_request(images)
+        return binary_answer(self._post(f"/v2/models/{self._name}/infer", body, timeout, headers))
+
+
+def binary_request(images: Images) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of a V2 request in the binary tensor extension."""
+    tensor = _tensor(images) | {"parameters": {"binary_data_size": images.nbytes}}
+    header = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    headers = {"content-type": "application/octet-stream", _LENGTH: str(len(header))}
+    return header + images.tobytes(), headers
+
+
+def binary_answer(response: httpx.Response) -> Answer:
+    """Read the answer to such a request."""
+    offset = int(response.headers[_LENGTH])
+    described = orjson.loads(response.content[:offset])
+    outputs = {}
+    for output in described["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        outputs[output["name"]] = _array(output, response.content[offset : offset + size])
+        offset += size
+    return Answer(
+        outputs["probabilities"],
+        outputs["class"],
+        _replica(response),
+        described["model_version"],
+    )
 
 
 class GrpcClient(AbstractContextManager["GrpcClient"]):
@@ -186,8 +210,10 @@ class GrpcClient(AbstractContextManager["GrpcClient"]):
             output.name: _array({"datatype": output.datatype, "shape": output.shape}, content)
             for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
         }
-        replica = dict(call.trailing_metadata()).get("x-served-by", "")
-        return Answer(outputs["probabilities"], outputs["class"], replica)
+        replicas = [value for key, value in call.trailing_metadata() if key == "x-served-by"]
+        return Answer(
+            outputs["probabilities"], outputs["class"], ", ".join(replicas), response.model_version
+        )
 
 
 def _tensor(images: Images) -> dict[str, Any]:

@@ -6,7 +6,7 @@ KServe's own reading lets a lie in a binary request, or a Content-Type it does n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from kserve import InferRequest, InferResponse
@@ -17,8 +17,10 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.v2_datamodels import InferenceRequest
 from pydantic import ValidationError
 
-from mlpipeline.serving.predictor import Predictor
 from mlpipeline.serving.refusals import refusal
+
+if TYPE_CHECKING:  # it needs TensorFlow, and a front has none
+    from mlpipeline.serving.predictor import Predictor
 
 
 class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped

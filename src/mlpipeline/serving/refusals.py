@@ -7,6 +7,10 @@ from kserve.errors import InvalidInput
 _LONGEST = 200  # of what a client sent: gRPC cuts a status off that does not fit a header
 
 
+class Unavailable(Exception):  # noqa: N818  # as KServe names its own
+    """A right request cannot be answered now: a 503 on REST and UNAVAILABLE on gRPC."""
+
+
 def refusal(got: str, *, expected: str, remedy: str) -> InvalidInput:
     """Return the error that becomes a 400 on REST and INVALID_ARGUMENT on gRPC."""
     return InvalidInput(explain(got, expected=expected, remedy=remedy))

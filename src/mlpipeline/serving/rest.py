@@ -15,14 +15,14 @@ import uvicorn
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from kserve.errors import InvalidInput, ModelNotFound
+from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
 from kserve.protocol.rest.server import RESTServer
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlpipeline.serving.dataplane import unreadable
-from mlpipeline.serving.refusals import explain
+from mlpipeline.serving.refusals import Unavailable, explain
 
 
 class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
@@ -78,6 +78,8 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         super()._add_exception_handlers(app)
         # KServe logs a stack trace for each bad request and leaves FastAPI's own errors alone.
         app.add_exception_handler(InvalidInput, _refuse_input)
+        for kind in (Unavailable, ServerNotReady, ModelNotReady):
+            app.add_exception_handler(kind, _refuse_for_now)
         app.add_exception_handler(ModelNotFound, self._refuse_model)
         app.add_exception_handler(RequestValidationError, _refuse_body)
         app.add_exception_handler(HTTPException, self._refuse_request)
@@ -182,6 +184,10 @@ class _LingeringServer(uvicorn.Server):
 
 async def _refuse_input(_: Request, error: Any) -> JSONResponse:
     return _answer(HTTPStatus.BAD_REQUEST, str(error))
+
+
+async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:
+    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
 async def _refuse_body(_: Request, error: Any) -> JSONResponse:

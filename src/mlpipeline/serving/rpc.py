@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from grpc import StatusCode, aio
+from kserve import InferRequest
 from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as services
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.utils.utils import to_headers
 
 from mlpipeline.errors import ServingError
+from mlpipeline.serving.refusals import Unavailable
 
 
 class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyped
@@ -62,6 +65,19 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
         context.set_trailing_metadata((("classes", json.dumps(parameters["classes"])),))
         return messages.ModelMetadataResponse(**metadata)
 
+    async def ModelInfer(  # noqa: N802  # the protocol's name
+        self, request: messages.ModelInferRequest, context: Any
+    ) -> messages.ModelInferResponse:
+        """Pass on the headers that a model gives its answer; KServe's own drops them."""
+        self.validate_grpc_request(request)
+        response, headers = await self._data_plane.infer(
+            request=InferRequest.from_grpc(request),
+            headers=to_headers(context),
+            model_name=request.model_name,
+        )
+        context.set_trailing_metadata(tuple(headers.items()))
+        return response.to_grpc()
+
 
 class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServe is untyped
     """Says which replica answered; turns our refusals into a status without a stack trace."""
@@ -75,7 +91,7 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
     ) -> Any:
         response = await super().intercept(method, request, context, method_name)
         # Not before the call: KServe reads the trailing metadata as if a client had sent it.
-        context.set_trailing_metadata((*(context.trailing_metadata() or ()), self._identity))
+        context.set_trailing_metadata((self._identity, *(context.trailing_metadata() or ())))
         return response
 
     async def handle_exception(
@@ -90,6 +106,7 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
 _REFUSALS = {
     InvalidInput: StatusCode.INVALID_ARGUMENT,
     ModelNotFound: StatusCode.NOT_FOUND,
+    Unavailable: StatusCode.UNAVAILABLE,
 }
 
 

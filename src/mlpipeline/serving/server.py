@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi.exceptions import FastAPIDeprecationWarning
-from kserve import ModelServer
+from kserve import Model, ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 
 from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
-from mlpipeline.serving.predictor import Predictor
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
 
@@ -61,7 +60,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             logging.getLogger(name).setLevel(logging.WARNING)
         warnings.simplefilter("ignore", FastAPIDeprecationWarning)  # KServe's to mend, not ours
 
-    def start(self, models: list[Predictor]) -> None:
+    def start(self, models: list[Model]) -> None:
         """Serve until SIGTERM or SIGINT, then stop everything in order.
 
         KServe's own handler of these signals removes the model first, so that requests under way

@@ -132,7 +132,11 @@ def _verify_protocol(
     classes = np.concatenate([answer.classes for answer in answers])
     difference = _compare(protocol, probabilities, classes, expected)
     seen = _find_replicas(
-        protocol, connect, {answer.replica for answer in answers}, expected, deadline
+        protocol,
+        connect,
+        {name for answer in answers for name in answer.replicas},
+        expected,
+        deadline,
     )
     return ProtocolFigures(
         protocol=protocol,
@@ -223,7 +227,7 @@ def _find_replicas(
         if is_enough():
             break
         with connect() as client:
-            seen.add(client.predict(expected.images[:1], deadline.left()).replica)
+            seen.update(client.predict(expected.images[:1], deadline.left()).replicas)
     if not is_enough() or (not isinstance(wanted, int) and seen != set(wanted)):
         names = f"{count} replicas" if isinstance(wanted, int) else f"{sorted(wanted)}"
         raise _wrong(protocol, f"answers from {sorted(seen)}", f"answers from {names}")

@@ -1,0 +1,286 @@
+"""A request too large for one replica: cut into pieces that several replicas answer at once.
+
+Pieces wait in one line, and whichever replica is free takes the next: a slow one answers fewer. A
+piece that fails is tried elsewhere. What a replica is, and where there are some, is told from
+outside; nothing here knows of a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Images = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]
+_Found = TypeVar("_Found")
+
+
+class ReplicaError(Exception):
+    """A replica gave no answer, or one that says nothing of the request: another may do better."""
+
+
+class RefusalError(Exception):
+    """A replica refused the request itself: every other would say the same."""
+
+
+class NoAnswerError(Exception):
+    """No replica has answered, however often it was tried."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a replica says when it is asked who it is.
+
+    Attributes:
+        replica: Its name.
+        version: Of the model that it serves.
+        metadata: Of the model, as `GET /v2/models/NAME` gives it.
+    """
+
+    replica: str
+    version: str
+    metadata: Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """What the replicas said together.
+
+    Attributes:
+        probabilities: float32 (N, classes), in the order of the images.
+        version: Of the model that gave all of them.
+        replicas: The names of those that took part, sorted.
+    """
+
+    probabilities: Probabilities
+    version: str
+    replicas: tuple[str, ...]
+
+
+class Replica(Protocol):
+    """A connection to one replica. Its methods raise `ReplicaError` or `RefusalError`."""
+
+    async def describe(self) -> Description:
+        """Ask who it is."""
+
+    async def predict(self, images: Images) -> tuple[Probabilities, str]:
+        """Return the probabilities of some images, and the version that gave them."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much, how often, how long.
+
+    Attributes:
+        piece: Images in a piece. A multiple of a replica's batch (64), so that the batches, and
+            with them the last bits of the sums, are those of a request that was not cut.
+        running: Pieces that a replica is sent at a time: one that it works on, one on its way.
+        attempts: How often a piece is tried.
+        attempt_seconds: For one of these.
+        request_seconds: For a whole request.
+        refresh_seconds: How often to look who answers; four times as often if one does not.
+    """
+
+    piece: int = 512
+    running: int = 2
+    attempts: int = 4
+    attempt_seconds: float = 20.0
+    request_seconds: float = 120.0
+    refresh_seconds: float = 2.0
+
+
+@dataclass(eq=False)
+class _Member:
+    replica: Replica
+    description: Description | None = None
+    """None while it does not answer."""
+    running: int = 0
+
+
+class _VersionGoneError(Exception):
+    pass
+
+
+@dataclass
+class ShardedService:
+    """The replicas of a model, as one that answers faster.
+
+    Attributes:
+        find: Returns the addresses of all replicas that there are now.
+        connect: Makes a connection to one of them, without waiting for it.
+        limits: How much, how often, how long.
+    """
+
+    find: Callable[[], Awaitable[Collection[str]]]
+    connect: Callable[[str], Replica]
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        self._members: dict[str, _Member] = {}
+        self._changed = asyncio.Event()
+        self._refresh_now = asyncio.Event()
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Notice replicas that come, go, fail and recover, while the body runs."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                task = tasks.create_task(self._follow())
+                yield
+                task.cancel()
+        except BaseExceptionGroup as group:  # of one: the body's error as it was, or `_follow`'s
+            raise group.exceptions[0] from None
+        finally:
+            for member in self._members.values():
+                await member.replica.close()
+
+    async def until_answering(self, count: int) -> None:
+        """Wait until so many replicas answer."""
+        await self._until(lambda: len(self._answering()) >= count)
+
+    def description(self) -> Description | None:
+        """Return what the replicas say of the model; None while none of them answers.
+
+        During an update it is the version that most of them have; the new one if they are equal.
+        """
+        descriptions = [d for member in self._answering() if (d := member.description)]
+        counts = Counter(each.version for each in descriptions)
+        newest_first = reversed(descriptions)
+        return max(newest_first, key=lambda each: counts[each.version], default=None)
+
+    async def predict(self, images: Images) -> Answer:
+        """Have the images, uint8 (N, ...), predicted by all replicas of one version.
+
+        Raises:
+            RefusalError: The first refusal of a replica, as it is.
+            NoAnswerError: A piece failed too often, or it took too long.
+        """
+        try:
+            async with asyncio.timeout(self.limits.request_seconds):
+                while True:
+                    version = (await self._until(self.description)).version
+                    # If its last replica goes meanwhile, all begins anew: no answer is of two.
+                    with contextlib.suppress(_VersionGoneError):
+                        return await self._predict(images, version)
+        except TimeoutError:
+            seconds = self.limits.request_seconds
+            raise NoAnswerError(f"no answer within {seconds:.0f} s") from None
+
+    async def _predict(self, images: Images, version: str) -> Answer:
+        pieces = enumerate(_cut(images, self.limits.piece))
+        parts: dict[int, tuple[Probabilities, str]] = {}
+
+        async def work() -> None:
+            for index, piece in pieces:
+                parts[index] = await self._predict_piece(piece, version)
+                await asyncio.sleep(0)  # who waits for a replica gets this one first
+
+        # Only as many of its pieces as can run wait at a time: other requests get their turn.
+        count = min(-(-len(images) // self.limits.piece), self.limits.running * len(self._members))
+        workers = [asyncio.create_task(work()) for _ in range(count)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        probabilities = np.concatenate([parts[index][0] for index in sorted(parts)])
+        return Answer(probabilities, version, tuple(sorted({name for _, name in parts.values()})))
+
+    async def _predict_piece(self, piece: Images, version: str) -> tuple[Probabilities, str]:
+        failed: set[_Member] = set()
+        for attempt in range(1, self.limits.attempts + 1):
+            member = await self._until(lambda: self._free(version, failed))
+            try:
+                return await self._ask(member, piece, version)
+            except ReplicaError as error:
+                failed.add(member)
+                if attempt == self.limits.attempts:
+                    raise NoAnswerError(f"{attempt} attempts; the last one: {error}") from error
+        raise AssertionError("no attempt was allowed")
+
+    async def _ask(self, member: _Member, piece: Images, version: str) -> tuple[Probabilities, str]:
+        assert member.description is not None
+        name = member.description.replica
+        member.running += 1
+        try:
+            async with asyncio.timeout(self.limits.attempt_seconds):
+                probabilities, its_version = await member.replica.predict(piece)
+            if its_version != version or len(probabilities) != len(piece):
+                raise ReplicaError(f"{len(probabilities)} rows of version {its_version}")
+            return probabilities, name
+        except (ReplicaError, TimeoutError) as error:
+            member.description = None  # until it answers again
+            self._refresh_now.set()
+            raise ReplicaError(f"{name}: {error or 'no answer in time'}") from error
+        finally:
+            member.running -= 1
+            self._announce()
+            if member not in self._members.values() and not member.running:
+                await member.replica.close()
+
+    def _free(self, version: str, failed: Collection[_Member]) -> _Member | None:
+        """Return the replica for the next piece; None while all have enough to do."""
+        answering = self._answering()
+        same = [m for m in answering if m.description and m.description.version == version]
+        if answering and not same:
+            raise _VersionGoneError
+        candidates = [member for member in same if member not in failed] or same
+        free = [member for member in candidates if member.running < self.limits.running]
+        return min(free, key=lambda member: member.running, default=None)
+
+    def _answering(self) -> list[_Member]:
+        return [member for member in self._members.values() if member.description]
+
+    async def _until(self, condition: Callable[[], _Found | None]) -> _Found:
+        while not (found := condition()):
+            await self._changed.wait()
+        return found
+
+    def _announce(self) -> None:
+        """Wake all that wait, in their order."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._refresh()
+            all_answer = len(self._answering()) == len(self._members) > 0
+            seconds = self.limits.refresh_seconds / (1 if all_answer else 4)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):  # `wait_for` can lose a cancellation
+                    await self._refresh_now.wait()
+            self._refresh_now.clear()
+
+    async def _refresh(self) -> None:
+        addresses = set(await self.find())
+        for address in self._members.keys() - addresses:
+            member = self._members.pop(address)
+            if not member.running:  # otherwise it may finish
+                await member.replica.close()
+        for address in sorted(addresses - self._members.keys()):
+            self._members[address] = _Member(self.connect(address))
+        await asyncio.gather(*map(self._describe, self._members.values()))
+        self._announce()
+
+    async def _describe(self, member: _Member) -> None:
+        try:
+            async with asyncio.timeout(self.limits.attempt_seconds):
+                member.description = await member.replica.describe()
+        except (ReplicaError, RefusalError, TimeoutError):
+            member.description = None
+        self._announce()
+
+
+def _cut(images: Images, size: int) -> Iterator[Images]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size]

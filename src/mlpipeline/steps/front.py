@@ -1,0 +1,54 @@
+"""Front: cuts large requests into pieces for the replicas of a sharded service, in the foreground.
+
+It is the command of the InferenceService's transformer, and locally of the process that has the
+model's address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlpipeline import progress
+from mlpipeline.serving.front import Front, FrontServer, HttpReplica, Resolver
+from mlpipeline.serving.server import ServerSettings
+from mlpipeline.serving.sharding import Limits, ShardedService
+
+
+def serve(
+    replicas: Sequence[str],
+    *,
+    name: str,
+    http_port: int,
+    grpc_port: int,
+    front: str,
+    at_least: int = 1,
+    piece: int = Limits.piece,
+    host: str = "0.0.0.0",
+) -> None:
+    """Serve a model by its replicas until SIGTERM or SIGINT, as a replica would.
+
+    It listens only once enough replicas answer; then it prints a line of progress with
+    `ready=FRONT`.
+
+    Args:
+        replicas: HOST:PORT of each, or of a name that stands for many.
+        name: What the model is called in URLs, here and there.
+        http_port: The REST port (V1 and V2).
+        grpc_port: The gRPC port (V2).
+        front: This front's name; every answer carries it as `x-served-by`, before the replicas'.
+        at_least: How many replicas must answer at the start.
+        piece: The most images that a replica is sent at once.
+        host: The address to listen on. In a pod that must be all of them.
+
+    Raises:
+        ServingError: A port is in use.
+    """
+    limits = Limits(piece=piece)
+    service = ShardedService(
+        Resolver(replicas).find,
+        lambda address: HttpReplica(address, name, limits.attempt_seconds),
+        limits,
+    )
+    settings = ServerSettings(host, http_port, grpc_port, front)
+    server = FrontServer(settings, lambda: progress.report(1, 1, ready=front), service, at_least)
+    server.start([Front(name, service)])
