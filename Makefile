@@ -9,6 +9,7 @@ CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
 OVERLAY   ?= kind
 UI_PORT   ?= 2746
+RUNS_PORT ?= 5000
 VARIANT   ?= cpu
 # By content: a node that has an image by this name has this very one.
 TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat \
@@ -24,6 +25,7 @@ PYTHON    ?= $(shell for p in python3.12 python3.11 python3; do \
 	&& { echo $$p; break; }; done)
 
 VENV     := .venv
+TRACKING := .venv-tracking
 READY    := $(VENV)/.ready
 PIPELINE := $(VENV)/bin/python -m mlpipeline
 OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
@@ -41,6 +43,14 @@ serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
 	@$(PIPELINE) predict $(OPTIONS) '$(IMAGE)'
+
+.PHONY: runs
+runs: $(READY) $(TRACKING)/.ready ## Compare the runs in MLflow's page on 127.0.0.1 until Ctrl-C. WORKSPACE= RUNS_PORT=
+	@$(PIPELINE) track --workspace $(WORKSPACE)
+	@echo "MLflow's page: http://127.0.0.1:$(RUNS_PORT)/#/experiments   (Ctrl-C ends it)"
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		$(TRACKING)/bin/mlflow server --host 127.0.0.1 --port $(RUNS_PORT) --workers 1 \
+		--backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db
 
 .PHONY: clean
 clean: ## Remove all artifacts of the workspace.
@@ -150,15 +160,24 @@ $(READY): requirements.lock pyproject.toml
 		$$uv pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# MLflow with its page is 620 MB that a run does without: it comes when it is asked for.
+$(TRACKING)/.ready: docker/requirements-tracking.lock | $(READY)
+	@uv=$$(command -v uv || echo $(VENV)/bin/uv); \
+		$$uv venv --quiet --clear --python $(VENV)/bin/python $(TRACKING); \
+		VIRTUAL_ENV=$(TRACKING) $$uv pip install --require-hashes -r docker/requirements-tracking.lock
+	@touch $@
+
 UV      = $$(command -v uv || echo $(VENV)/bin/uv)
-COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header
 
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew: of development, of the image, of the image with CUDA.
-	$(COMPILE) --all-extras -o requirements.lock
-	$(COMPILE) -c requirements.lock -o docker/requirements-cpu.lock
-	$(COMPILE) -c requirements.lock --override docker/gpu-overrides.txt -o docker/requirements-gpu.lock
+lock: $(READY) ## Resolve the dependencies anew: of development, of the images, of MLflow's server.
+	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	$(COMPILE) pyproject.toml -c requirements.lock -o docker/requirements-cpu.lock
+	$(COMPILE) pyproject.toml -c requirements.lock --override docker/gpu-overrides.txt \
+		-o docker/requirements-gpu.lock
+	$(COMPILE) docker/tracking.in -o docker/requirements-tracking.lock
 
 .PHONY: help
 help:

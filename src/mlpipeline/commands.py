@@ -48,10 +48,12 @@ def run(config: Config, config_file: Path, workspace: Path) -> None:
 
 def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
     """Write the record and the report, and show the table that a run ends with."""
-    from mlpipeline import report  # it imports matplotlib, which takes a second
+    from mlpipeline import lineage, report, tracking  # with matplotlib, which takes a second
 
     record.save()
-    page = report.write(workspace, record.as_dict())
+    lineage.write(workspace, record.as_dict())
+    with tracking.sending(workspace, tracking.configured(default=tracking.embedded(workspace))):
+        page = report.write(workspace, record.as_dict())
     console.print()
     console.print(summary(report.evidence.collect(workspace, record.as_dict())))
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)

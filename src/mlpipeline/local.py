@@ -117,6 +117,7 @@ class LocalBackend:
                     except processes.ExitError as error:
                         if not error.can_be_retried or attempt == settings.attempts:
                             raise
+                        self.record.retry(task, error.got)
                         self.display.say(
                             f"{task.name}: a worker was lost; all are started again "
                             f"(attempt {attempt + 1} of {settings.attempts})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import threading
@@ -108,7 +107,7 @@ def serve(
         manifests.load(templates, "inference-service"),
         name=settings.name,
         version=version,
-        content=hashlib.sha256((folder / artifacts.MANIFEST).read_bytes()).hexdigest()[:16],
+        content=artifacts.digest(folder)[:16],
         image=image,
         arguments=[
             *("predictor", "--name", settings.name, "--workspace", str(workspace)),
@@ -139,7 +138,7 @@ def serve(
 @app.command()
 def record(workspace: Workspace, workflow: Owner) -> None:
     """Write the record and the report of a workflow, and end the jobs that it has left."""
-    from mlpipeline import report
+    from mlpipeline import lineage, report, tracking
     from mlpipeline.cluster import api, tfjob
     from mlpipeline.cluster import record as records
 
@@ -154,7 +153,10 @@ def record(workspace: Workspace, workflow: Owner) -> None:
         )
     run = records.record(found, workspace)
     run.save()
-    print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
+    lineage.write(workspace, run.as_dict())
+    # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
+    with tracking.sending(workspace, tracking.configured()):
+        print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
     tfjob.delete_unfinished(cluster, owner)
 
 
