@@ -17,6 +17,7 @@ TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C 
 CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
 DEFAULT_CONTAINER := mlpipeline:0.1.0
+TRACKING_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-tracking:$(shell sed -n 's/^mlflow==\([^ ]*\).*/\1/p' docker/tracking.in)
 # The image that was built or pushed last is the one that is submitted.
 LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
 # The first Python of these that is 3.11 or 3.12.
@@ -77,6 +78,12 @@ image: ## Build the image of all steps, and load it into kind where that runs. V
 		--nodes mlpipeline-worker,mlpipeline-worker2 $(CONTAINER) $(DEFAULT_CONTAINER)
 	@echo $(CONTAINER) >.image
 
+.PHONY: image-tracking
+image-tracking: ## Build the image of MLflow's server for OVERLAY=tracking, and load it into kind.
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target tracking --tag $(TRACKING_CONTAINER) .
+	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
+		--nodes mlpipeline-worker,mlpipeline-worker2 $(TRACKING_CONTAINER)
+
 .PHONY: push
 push: ## Build the image and push it to a registry. REGISTRY=registry.example.com/team VARIANT=
 	@test -n "$(REGISTRY)" || { echo "error: which registry? make push REGISTRY=registry.example.com/team"; exit 1; }
@@ -85,7 +92,7 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|cloud
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|tracking|cloud
 	@manifests/deploy deploy $(OVERLAY)
 
 .PHONY: undeploy
@@ -105,8 +112,8 @@ logs: ## Show the logs of the newest workflow and of its workers.
 	@manifests/status logs
 
 .PHONY: ui
-ui: ## Open Argo's web page on 127.0.0.1 until Ctrl-C. UI_PORT=
-	@manifests/status ui $(UI_PORT)
+ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT=
+	@manifests/status ui $(UI_PORT) $(RUNS_PORT)
 
 ##@ Develop
 

@@ -53,7 +53,7 @@ def of_run(workspace: Path, run: Record) -> Entry:
         status=STATUS[run["state"]],
         began=milliseconds(run["started"]),
         ended=ended,
-        tags=_tags(run, run.get("source") or run["config_file"]) | _troubles(run),
+        tags=_tags(run, run["config_file"]) | _troubles(run),
         params=_params({"candidates": ", ".join(config["candidates"])} | settings),
         metrics=[Metric(name, value, ended, 0) for name, value in figures.items()],
     )

@@ -30,6 +30,7 @@ from mlpipeline.pipeline import SELECT
 
 _SENT, _VERSION = "mlpipeline.sent", "mlpipeline.version"
 _LOCK_SECONDS = 60.0
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # how its page is laid out
 # What comes of a record that is damaged, or of another version of the code.
 _DAMAGE = (ArtifactError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -145,7 +146,7 @@ def _send(client: MlflowClient, workspace: Path, run: Record) -> bool:
     experiment = client.get_experiment_by_name(name)
     if experiment and experiment.lifecycle_stage != "active":
         return False
-    home = experiment.experiment_id if experiment else client.create_experiment(name)
+    home = experiment.experiment_id if experiment else client.create_experiment(name, tags=_KIND)
     for half in client.search_runs([home], f"tags.`{RUN_TAG}` = '{run['run']}'", max_results=1000):
         client.delete_run(half.info.run_id)  # the sending of it was ended half-way
     whole = _log(client, home, parent)

@@ -27,7 +27,7 @@ OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu")
+EXTRAS = ("network-policies", "gpu", "mlflow")
 
 NAMESPACE = "mlpipeline"
 UNNAMESPACED = {"Namespace", "PersistentVolume"}
@@ -180,7 +180,9 @@ def _pods() -> dict[str, tuple[Manifest, list[Manifest]]]:
     """Return the specification and the containers of every pod of ours, by a name for it."""
     (job,) = _read(BASE / "templates" / "tfjob.yaml")
     (service,) = _read(BASE / "templates" / "inference-service.yaml")
+    server, _ = _read(MANIFESTS / "components" / "mlflow" / "server.yaml")
     pods = {
+        "mlflow": server["spec"]["template"]["spec"],
         "worker": job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"],
         "predictor": service["spec"]["predictor"],
     }
@@ -322,7 +324,7 @@ def test_base_renders_with_every_combination_of_components(
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     documents = _render(tmp_path)
-    assert len(documents) > len(_ours()) / 2
+    assert len(documents) > len(_ours()) / 3
     assert _one(documents, "Service", "inference")["metadata"]["name"] == "inference"
     claim = _one(documents, "PersistentVolumeClaim", "workspace")["spec"]
     assert "storageClassName" in claim
@@ -330,6 +332,16 @@ def test_base_renders_with_every_combination_of_components(
     assert bool(policies) is ("network-policies" in components)
     templates = _one(documents, "ConfigMap", "templates")["data"]
     assert ("tfjob.patch.yaml" in templates) is ("gpu" in components)
+
+
+def test_the_image_of_mlflows_server_is_of_the_version_that_the_steps_have() -> None:
+    server, _ = _read(MANIFESTS / "components" / "mlflow" / "server.yaml")
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    version = container["image"].removeprefix("mlpipeline-tracking:")
+    for lock in ("requirements.lock", "docker/requirements-cpu.lock"):
+        assert f"\nmlflow-skinny=={version} " in (ROOT / lock).read_text()
+    tracking = (ROOT / "docker" / "requirements-tracking.lock").read_text()
+    assert f"\nmlflow=={version} " in tracking, "`make lock` follows docker/tracking.in"
 
 
 @needs_kubectl
