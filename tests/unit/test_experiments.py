@@ -110,17 +110,19 @@ def test_a_training_has_its_recipe_its_metrics_by_epoch_its_retries_and_its_code
     epochs = artifacts.read_json(
         store.workspace / "candidates" / "batch-norm-6c02fa9be1d47385" / "history.json"
     )
-    assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [
-        (e["epoch"], pytest.approx(e["validation_accuracy"])) for e in epochs
-    ]
+    by_epoch = sorted(history, key=lambda metric: int(metric.step))
+    assert [metric.step for metric in by_epoch] == [e["epoch"] for e in epochs]
+    accuracies = [e["validation_accuracy"] for e in epochs]
+    assert [metric.value for metric in by_epoch] == pytest.approx(accuracies)
     began = training.info.start_time
-    assert [m.timestamp - began for m in sorted(history, key=lambda m: m.step)] == [
-        int(e["seconds"] * 1000) for e in epochs
-    ]
+    seconds = [int(e["seconds"] * 1000) for e in epochs]
+    assert [metric.timestamp - began for metric in by_epoch] == seconds
 
 
 def test_the_data_set_is_an_input_with_its_digest(store: Store) -> None:
-    (given,) = store.of("first")["ingest"].inputs.dataset_inputs
+    inputs = store.of("first")["ingest"].inputs
+    assert inputs is not None
+    (given,) = inputs.dataset_inputs
     assert given.dataset.name == "fashion_mnist"
     assert given.dataset.digest == ("9f2c7be1a4d05836" * 4)[:36]
     assert "dataset-fashion-mnist" in given.dataset.source
