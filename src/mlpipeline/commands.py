@@ -52,7 +52,9 @@ def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
 
     record.save()
     lineage.write(workspace, record.as_dict())
-    with tracking.sending(workspace, tracking.configured(default=tracking.embedded(workspace))):
+    uri = tracking.configured(default=tracking.embedded(workspace))
+    # Whoever presses Ctrl-C does not wait for MLflow: the next run sends this one.
+    with tracking.sending(workspace, "" if record.state == "interrupted" else uri):
         page = report.write(workspace, record.as_dict())
     console.print()
     console.print(summary(report.evidence.collect(workspace, record.as_dict())))
