@@ -187,7 +187,7 @@ def _register(client: MlflowClient, workspace: Path, records: Sequence[Record]) 
         for run in records
         if run["state"] == "succeeded"
         for task in run["tasks"]
-        if task["step"] == SELECT.name
+        if task["step"] == SELECT.name and task["state"] in ("succeeded", "reused")
     ]
     for name in sorted({name for name, _ in verified}):
         if not client.search_registered_models(f"name = '{name}'"):

@@ -85,9 +85,10 @@ def _events(workspace: Path, run: Record) -> Iterator[RunEvent]:
         run=parent_run.Run(runId=run_id),
         job=parent_run.Job(namespace=job.namespace, name=job.name),
     )
-    for task in run["tasks"]:
+    for place, task in enumerate(run["tasks"]):
         if task["state"] in _ENDS:  # not one that never began
-            yield from _events_of(task, workspace, run, {"parent": parent})
+            own_id = _uuid(run["run"], str(place), task["name"])
+            yield from _events_of(task, own_id, workspace, run, {"parent": parent})
     yield _event(
         _later(run["started"], run["seconds"]),
         _ENDS[run["state"]],
@@ -97,10 +98,10 @@ def _events(workspace: Path, run: Record) -> Iterator[RunEvent]:
 
 
 def _events_of(
-    task: Record, workspace: Path, run: Record, facets: dict[str, RunFacet]
+    task: Record, run_id: str, workspace: Path, run: Record, facets: dict[str, RunFacet]
 ) -> Iterator[RunEvent]:
     """The two events of a task; a reused one counts as done in no time."""
-    began, run_id = task.get("started") or run["started"], _uuid(run["run"], task["name"])
+    began = task.get("started") or run["started"]
     job = Job(NAMESPACE, f"{_name(run)}.{task['name']}", _code(task, run))
     reads, makes = _data_of(task, workspace, run)
     inputs = [InputDataset(NAMESPACE, name, facets=_about(workspace / name)) for name in reads]
@@ -170,14 +171,14 @@ def _compared(selection: Path) -> list[str]:
     try:
         candidates = artifacts.read_json(selection / "decision.json")["candidates"]
         return [f"candidates/{candidate['key']}" for candidate in candidates.values()]
-    except ArtifactError:
+    except (ArtifactError, KeyError):
         return []
 
 
 def _code(task: Record, run: Record) -> dict[str, JobFacet]:
     if not task.get("code"):
         return {}
-    url = f"urn:{NAMESPACE}:{_MODULES[task['step']]}"
+    url = f"urn:{NAMESPACE}:{_MODULES.get(task['step'], task['step'])}"
     facet = source_code_location_job.SourceCodeLocationJobFacet(
         type="content", url=url, version=task["code"], tag=run.get("source")
     )
