@@ -56,6 +56,7 @@ def of_run(workspace: Path, run: Record) -> Entry:
         tags=_tags(run, run["config_file"]) | _troubles(run),
         params=_params({"candidates": ", ".join(config["candidates"])} | settings),
         metrics=[Metric(name, value, ended, 0) for name, value in figures.items()],
+        dataset=next((d for t in run["tasks"] if (d := _dataset(workspace, t))), None),
     )
 
 

@@ -28,7 +28,7 @@ from mlpipeline.entries import RUN_TAG, STATUS, Entry, Record
 from mlpipeline.errors import ArtifactError, ServingError, TrackingError
 from mlpipeline.pipeline import SELECT
 
-_SENT, _VERSION = "mlpipeline.sent", "mlpipeline.version"
+_SENT, _VERSION = "mlpipeline.sent", "version"
 _LOCK_SECONDS = 60.0
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # how its page is laid out
 # What comes of a record that is damaged, or of another version of the code.
@@ -213,7 +213,7 @@ def _register_version(client: MlflowClient, folder: Path) -> str:
     registered = client.create_model_version(
         about["name"],
         source=f"urn:mlpipeline:models/{about['name']}/{about['version']}",
-        description=f"`mlpipeline lineage {about['version']}` says where it came from.",
+        description=f"Where it came from: mlpipeline lineage {about['version']}",
         tags={
             _VERSION: about["version"],
             "digest": digest,

@@ -144,7 +144,7 @@ def test_a_run_is_in_mlflow_and_one_that_ended_without_it_is_sent_later(
     version = next(task["key"] for task in record["tasks"] if task["step"] == "select")
     folder = registry.version_folder(WORKSPACE, model, version)
     current = server.current_of(model)
-    assert current["mlpipeline.version"] == version
+    assert current["version"] == version
     assert current["digest"] == artifacts.digest(folder)
 
     tree, damaged = provenance.trace(WORKSPACE, version)

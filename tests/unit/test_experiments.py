@@ -120,17 +120,18 @@ def test_a_training_has_its_recipe_its_metrics_by_epoch_its_retries_and_its_code
 
 
 def test_the_data_set_is_an_input_with_its_digest(store: Store) -> None:
-    inputs = store.of("first")["ingest"].inputs
-    assert inputs is not None
-    (given,) = inputs.dataset_inputs
-    assert given.dataset.name == "fashion_mnist"
-    assert given.dataset.digest == ("9f2c7be1a4d05836" * 4)[:36]
-    assert "dataset-fashion-mnist" in given.dataset.source
+    for name in ("first", "ingest"):
+        inputs = store.of("first")[name].inputs
+        assert inputs is not None
+        (given,) = inputs.dataset_inputs
+        assert given.dataset.name == "fashion_mnist"
+        assert given.dataset.digest == ("9f2c7be1a4d05836" * 4)[:36]
+        assert "dataset-fashion-mnist" in given.dataset.source
 
 
 def test_the_verified_version_is_registered_and_current(store: Store) -> None:
     current = store.client.get_model_version_by_alias("fashion-mnist", "current")
-    assert current.tags["mlpipeline.version"] == "fashion-mnist-d2b7c6e5f4a39180"
+    assert current.tags["version"] == "fashion-mnist-d2b7c6e5f4a39180"
     folder = store.workspace / "models" / "fashion-mnist" / "fashion-mnist-d2b7c6e5f4a39180"
     assert current.tags["digest"] == artifacts.digest(folder)
 
