@@ -9,6 +9,7 @@ CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
 OVERLAY   ?= kind
 UI_PORT   ?= 2746
+RUNS_PORT ?= 5000
 VARIANT   ?= cpu
 # By content: a node that has an image by this name has this very one.
 TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat \
@@ -16,6 +17,7 @@ TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C 
 CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
 DEFAULT_CONTAINER := mlpipeline:0.1.0
+TRACKING_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-tracking:$(shell sed -n 's/^mlflow==\([^ ]*\).*/\1/p' docker/tracking.in)
 # The image that was built or pushed last is the one that is submitted.
 LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
 # The first Python of these that is 3.11 or 3.12.
@@ -24,6 +26,7 @@ PYTHON    ?= $(shell for p in python3.12 python3.11 python3; do \
 	&& { echo $$p; break; }; done)
 
 VENV     := .venv
+TRACKING := .venv-tracking
 READY    := $(VENV)/.ready
 PIPELINE := $(VENV)/bin/python -m mlpipeline
 OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
@@ -45,6 +48,13 @@ predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
 .PHONY: watch
 watch: $(READY) ## Do the events that are dropped into workspace/inbox, until Ctrl-C. WORKSPACE=
 	@$(PIPELINE) watch --workspace $(WORKSPACE)
+.PHONY: runs
+runs: $(READY) $(TRACKING)/.ready ## Compare the runs in MLflow's page on 127.0.0.1 until Ctrl-C. WORKSPACE= RUNS_PORT=
+	@$(PIPELINE) track --workspace $(WORKSPACE)
+	@echo "MLflow's page: http://127.0.0.1:$(RUNS_PORT)/#/experiments   (Ctrl-C ends it)"
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		$(TRACKING)/bin/mlflow server --host 127.0.0.1 --port $(RUNS_PORT) --workers 1 \
+		--backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db
 
 .PHONY: clean
 clean: ## Remove all artifacts of the workspace.
@@ -71,6 +81,12 @@ image: ## Build the image of all steps, and load it into kind where that runs. V
 		--nodes mlpipeline-worker,mlpipeline-worker2 $(CONTAINER) $(DEFAULT_CONTAINER)
 	@echo $(CONTAINER) >.image
 
+.PHONY: image-tracking
+image-tracking: ## Build the image of MLflow's server for OVERLAY=tracking, and load it into kind.
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target tracking --tag $(TRACKING_CONTAINER) .
+	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
+		--nodes mlpipeline-worker,mlpipeline-worker2 $(TRACKING_CONTAINER)
+
 .PHONY: push
 push: ## Build the image and push it to a registry. REGISTRY=registry.example.com/team VARIANT=
 	@test -n "$(REGISTRY)" || { echo "error: which registry? make push REGISTRY=registry.example.com/team"; exit 1; }
@@ -79,7 +95,7 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|gpu|cloud
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud
 	@manifests/deploy deploy $(OVERLAY)
 
 .PHONY: undeploy
@@ -103,8 +119,8 @@ logs: ## Show the logs of the newest workflow and of its workers.
 	@manifests/status logs
 
 .PHONY: ui
-ui: ## Open Argo's web page on 127.0.0.1 until Ctrl-C. UI_PORT=
-	@manifests/status ui $(UI_PORT)
+ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT=
+	@manifests/status ui $(UI_PORT) $(RUNS_PORT)
 
 ##@ Develop
 
@@ -158,15 +174,24 @@ $(READY): requirements.lock pyproject.toml
 		$$uv pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# MLflow with its page is 620 MB that a run does without: it comes when it is asked for.
+$(TRACKING)/.ready: docker/requirements-tracking.lock | $(READY)
+	@uv=$$(command -v uv || echo $(VENV)/bin/uv); \
+		$$uv venv --quiet --clear --python $(VENV)/bin/python $(TRACKING); \
+		VIRTUAL_ENV=$(TRACKING) $$uv pip install --require-hashes -r docker/requirements-tracking.lock
+	@touch $@
+
 UV      = $$(command -v uv || echo $(VENV)/bin/uv)
-COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header
 
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew: of development, of the image, of the image with CUDA.
-	$(COMPILE) --all-extras -o requirements.lock
-	$(COMPILE) -c requirements.lock -o docker/requirements-cpu.lock
-	$(COMPILE) -c requirements.lock --override docker/gpu-overrides.txt -o docker/requirements-gpu.lock
+lock: $(READY) ## Resolve the dependencies anew: of development, of the images, of MLflow's server.
+	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	$(COMPILE) pyproject.toml -c requirements.lock -o docker/requirements-cpu.lock
+	$(COMPILE) pyproject.toml -c requirements.lock --override docker/gpu-overrides.txt \
+		-o docker/requirements-gpu.lock
+	$(COMPILE) docker/tracking.in -o docker/requirements-tracking.lock
 
 .PHONY: help
 help:

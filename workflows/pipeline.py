@@ -49,6 +49,14 @@ VOLUMES = [
     m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
 ]
 
+# Where MLflow's server is: manifests/components/mlflow says so. Without it there is no variable.
+_TRACKING = m.EnvVar(
+    name="MLFLOW_TRACKING_URI",
+    value_from=m.EnvVarSource(
+        config_map_key_ref=m.ConfigMapKeySelector(name="tracking", key="uri", optional=True)
+    ),
+)
+
 # A lost pod, a signal, an eviction is tried again; an error of ours (status 1 to 127) is final: the
 # same rule as a TFJob's `restartPolicy: ExitCode`. A pod whose time is up is final, too: its image
 # cannot be pulled, for one.
@@ -183,6 +191,7 @@ def add_steps() -> Steps:
     step(
         "record",
         ["cluster", "record", "--workspace", WORKSPACE, *_OWNER],
+        environment=[_TRACKING],
         account="pipeline",
         memory=("256Mi", "1Gi"),
         timeout="5m",
@@ -253,6 +262,7 @@ def step(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     component: str = "",
+    environment: Sequence[m.EnvVar] = (),
     account: str = "step",
     memory: tuple[str, str] = _TALKS,
     limit: str = "",
@@ -266,6 +276,7 @@ def step(
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
         component: As in `mlpipeline.pipeline`, if that is not its name.
+        environment: Its variables.
         account: The service account; only `pipeline` has a token in its pods.
         memory: Requested, and the limit.
         limit: The key of `LIMITS` that says how many of it run at once, over all workflows.
@@ -286,6 +297,7 @@ def step(
         labels={"app.kubernetes.io/component": component or name},
         # The end of its output becomes the message of the node, which people see first.
         termination_message_policy="FallbackToLogsOnError",
+        env=list(environment) or None,
         security_context=m.SecurityContext(
             allow_privilege_escalation=False,
             read_only_root_filesystem=True,

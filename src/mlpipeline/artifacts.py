@@ -81,6 +81,17 @@ def is_whole(path: Path) -> bool:
     return True
 
 
+def digest(path: Path) -> str:
+    """Return the SHA-256 of an artifact's manifest, and so of all that it holds.
+
+    Raises:
+        MissingArtifactError: Nothing is published at `path`.
+        DamagedArtifactError: It has no manifest.
+    """
+    _manifest(path)
+    return _sha256(path / MANIFEST)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of an artifact.
 

@@ -25,6 +25,11 @@ from mlpipeline.errors import PipelineError
 # Set before TensorFlow is imported. It reports at every step, as an error, that it cannot tell how
 # often the buffers of its ring all-reduce are referred to; what matters comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before MLflow is: nobody is told of its use, and a server that is away is not asked for minutes.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cluster_commands.app, name="cluster")
@@ -349,6 +354,32 @@ def report(
     from mlpipeline import report as reports
 
     print(reports.write(workspace, artifacts.read_json(run / "run.json")))
+
+
+@app.command()
+def lineage(
+    version: Annotated[str, typer.Argument(help="Of a model, as it is served or registered.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Say which run, candidate, data and code a version of a model came from."""
+    from rich.console import Console
+
+    from mlpipeline import provenance
+
+    tree, damaged = provenance.trace(workspace, version)
+    for problem in damaged:
+        print(f"warning: left out, because it is damaged: {problem}", file=sys.stderr)
+    Console(highlight=False, soft_wrap=True).print(tree, markup=False)
+
+
+@app.command()
+def track(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Send the runs to MLflow that it does not have yet: to MLFLOW_TRACKING_URI, or a file."""
+    from mlpipeline import experiments, tracking
+
+    uri = tracking.configured() or tracking.embedded(workspace)
+    for run in experiments.send(workspace, uri):
+        print(f"sent {run}", flush=True)
 
 
 def _reused(task: pipeline.Task, workspace: Path) -> bool:

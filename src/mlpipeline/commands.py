@@ -54,10 +54,14 @@ def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: boo
 
 def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
     """Write the record and the report, and show the table that a run ends with."""
-    from mlpipeline import report  # it imports matplotlib, which takes a second
+    from mlpipeline import lineage, report, tracking  # with matplotlib, which takes a second
 
     record.save()
-    page = report.write(workspace, record.as_dict())
+    lineage.write(workspace, record.as_dict())
+    uri = tracking.configured(default=tracking.embedded(workspace))
+    # Whoever presses Ctrl-C does not wait for MLflow: the next run sends this one.
+    with tracking.sending(workspace, "" if record.state == "interrupted" else uri):
+        page = report.write(workspace, record.as_dict())
     console.print()
     console.print(summary(report.evidence.collect(workspace, record.as_dict())))
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)

@@ -81,6 +81,10 @@ class ClusterUnreachableError(ClusterError):
     exit_status = 143  # as after SIGTERM: the step is tried again, and finds its work under way
 
 
+class TrackingError(PipelineError):
+    """MLflow could not be told of the runs; their records are in the workspace all the same."""
+
+
 class StoppedError(PipelineError):
     """This process was told to end before its work was done; its successor goes on with it."""
 

@@ -139,6 +139,7 @@ class LocalBackend:
             cpus=cpus,
             logs=self.record.folder / "logs",
             say=self.display.say,
+            on_lost=partial(self.record.retry, task),
             on_progress=lambda values: self.display.advance(task, values),
         ).run()
 

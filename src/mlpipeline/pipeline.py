@@ -145,10 +145,22 @@ def plan_of_finished(config: Config, workspace: Path) -> dict[str, Task]:
     return plan(config, without=missing)
 
 
+def code_of(task: Task, config: Config) -> str:
+    """Return the version of the code that does a task, a plugin of the user's own included."""
+    plugin = config.candidates[task.candidate].model if task.candidate else ""
+    if task.step is INGEST:
+        plugin = config.data.dataset
+    return _code(task.step, plugin)
+
+
+def _code(step: Step, plugin: str) -> str:
+    own_module = module_of(plugin)
+    return code_version(step.module, *([own_module] if own_module else []))
+
+
 def _key(
     step: Step, parameters: dict[str, Any], *inputs: Task, prefix: str = "", plugin: str = ""
 ) -> str:
-    own_module = module_of(plugin)
-    code = code_version(step.module, *([own_module] if own_module else []))
+    code = _code(step, plugin)
     keys = [task.key for task in inputs]
     return make_key(prefix or step.name, code=code, parameters=parameters, inputs=keys)

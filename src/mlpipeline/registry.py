@@ -64,5 +64,21 @@ def current(workspace: Path, name: str) -> str:
     return version
 
 
+def find(workspace: Path, version: str) -> Path:
+    """Return the folder of a version, whichever model it is of.
+
+    Raises:
+        ServingError: No model has this version.
+    """
+    known = {folder.name: folder for folder in workspace.glob("models/*/*") if folder.is_dir()}
+    if version not in known:
+        raise ServingError(
+            f"no model in {workspace} has the version {version}",
+            expected=f"one of {', '.join(sorted(known)) or 'none yet'}",
+            remedy="take one of these, or run the pipeline first: `make run`",
+        )
+    return known[version]
+
+
 def _pointer(workspace: Path, name: str) -> Path:
     return workspace / "models" / name / "current"

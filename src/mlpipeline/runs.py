@@ -1,20 +1,23 @@
 """The record of a run: what every task did, how long it took, and what failed and why.
 
-runs/<run>/  run.json  verification.json  report.html  logs/
+runs/<run>/  run.json  lineage.jsonl  verification.json  report.html  logs/
+
+`lineage` and `tracking` tell other tools what it says, in words that those know.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from mlpipeline import artifacts
+from mlpipeline import artifacts, pipeline
 from mlpipeline.config import Config
 from mlpipeline.pipeline import Task
 
@@ -32,6 +35,12 @@ class TaskRecord:
     error: str | None = None
     retries: list[str] = field(default_factory=list)
     """Why earlier attempts failed, where the backend tried again."""
+    started: str | None = None
+    """When its first attempt began; None for one that was reused or never began."""
+    code: str = ""
+    """Version of the code that does it; empty where that is not part of any key."""
+    where: str | None = None
+    """The pod of its last attempt and that pod's node; None where it is the run's own machine."""
 
 
 @dataclass
@@ -51,6 +60,8 @@ class RunRecord:
     config_file: str
     config: dict[str, Any]
     machine: dict[str, Any]
+    source: str
+    """Where the code came from: a commit, or the image of the pods."""
     folder: Path
     state: Literal["running", "succeeded", "failed", "interrupted"] = "running"
     seconds: float = 0.0
@@ -59,6 +70,8 @@ class RunRecord:
     """What was put into service, in that order: several versions in an asynchronous run."""
     verification: dict[str, Any] | None = None
     error: str | None = None
+    retries: dict[str, list[str]] = field(default_factory=dict)
+    """By task, until it is added: why its attempts so far failed."""
 
     @classmethod
     def begin(cls, config: Config, config_file: Path, workspace: Path) -> RunRecord:
@@ -70,6 +83,7 @@ class RunRecord:
             config_file=config_file.name,
             config=config.model_dump(),
             machine=describe_machine(),
+            source=describe_source(),
             folder=workspace / "runs" / run,
         )
 
@@ -80,8 +94,20 @@ class RunRecord:
         seconds: float,
         error: str | None = None,
     ) -> None:
+        began = datetime.now(UTC) - timedelta(seconds=seconds)
         self.tasks.append(
-            TaskRecord(task.name, task.step.name, task.candidate, task.key, state, seconds, error)
+            TaskRecord(
+                task.name,
+                task.step.name,
+                task.candidate,
+                task.key,
+                state,
+                round(seconds, 3),
+                error,
+                retries=self.retries.pop(task.name, []),
+                started=None if state in ("reused", "skipped") else began.isoformat(),
+                code=pipeline.code_of(task, Config.model_validate(self.config)),
+            )
         )
         self.save()
 
@@ -89,6 +115,10 @@ class RunRecord:
         """Add that all replicas of a version answer from now on."""
         self.served.append(ServedVersion(version, candidate, self._seconds()))
         self.save()
+
+    def retry(self, task: Task, reason: str) -> None:
+        """Note that an attempt at a task failed, and that another one follows."""
+        self.retries.setdefault(task.name, []).append(reason)
 
     def save(self) -> None:
         self.seconds = self._seconds()
@@ -101,6 +131,7 @@ class RunRecord:
     def as_dict(self) -> dict[str, Any]:
         content = asdict(self)
         del content["folder"]  # where it is depends on who reads it
+        del content["retries"]  # each task has its own
         return content
 
 
@@ -112,8 +143,33 @@ def describe_machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:  # `tensorflow` or `tensorflow-cpu`: one of them
             continue
     return {
+        "host": platform.node(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": versions,
     }
+
+
+def describe_source() -> str:
+    """Return the commit that this code was checked out at; empty where git knows nothing of it."""
+    folder = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(folder)]
+        # An installed copy may lie in a repository that is not ours.
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name],
+            check=True,
+            capture_output=True,
+            timeout=10,
+        )
+        described = subprocess.run(
+            [*git, "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"commit {described.stdout.strip()}"

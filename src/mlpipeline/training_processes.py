@@ -36,6 +36,7 @@ class TrainingProcesses:
         logs: Folder for a log of each process.
         say: Called with what a person should know.
         on_progress: Called with the values of every progress line.
+        on_lost: Called with why an attempt failed, before the next one.
         cpus: Processors, divided among the workers; by default all that this process has.
     """
 
@@ -45,6 +46,7 @@ class TrainingProcesses:
     logs: Path
     say: Callable[[str], None]
     on_progress: Callable[[dict[str, str]], None]
+    on_lost: Callable[[str], None] = lambda _: None
     cpus: Sequence[int] = field(default_factory=lambda: available_cpus())
 
     async def run(self) -> None:
@@ -112,6 +114,7 @@ class TrainingProcesses:
             except processes.ExitError as error:
                 if not error.can_be_retried or attempt == attempts:
                     raise
+                self.on_lost(error.got)
                 self.say(f"{self.name}: {what} (attempt {attempt + 1} of {attempts})")
 
     def _process(self, name: str, environment: Mapping[str, str], cpus: Collection[int]) -> Work:

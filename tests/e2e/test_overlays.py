@@ -22,7 +22,7 @@ def _kubectl(*arguments: str, send: str | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("overlay", ["cloud", "gpu", "kind", "queued", "sharded"])
+@pytest.mark.parametrize("overlay", ["cloud", "gpu", "kind", "queued", "sharded", "tracking"])
 def test_the_api_server_would_take_the_overlay(overlay: str) -> None:
     # In another namespace than the one that is deployed, so that nothing meets an object that is
     # there: a claim, for one, cannot change its class.

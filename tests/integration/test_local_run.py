@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 from mlpipeline import artifacts
@@ -136,6 +137,39 @@ def test_a_whole_run_ends_with_a_verified_model_without_the_candidates_that_fail
     assert decision["version"] in own
 
 
+def test_a_version_leads_back_to_its_run_and_the_run_can_be_compared_in_mlflow(
+    finished: Pipeline, pipeline: Pipeline
+) -> None:
+    version, record = finished.current(), finished.last_run()
+    program = ["-m", "mlpipeline"]
+    where = ["--workspace", str(pipeline.workspace)]
+    with pipeline.started_program([*program, "lineage", version, *where]) as command:
+        assert command.wait() == 0, command.errors
+    key = keys(record)
+    card = artifacts.read_json(pipeline.workspace / "datasets" / key["ingest"] / "dataset.json")
+    select = next(task for task in record["tasks"] if task["name"] == "select")
+    for said in (record["run"], key["train-good"], key["ingest"], card["digest"]):
+        assert said in command.output
+    assert f"code {select['code'][:16]} of mlpipeline.steps.selection" in command.output
+
+    uri = f"sqlite:///{pipeline.workspace}/mlflow.db"
+    for sent in (f"sent {record['run']}\n", ""):  # once
+        with pipeline.started_program(
+            [*program, "track", *where], environment={"MLFLOW_TRACKING_URI": uri}
+        ) as command:
+            assert command.wait() == 0, command.errors
+        assert command.output == sent
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert runs.keys() == {record["run"], *states(record)}
+    assert runs["train-own"].info.status == "FAILED"
+    assert "not finished" in runs["train-own"].data.tags["error"]
+    good = client.get_metric_history(runs["train-good"].info.run_id, "validation_accuracy")
+    assert sorted(metric.step for metric in good) == [1, 2, 3], "by epoch"
+
+
 def test_again_every_step_is_reused(finished: Pipeline, pipeline: Pipeline) -> None:
     first = finished.last_run()
     assert pipeline.call("run").process.returncode == 0
@@ -195,6 +229,8 @@ def test_a_mended_candidate_is_trained_alone_also_when_a_worker_is_killed(
     reused = dict.fromkeys(("ingest", "train-good", "train-wild"), "reused")
     made = dict.fromkeys(("train-own", "select", "serve", "verify"), "succeeded")
     assert states(record) == reused | made
+    trained = next(task for task in record["tasks"] if task["name"] == "train-own")
+    assert len(trained["retries"]) == 1, "the record says that it was tried again, and why"
     assert {"good", "own"} <= pipeline.decision()["candidates"].keys()
     assert pipeline.current() != finished.current()
     assert (pipeline.workspace / "models" / "toy" / finished.current()).exists()

@@ -173,19 +173,22 @@ def test_grpc_takes_typed_contents(service: Service, published: Published) -> No
     ]
 
 
-def test_metadata_names_version_tensors_and_classes(service: Service) -> None:
+def test_metadata_names_version_tensors_classes_and_digest(
+    service: Service, published: Published
+) -> None:
     inputs = [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}]
     outputs = [
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
         {"name": "class", "datatype": "INT64", "shape": [-1]},
     ]
+    digest = artifacts.digest(published.folder)
     assert service.http.get(f"/v2/models/{NAME}").json() == {
         "name": NAME,
         "versions": ["v1"],
         "platform": "tensorflow_savedmodel",
         "inputs": inputs,
         "outputs": outputs,
-        "parameters": {"classes": CLASSES},
+        "parameters": {"classes": CLASSES, "digest": digest},
     }
     request = messages.ModelMetadataRequest(name=NAME)
     response, call = service.stub.ModelMetadata.with_call(request, timeout=30)
@@ -196,7 +199,9 @@ def test_metadata_names_version_tensors_and_classes(service: Service) -> None:
         inputs=inputs,
         outputs=outputs,
     )
-    assert json.loads(dict(call.trailing_metadata())["classes"]) == CLASSES
+    trailing = dict(call.trailing_metadata())
+    assert json.loads(trailing["classes"]) == CLASSES
+    assert trailing["digest"] == digest
 
 
 @pytest.mark.parametrize(

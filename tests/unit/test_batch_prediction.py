@@ -40,7 +40,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def load(folder: Path) -> PublishedModel:
         version = str(artifacts.read_json(folder / "model.json")["version"])
-        return PublishedModel(version, CLASSES, (4, 4), brightness)
+        return PublishedModel(version, "0123", CLASSES, (4, 4), brightness)
 
     monkeypatch.setattr(batch_prediction, "load", load)
     monkeypatch.setattr(batch_prediction, "_BATCH", 2)  # so that there are several

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mlpipeline import artifacts, config, report
+from mlpipeline import artifacts, config, lineage, report
 from mlpipeline.cluster import record as records
 from mlpipeline.cluster.api import Manifest
-from mlpipeline.pipeline import plan
+from mlpipeline.pipeline import code_of, plan
 from mlpipeline.runs import RunRecord, TaskRecord
 
 NAME = "mlpipeline-x7k2p"
@@ -338,6 +338,54 @@ def test_a_step_whose_first_pod_was_never_made_has_failed(workspace: Path) -> No
     run = Run()
     run.tried("plan", [])
     assert _task(_record(run, workspace), "plan").state == "failed"
+
+
+# --- where it was done, when, and by which code ------------------------------------------------
+
+
+def test_each_task_says_when_it_began_where_it_ran_and_by_which_code(workspace: Path) -> None:
+    run = _run({"dropout": [KILLED, OK]})
+    for node in run.nodes.values():
+        if node["type"] == "Pod":
+            node["hostNodeName"] = "mlpipeline-worker2"
+    record = _record(run, workspace)
+    pods = {node["id"] for node in run.nodes.values() if node["type"] == "Pod"}
+    for task in record.tasks:
+        assert task.started is not None
+        _, pod, _, _, host = str(task.where).split()
+        assert (pod in pods, host) == (True, "mlpipeline-worker2")
+    settings = config.parse(CONFIG, origin="")
+    for name, planned in plan(settings).items():
+        assert _task(record, name).code == code_of(planned, settings)
+
+
+def test_what_was_reused_began_nowhere(workspace: Path) -> None:
+    task = _task(_record(_run(hit=True), workspace), "ingest")
+    assert (task.started, task.where) == (None, None)
+    assert task.code, "its key says by which code it was made"
+
+
+@pytest.mark.parametrize("place", ["spec", "storedWorkflowTemplateSpec"])
+def test_the_image_is_where_the_code_came_from(workspace: Path, place: str) -> None:
+    workflow = _run().workflow()
+    image = {"arguments": {"parameters": [{"name": "image", "value": "mlpipeline:1a2b"}]}}
+    (workflow if place == "spec" else workflow["status"])[place] = image
+    assert records.record(workflow, workspace).source == "image mlpipeline:1a2b"
+
+
+def test_the_same_events_are_made_of_it_as_of_a_local_run(workspace: Path) -> None:
+    record = _record(_run({"cnn": [KILLED, ("Failed", SAID)]}), workspace)
+    record.save()
+    file = lineage.write(workspace, artifacts.read_json(record.folder / "run.json"))
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    ends = {e["job"]["name"]: e for e in events if e["eventType"] != "START"}
+    assert ends["shirts.train-cnn"]["eventType"] == "FAIL"
+    assert ends["shirts.train-cnn"]["run"]["facets"]["errorMessage"]["message"] == ERROR
+    others = ("plan", "ingest", "train-dropout", "select", "serve", "verify")
+    assert {ends[f"shirts.{name}"]["eventType"] for name in others} == {"COMPLETE"}
+    assert ends["shirts"]["eventType"] == "COMPLETE"
+    (data,) = ends["shirts.train-dropout"]["inputs"]
+    assert data["name"] == f"datasets/{plan(config.parse(CONFIG, origin=''))['ingest'].key}"
 
 
 # --- what else there may be, or not -----------------------------------------------------------

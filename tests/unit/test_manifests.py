@@ -28,7 +28,7 @@ OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu", "kueue", "events")
+EXTRAS = ("network-policies", "gpu", "kueue", "events", "mlflow")
 SHARDED = "sharded-serving"  # it changes the way in, so it comes after that
 
 NAMESPACE = "mlpipeline"
@@ -189,7 +189,9 @@ def _pods() -> dict[str, tuple[Manifest, list[Manifest]]]:
     (service,) = _read(BASE / "templates" / "inference-service.yaml")
     sharded = MANIFESTS / "components" / "sharded-serving" / "inference-service.patch.yaml"
     (patch,) = _read(sharded)
+    server, _ = _read(MANIFESTS / "components" / "mlflow" / "server.yaml")
     pods = {
+        "mlflow": server["spec"]["template"]["spec"],
         "worker": job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"],
         "predictor": service["spec"]["predictor"],
         "front": patch["spec"]["transformer"],
@@ -381,11 +383,13 @@ def test_the_parameters_of_a_cloud_reach_their_places() -> None:
 
 
 def _combinations() -> Iterator[tuple[str, ...]]:
-    extras = itertools.chain.from_iterable(
-        itertools.combinations(EXTRAS, n) for n in range(len(EXTRAS) + 1)
-    )
-    for storage, way_in, more in itertools.product(STORAGE, WAYS_IN, extras):
-        yield (storage, way_in, *more)
+    """Each extra alone, each pair, and all of them; any two that disagree are seen so."""
+    for storage, way_in in itertools.product(STORAGE, WAYS_IN):
+        for count in (0, 1, len(EXTRAS)):
+            for extras in itertools.combinations(EXTRAS, count):
+                yield (storage, way_in, *extras)
+    for pair in itertools.combinations(EXTRAS, 2):
+        yield (STORAGE[0], WAYS_IN[0], *pair)
     for way_in in WAYS_IN:
         yield (STORAGE[0], way_in, *EXTRAS, SHARDED)
 
@@ -419,6 +423,16 @@ def test_base_renders_with_every_combination_of_components(
     assert ("tfjob.queue.patch.yaml" in templates) is ("kueue" in components)
     bindings = [d for d in documents if d["kind"] == "WorkflowEventBinding"]
     assert bool(bindings) is ("events" in components)
+
+
+def test_the_image_of_mlflows_server_is_of_the_version_that_the_steps_have() -> None:
+    server, _ = _read(MANIFESTS / "components" / "mlflow" / "server.yaml")
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    version = container["image"].removeprefix("mlpipeline-tracking:")
+    for lock in ("requirements.lock", "docker/requirements-cpu.lock"):
+        assert f"\nmlflow-skinny=={version} " in (ROOT / lock).read_text()
+    tracking = (ROOT / "docker" / "requirements-tracking.lock").read_text()
+    assert f"\nmlflow=={version} " in tracking, "`make lock` follows docker/tracking.in"
 
 
 @needs_kubectl

@@ -21,7 +21,7 @@ POLICIES: list[dict[str, Any]] = [
 COMPONENT = "app.kubernetes.io/component"
 STEPS = ("plan", "ingest", "train", "select", "serve", "verify", "record")
 PODS: dict[str, dict[str, str]] = {
-    **{name: {COMPONENT: name} for name in (*STEPS, "worker")},
+    **{name: {COMPONENT: name} for name in (*STEPS, "worker", "mlflow")},
     "model": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "predictor"},
     "front": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "transformer"},
     "controller": {"app": "workflow-controller"},
@@ -79,7 +79,7 @@ def _reaches(source: str, target: str, port: int) -> bool:
 
 
 def test_pods_reach_those_that_they_must_and_no_others() -> None:
-    ports = (2222, 2746, 8080, 8081, 9090)
+    ports = (2222, 2746, 5000, 8080, 8081, 9090)
     reached = {
         (source, target, port)
         for source in PODS
@@ -94,6 +94,7 @@ def test_pods_reach_those_that_they_must_and_no_others() -> None:
         ("verify", "front", 8080),
         ("verify", "front", 8081),
         ("front", "model", 8080),
+        ("record", "mlflow", 5000),
     }
 
 
@@ -102,8 +103,8 @@ def test_steps_and_argo_reach_the_api_server(pod: str) -> None:
     assert _open("egress", pod, API_SERVER, 443)
 
 
-@pytest.mark.parametrize("pod", ["worker", "model", "front"])
-def test_workers_and_the_model_reach_nothing_outside(pod: str) -> None:
+@pytest.mark.parametrize("pod", ["worker", "model", "front", "mlflow"])
+def test_what_only_computes_or_answers_reaches_nothing_outside(pod: str) -> None:
     for address in (INTERNET, API_SERVER, CREDENTIALS):
         assert not any(_open("egress", pod, address, port) for port in (80, 443, 6443))
 
@@ -128,3 +129,5 @@ def test_the_pods_are_labelled_as_the_policies_expect() -> None:
     for name in STEPS:
         assert f"{COMPONENT}: {name}\n" in template
     assert f"{COMPONENT}: worker\n" in job
+    server = (FOLDER.parent / "mlflow" / "server.yaml").read_text()
+    assert server.count(f"{COMPONENT}: mlflow}}") == 2, "of the pods, and of what selects them"

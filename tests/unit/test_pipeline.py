@@ -13,7 +13,7 @@ import pytest
 from mlpipeline import artifacts, source
 from mlpipeline.config import Config, parse
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.pipeline import STEPS, Task, plan
+from mlpipeline.pipeline import STEPS, Task, code_of, plan
 
 RAW: dict[str, Any] = {
     "name": "shirts",
@@ -46,6 +46,15 @@ def test_the_tasks_are_the_steps_in_their_order_one_training_for_each_candidate(
     ]
     assert list(dict.fromkeys(task.step for task in tasks)) == list(STEPS)
     assert [task.candidate for task in tasks] == [None, "cnn", "batch_norm", None, None, None]
+
+
+def test_a_task_has_a_version_of_its_code_which_changes_with_a_users_own_model() -> None:
+    config = _config()
+    codes = {name: code_of(task, config) for name, task in plan(config).items()}
+    assert len(set(codes.values())) == len(STEPS), "each step is code of its own"
+    own = _config(**_candidates(cnn={"model": "own_project.networks:strided"}))
+    changed = {name: code_of(task, own) for name, task in plan(own).items()}
+    assert {name for name in codes if codes[name] != changed[name]} == {"train-cnn"}
 
 
 def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:

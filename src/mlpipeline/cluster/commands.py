@@ -173,7 +173,7 @@ def judge(
 @app.command()
 def record(workspace: Workspace, workflow: Owner) -> None:
     """Write the record and the report of a workflow, and end the jobs that it has left."""
-    from mlpipeline import report
+    from mlpipeline import lineage, report, tracking
     from mlpipeline.cluster import api, tfjob
     from mlpipeline.cluster import record as records
 
@@ -188,7 +188,10 @@ def record(workspace: Workspace, workflow: Owner) -> None:
         )
     run = records.record(found, workspace)
     run.save()
-    print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
+    lineage.write(workspace, run.as_dict())
+    # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
+    with tracking.sending(workspace, tracking.configured()):
+        print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
     tfjob.delete_unfinished(cluster, owner)
 
 

@@ -140,7 +140,7 @@ def current(cluster: Cluster, name: str, content: str) -> Revision | None:
 
 def digest_of(version: Path) -> str:
     """Return the digest of a published version's content."""
-    return hashlib.sha256((version / artifacts.MANIFEST).read_bytes()).hexdigest()[:16]
+    return artifacts.digest(version)[:16]
 
 
 def _complete_budget(template: Manifest, service: Manifest) -> Manifest:

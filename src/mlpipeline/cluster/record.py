@@ -46,11 +46,13 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
     nodes = _nodes(status)
     tasks = [_task(node, nodes) for node in _of_steps(nodes)]
     config = _config(folder / "config.yaml")
-    if config:
-        with_all = pipeline.plan(config)["select"].key
-        for task in tasks:
-            if task.key == with_all:  # it does not know yet that some were not trained
-                task.key = pipeline.plan_of_finished(config, workspace)["select"].key
+    planned = pipeline.plan_of_finished(config, workspace) if config else {}
+    with_all = pipeline.plan(config)["select"].key if config else None
+    for task in tasks:
+        if config and task.name in planned:
+            task.code = pipeline.code_of(planned[task.name], config)
+        if with_all and task.key == with_all:  # it does not know yet that some were not trained
+            task.key = planned["select"].key
     began = status["startedAt"]
     state: Literal["succeeded", "failed", "interrupted"] = (
         "interrupted"
@@ -66,6 +68,7 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
         config_file="config.yaml",
         config=config.model_dump() if config else {"candidates": {}},
         machine=describe_machine(),
+        source=_image(workflow),
         folder=folder,
         state=state,
         seconds=_seconds(began, datetime.now(UTC).isoformat()),
@@ -74,6 +77,16 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
         verification=_verification(nodes),
         error=_first_error(tasks) if state != "succeeded" else None,
     )
+
+
+def _image(workflow: Manifest) -> str:
+    """The image of all pods; `make image` names it by the content of the code."""
+    # What is left at its default stands in the template that it was made from.
+    for spec in (workflow["spec"], workflow["status"].get("storedWorkflowTemplateSpec") or {}):
+        for parameter in (spec.get("arguments") or {}).get("parameters") or ():
+            if parameter["name"] == "image":
+                return f"image {parameter['value']}"
+    return ""
 
 
 def _nodes(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +128,14 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         seconds=0.0 if hit else _seconds(node.get("startedAt"), node.get("finishedAt")),
         error=error or (_error(node.get("message", "")) if state == "failed" else None),
         retries=messages,
+        started=None if state in ("reused", "skipped") else node.get("startedAt"),
+        where=_where(pods[-1]) if pods else None,
     )
+
+
+def _where(pod: Mapping[str, Any]) -> str:
+    node = pod.get("hostNodeName")
+    return f"pod {pod['id']}" + (f" on node {node}" if node else "")
 
 
 def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping[str, Any]]:

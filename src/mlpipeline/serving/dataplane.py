@@ -59,14 +59,17 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         """Return KServe's metadata with what it has no place for.
 
         Neither KServe's response model nor the Open Inference Protocol has a field for the names
-        of classes: they go where MLServer puts such things, `parameters`.
+        of classes and the digest: they go where MLServer puts such things, `parameters`.
         """
         metadata: dict[str, Any] = await super().model_metadata(model_name)
         model: Predictor = self.get_model_from_registry(model_name)
         return metadata | {
             "platform": "tensorflow_savedmodel",
             "versions": [model.published.version],
-            "parameters": {"classes": list(model.published.classes)},
+            "parameters": {
+                "classes": list(model.published.classes),
+                "digest": model.published.digest,
+            },
         }
 
 

@@ -24,11 +24,13 @@ class PublishedModel:
 
     Attributes:
         version: As published.
+        digest: SHA-256 of its manifest, and so of all that was published.
         classes: Their names, in the order of the probabilities.
         input_shape: The shape of one image.
     """
 
     version: str
+    digest: str
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     _function: Callable[[Images], Probabilities]
@@ -52,7 +54,8 @@ def load(folder: Path) -> PublishedModel:
     about = artifacts.read_json(folder / "model.json")
     function, input_shape = _frozen(folder / "saved_model")
     classes = tuple(about["classes"])
-    model = PublishedModel(str(about["version"]), classes, input_shape, function)
+    version, digest = str(about["version"]), artifacts.digest(folder)
+    model = PublishedModel(version, digest, classes, input_shape, function)
     got = model.predict(np.zeros((2, *input_shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():
         raise _unfit(folder, f"an output {got.dtype} {got.shape} for 2 images")

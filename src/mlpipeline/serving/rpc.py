@@ -59,10 +59,12 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
     async def ModelMetadata(  # noqa: N802  # the protocol's name
         self, request: messages.ModelMetadataRequest, context: Any
     ) -> messages.ModelMetadataResponse:
-        """Add the version, and the names of the classes, which the message has no field for."""
+        """Add the names of the classes and the digest, which the message has no field for."""
         metadata = await self._data_plane.model_metadata(request.name)
         parameters = metadata.pop("parameters")
-        context.set_trailing_metadata((("classes", json.dumps(parameters["classes"])),))
+        context.set_trailing_metadata(
+            (("classes", json.dumps(parameters["classes"])), ("digest", parameters["digest"]))
+        )
         return messages.ModelMetadataResponse(**metadata)
 
     async def ModelInfer(  # noqa: N802  # the protocol's name
