@@ -52,8 +52,9 @@ class Outcome:
     epochs: list[Epoch]
     diverged_at: int | None = None
     """The step at which loss or weights were no longer finite; None for a sound run."""
-    sent_bytes_per_step: float = 0.0
-    """By each worker: the gradients, and what is summed between steps, spread over these."""
+    sent_bytes_per_step: float | None = None
+    """By each worker: the gradients, and what is summed between steps, spread over these. None
+    where nothing was left to train, because the last step had been saved."""
 
 
 class Trainer:
@@ -276,6 +277,7 @@ class Trainer:
         self._earlier_cpu_seconds = last[0].cpu_seconds if last else 0.0
         if step:
             print(f"resuming at step {step} of {self.total_steps}", flush=True)
+            self._update_predictor()  # at the last step there is nothing left to do but to publish
         return step
 
     def _save(self) -> None:
@@ -297,7 +299,7 @@ class Trainer:
 
     def _outcome(self, diverged_at: int | None = None) -> Outcome:
         parameters = self._model.count_params()
-        sent = self.workers.sent_bytes / max(1, self._steps_taken)
+        sent = self.workers.sent_bytes / self._steps_taken if self._steps_taken else None
         return Outcome(self._predictor, parameters, self._history.epochs, diverged_at, sent)
 
     def _build_model(self) -> keras.Model:

@@ -93,7 +93,7 @@ def _publish(
                 "validation_loss": sound.validation_loss if sound else None,
                 "parameters": outcome.parameters,
                 **facts,
-                "sent_bytes_per_step": round(outcome.sent_bytes_per_step),
+                "sent_bytes_per_step": outcome.sent_bytes_per_step,
                 "seconds": last.seconds if last else None,
                 "cpu_seconds": last.cpu_seconds if last else None,
                 "recipe": candidate.model_dump(),
