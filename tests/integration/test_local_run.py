@@ -369,22 +369,12 @@ def fill(folder: Path, *, but: int) -> Path:
     return ballast
 
 
-@pytest.mark.parametrize(
-    ("task", "room", "step"),
-    [
-        ("ingest", 2_000_000, ["ingest"]),
-        ("train-good", 150_000, ["train", "--candidate", "good"]),
-    ],
-)
-def test_a_full_disk_is_said_and_with_room_the_work_is_done(
-    finished: Pipeline, small_disk: Path, task: str, room: int, step: list[str]
-) -> None:
-    pipeline = finished.copy(small_disk)
+def run_out_of_room(pipeline: Pipeline, task: str, *, room: int) -> Path:
+    """Run with no more room than so many bytes for a task's artifact, then make room again."""
     pipeline.content["candidates"] = {"good": GOOD}
-    key = keys(finished.last_run())[task]
-    artifact = next(pipeline.workspace.glob(f"*/{key}"))
+    artifact = next(pipeline.workspace.glob(f"*/{keys(pipeline.last_run())[task]}"))
     shutil.rmtree(artifact)
-    ballast = fill(small_disk, but=room)
+    ballast = fill(pipeline.folder, but=room)
     command = pipeline.call("run")
     assert command.process.returncode == 1
     assert "disk is full" in command.errors
@@ -392,10 +382,37 @@ def test_a_full_disk_is_said_and_with_room_the_work_is_done(
     assert pipeline.last_run()["state"] == "failed"
     assert not artifact.exists()
     assert pipeline.leftovers() == []
-
     ballast.unlink()
-    assert pipeline.call(*step).process.returncode == 0
+    return artifact
+
+
+def test_a_full_disk_is_said_and_with_room_the_data_is_ingested(
+    finished: Pipeline, small_disk: Path
+) -> None:
+    pipeline = finished.copy(small_disk)
+    artifact = run_out_of_room(pipeline, "ingest", room=2_000_000)
+    assert pipeline.call("ingest").process.returncode == 0
     artifacts.verify(artifact)
+
+
+def test_a_disk_that_fills_with_checkpoints_costs_one_interval_and_not_a_bit_of_the_weights(
+    finished: Pipeline, small_disk: Path
+) -> None:
+    pipeline = finished.copy(small_disk)
+    # Room for two checkpoints of 325 kB, but not for the third.
+    artifact = run_out_of_room(pipeline, "train-good", room=850_000)
+    assert work_checkpoint(pipeline)
+    log = pipeline.workspace / "runs" / pipeline.last_run()["run"] / "logs"
+    reached = progress_of((log / "train-good.worker-0.log").read_text())[-1]
+    with pipeline.workers("good") as workers:
+        assert [worker.wait() for worker in workers] == [0, 0], workers[0].errors
+    resumed = re.search(r"^resuming at step (\d+) ", workers[0].output, re.MULTILINE)
+    assert resumed is not None
+    assert int(resumed[1]) >= reached - pipeline.content["training"]["checkpoint_steps"]
+    artifacts.verify(artifact)
+    weights = Path("saved_model", "variables", "variables.data-00000-of-00001")
+    undisturbed = finished.workspace / artifact.relative_to(pipeline.workspace) / weights
+    assert (artifact / weights).read_bytes() == undisturbed.read_bytes()
 
 
 # --- serve and predict --------------------------------------------------------------------------

@@ -168,6 +168,8 @@ class ChiefTrainer:
         self._reported = (time.monotonic(), step)
         if step:
             print(f"resuming at step {step} of {self.total_steps}", flush=True)
+            with self._waiting():  # at the last step there is nothing left to do but to publish
+                self._state.update_predictor()
         ahead = [piece for piece in self._pieces if piece.begin >= step]
         while ahead:
             pieces = until_checkpoint(ahead, self._settings.checkpoint_steps)

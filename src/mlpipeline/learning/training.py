@@ -53,6 +53,9 @@ class Outcome:
     epochs: list[Epoch]
     diverged_at: int | None = None
     """The step at which loss or weights were no longer finite; None for a sound run."""
+    sent_bytes_per_step: float | None = None
+    """By each worker: the gradients, and what is summed between steps, spread over these. None
+    where nothing was left to train, because the last step had been saved."""
 
 
 class Trainer:
@@ -84,7 +87,12 @@ class Trainer:
 
         devices.configure()  # before TensorFlow does anything else, and so is the strategy
         keras.utils.set_random_seed(seed)
-        self.workers = WorkerGroup(cluster, settings.peer_timeout_seconds)
+        self.workers = WorkerGroup(
+            cluster,
+            settings.peer_timeout_seconds,
+            communication=settings.communication,
+            pack_bytes=settings.pack_bytes,
+        )
         # Only now: TensorFlow installs a handler of its own when it makes the strategy.
         signal.signal(signal.SIGTERM, self._request_stop)
 
@@ -99,6 +107,11 @@ class Trainer:
             write=self.workers.is_chief,
         )
         self._history = History(work, write=self.workers.is_chief)
+        self._gradient_bytes = sum(
+            v.value.dtype.size * v.value.shape.num_elements()
+            for v in self._state.model.trainable_variables
+        )
+        self._steps_taken = 0
 
     @property
     def total_steps(self) -> int:
@@ -129,6 +142,8 @@ class Trainer:
             pace = _steps_in_a_call(count, elapsed / self.workers.size)
             totals += figures
             step += count
+            self._steps_taken += count
+            self.workers.account(count * self._gradient_bytes)
             if not np.isfinite(totals[0]) or (step == end and not self._state.has_finite_weights()):
                 return self._outcome(diverged_at=step)
             self._report(step, epoch, totals, figures[2] / (time.monotonic() - began))
@@ -204,6 +219,8 @@ class Trainer:
         self._history.resume(step)
         if step:
             print(f"resuming at step {step} of {self.total_steps}", flush=True)
+            # At the last step there is nothing left to do but to publish.
+            self._state.update_predictor()
         return step
 
     def _save(self) -> None:
@@ -224,8 +241,14 @@ class Trainer:
             )
 
     def _outcome(self, diverged_at: int | None = None) -> Outcome:
-        parameters = self._state.model.count_params()
-        return Outcome(self._state.predictor, parameters, self._history.epochs, diverged_at)
+        sent = self.workers.sent_bytes / self._steps_taken if self._steps_taken else None
+        return Outcome(
+            self._state.predictor,
+            self._state.model.count_params(),
+            self._history.epochs,
+            diverged_at,
+            sent,
+        )
 
     def _end_of(self, epoch: int) -> int:
         return math.ceil(epoch * self._card.counts["train"] / self._candidate.batch_size)
