@@ -75,7 +75,7 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|cloud
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|gpu|queued|cloud
 	@manifests/deploy deploy $(OVERLAY)
 
 .PHONY: undeploy

@@ -351,6 +351,10 @@ def test_a_template_is_read_with_the_patch_of_a_component(tmp_path: Path) -> Non
     assert manifests.load(tmp_path, "job")["spec"] == {"a": 1, "b": {"c": 2, "d": 3}}
     _write(tmp_path, "job.patch.yaml", "spec: {b: {c: 20, d: null}}")
     assert manifests.load(tmp_path, "job") == {"kind": "TFJob", "spec": {"a": 1, "b": {"c": 20}}}
+    # Another component's patch comes on top; what is of another template does not.
+    _write(tmp_path, "job.queue.patch.yaml", "spec: {e: 5}")
+    _write(tmp_path, "jobs.patch.yaml", "spec: {f: 6}")
+    assert manifests.load(tmp_path, "job")["spec"] == {"a": 1, "b": {"c": 20}, "e": 5}
 
 
 def test_the_gpu_components_patch_fits_its_template(tmp_path: Path) -> None:

@@ -27,10 +27,13 @@ OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu")
+EXTRAS = ("network-policies", "gpu", "kueue")
 
 NAMESPACE = "mlpipeline"
-UNNAMESPACED = {"Namespace", "PersistentVolume"}
+UNNAMESPACED = {
+    *("Namespace", "PersistentVolume"),
+    *("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass"),
+}
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 
 Manifest = dict[str, Any]
@@ -145,7 +148,8 @@ def test_roles_name_what_they_allow_and_are_of_the_namespace() -> None:
 
 
 def test_every_rule_gives_its_reason() -> None:
-    lines = (BASE / "roles.yaml").read_text().splitlines()
+    files = {path for path, document in _ours() if document.get("kind") == "Role"}
+    lines = [line for path in files for line in path.read_text().splitlines()]
     rules = [n for n, line in enumerate(lines) if line.startswith("  - apiGroups:")]
     assert len(rules) == sum(len(role["rules"]) for role in _roles())
     assert [lines[n] for n in rules if not lines[n - 1].startswith("  # ")] == []
@@ -238,6 +242,60 @@ def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
     assert "s|@CA_BUNDLE@|" in (MANIFESTS / "deploy").read_text()
 
 
+# --- Queues ---
+
+
+def _queues() -> dict[str, list[Manifest]]:
+    """Every object of the component kueue, by its kind."""
+    documents = _read(MANIFESTS / "components" / "kueue" / "queues.yaml")
+    return {
+        kind: [d for d in documents if d["kind"] == kind] for kind in {d["kind"] for d in documents}
+    }
+
+
+def test_every_queue_leads_somewhere_and_every_quota_is_of_a_flavor_that_there_is() -> None:
+    queues = _queues()
+    names = {queue["metadata"]["name"] for queue in queues["ClusterQueue"]}
+    assert {local["spec"]["clusterQueue"] for local in queues["LocalQueue"]} == names
+    flavors = {flavor["metadata"]["name"] for flavor in queues["ResourceFlavor"]}
+    for queue in queues["ClusterQueue"]:
+        for group in queue["spec"]["resourceGroups"]:
+            assert {flavor["name"] for flavor in group["flavors"]} <= flavors
+
+
+def test_teams_are_treated_alike_but_for_their_quotas() -> None:
+    first, *others = (queue["spec"] for queue in _queues()["ClusterQueue"])
+    assert others
+    for other in others:
+        assert first | {"resourceGroups": []} == other | {"resourceGroups": []}
+
+
+def test_every_resource_that_a_worker_asks_for_has_a_quota() -> None:
+    asked = set()
+    templates = [BASE / "templates" / "tfjob.yaml", MANIFESTS / "components/gpu/tfjob.patch.yaml"]
+    for (job,) in map(_read, templates):
+        for container in job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]:
+            resources = container["resources"]
+            asked |= resources.get("requests", {}).keys() | resources.get("limits", {}).keys()
+    for queue in _queues()["ClusterQueue"]:
+        (group,) = queue["spec"]["resourceGroups"]
+        assert set(group["coveredResources"]) == asked
+
+
+def test_a_run_that_names_no_queue_is_in_one_that_there_is() -> None:
+    (patch,) = _read(MANIFESTS / "components" / "kueue" / "tfjob.queue.patch.yaml")
+    locals_ = {queue["metadata"]["name"] for queue in _queues()["LocalQueue"]}
+    assert patch["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] in locals_
+
+
+def test_kueue_has_the_configuration_that_it_mounts_and_minds_tfjobs_alone() -> None:
+    (patch,) = _read(MANIFESTS / "platform" / "kueue" / "config.patch.yaml")
+    config = yaml.safe_load(patch["data"]["controller_manager_config.yaml"])
+    assert config["manageJobsWithoutQueueName"] is False
+    assert config["integrations"]["frameworks"] == ["kubeflow.org/tfjob"]
+    assert config["fairSharing"]["enable"] is True
+
+
 # --- Rendered ---
 
 needs_kubectl = pytest.mark.skipif(
@@ -261,8 +319,8 @@ def _check_rendered(documents: list[Manifest]) -> None:
     for document in documents:
         metadata = document["metadata"]
         assert metadata["labels"]["app.kubernetes.io/part-of"] == "mlpipeline", metadata
-        if document["kind"] not in UNNAMESPACED:
-            assert metadata["namespace"] == NAMESPACE, metadata
+        expected = None if document["kind"] in UNNAMESPACED else NAMESPACE
+        assert metadata.get("namespace") == expected, metadata
 
 
 def _one(documents: list[Manifest], kind: str, name: str) -> Manifest:
@@ -278,6 +336,7 @@ def test_every_overlay_renders(overlay: str) -> None:
     assert "set-by-the-overlay" not in yaml.safe_dump_all(documents)
     templates = _one(documents, "ConfigMap", "templates")["data"]
     assert ("tfjob.patch.yaml" in templates) is (overlay == "gpu")
+    assert ("tfjob.queue.patch.yaml" in templates) is (overlay == "queued")
     assert _one(documents, "Service", "inference")["spec"]["selector"]["component"] == "predictor"
 
 
@@ -322,7 +381,8 @@ def test_base_renders_with_every_combination_of_components(
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     documents = _render(tmp_path)
-    assert len(documents) > len(_ours()) / 2
+    base = {(d["kind"], d["metadata"]["name"]) for path, d in _ours() if path.parent == BASE}
+    assert base <= {(d["kind"], d["metadata"]["name"]) for d in documents}
     assert _one(documents, "Service", "inference")["metadata"]["name"] == "inference"
     claim = _one(documents, "PersistentVolumeClaim", "workspace")["spec"]
     assert "storageClassName" in claim
@@ -330,6 +390,7 @@ def test_base_renders_with_every_combination_of_components(
     assert bool(policies) is ("network-policies" in components)
     templates = _one(documents, "ConfigMap", "templates")["data"]
     assert ("tfjob.patch.yaml" in templates) is ("gpu" in components)
+    assert ("tfjob.queue.patch.yaml" in templates) is ("kueue" in components)
 
 
 @needs_kubectl

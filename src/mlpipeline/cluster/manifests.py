@@ -16,14 +16,15 @@ from mlpipeline.errors import ConfigurationError
 
 
 def load(folder: Path, name: str) -> Manifest:
-    """Read `NAME.yaml`, with the changes of `NAME.patch.yaml` where a component brings one.
+    """Read `NAME.yaml`, with the patches that components bring: `NAME.*patch.yaml`.
 
     Raises:
         ConfigurationError: There is no such file, or it is no manifest.
     """
     manifest = _read(folder / f"{name}.yaml")
-    patch = folder / f"{name}.patch.yaml"
-    return merge(manifest, _read(patch)) if patch.exists() else manifest
+    for patch in sorted(folder.glob(f"{name}.*patch.yaml")):
+        manifest = merge(manifest, _read(patch))
+    return manifest
 
 
 def merge(base: Any, patch: Any) -> Any:
