@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import time
 import uuid
@@ -22,6 +23,7 @@ import httpx
 import yaml
 
 from mlpipeline import artifacts
+from pipelines import progress_of
 
 ROOT = Path(__file__).parents[1]
 WORKSPACE = ROOT / "workspace-kind"
@@ -213,6 +215,17 @@ class Training:
     def log(self) -> str:
         """What its chief has printed since it was last started."""
         return kubectl("logs", f"{self.name}-worker-0")
+
+    def assert_resumed(self, before: dict[str, str]) -> None:
+        """Assert that it went on from a checkpoint, with other pods than `uids` had said before."""
+        after = self.uids()
+        assert set(after) == set(before)
+        assert all(after[name] != before[name] for name in before), "a worker stayed, alone"
+        log = self.log()
+        resumed = re.search(r"resuming at step (\d+)", log)
+        assert resumed is not None, log
+        assert int(resumed[1]) > 0
+        assert min(progress_of(log)) > int(resumed[1])
 
 
 @dataclass

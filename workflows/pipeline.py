@@ -33,6 +33,10 @@ _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
 _TALKS, _COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
 _COMPLETES = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
 _STARTS_PODS = [*_COMPLETES, "--pending-seconds", "{{workflow.parameters.pending-seconds}}"]
+_QUEUED = [
+    *("--queue={{workflow.parameters.queue}}", "--priority={{workflow.parameters.priority}}"),
+    *("--queue-seconds", "{{workflow.parameters.queue-seconds}}"),
+]
 
 VOLUMES = [
     m.Volume(
@@ -74,6 +78,14 @@ def arguments() -> list[Parameter]:
             value="300",
             description="How long a worker or a replica may take to start: place, image, volumes.",
         ),
+        # The three of manifests/components/kueue; without it nothing comes of them.
+        Parameter(name="queue", value="", description="Where training waits; empty: team-a."),
+        Parameter(
+            name="priority", value="", description="Of training: urgent or background; or empty."
+        ),
+        Parameter(
+            name="queue-seconds", value="10800", description="How long training may wait for room."
+        ),
     ]
 
 
@@ -92,12 +104,12 @@ def add_templates() -> None:
         "train",
         [
             *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *_RUN),
-            *("--outputs", _OUTPUTS, *_STARTS_PODS, *_OWNER),
+            *("--outputs", _OUTPUTS, *_STARTS_PODS, *_QUEUED, *_OWNER),
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
         account="pipeline",
-        timeout="75m",  # training.deadline_seconds and the start of its pods
+        timeout="255m",  # queue-seconds, training.deadline_seconds and the start of its pods
     )
     select = _memoized("select", ["select", *_RUN], memory=_COMPUTES, timeout="20m")
     serve = _memoized(

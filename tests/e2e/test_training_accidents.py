@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from functools import partial
 
 import pytest
 
-from pipelines import progress_of, states
+from pipelines import states
 from workflows_on_kind import (
     LONG,
     Runs,
-    Training,
     configuration,
     delete_pod,
     find,
@@ -28,17 +26,6 @@ pytestmark = pytest.mark.timeout(1200)
 SECONDS_TO_STOP = 90
 
 
-def assert_resumed(training: Training, before: dict[str, str]) -> None:
-    after = training.uids()
-    assert set(after) == set(before)
-    assert all(after[name] != before[name] for name in before), "a worker stayed, without the other"
-    log = training.log()
-    resumed = re.search(r"resuming at step (\d+)", log)
-    assert resumed is not None, log
-    assert int(resumed[1]) > 0
-    assert min(progress_of(log)) > int(resumed[1])
-
-
 @pytest.mark.parametrize("worker", [1, 0])
 def test_a_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(
     runs: Runs, worker: int
@@ -48,7 +35,7 @@ def test_a_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(
     before = training.uids()
     kill_container(training.workers()[f"{training.name}-worker-{worker}"])
     record = run.assert_succeeds()
-    assert_resumed(training, before)
+    training.assert_resumed(before)
     # The operator mended it: for the step it was one job all along.
     assert [job["metadata"]["uid"] for job in run.jobs()] == [training.uid]
     assert task_of(record, "train-long")["retries"] == []
@@ -63,7 +50,7 @@ def test_a_training_goes_on_from_its_checkpoint_when_a_workers_pod_is_deleted(
     before = training.uids()
     delete_pod(training.workers()[f"{training.name}-worker-{worker}"], now=now)
     record = run.assert_succeeds()
-    assert_resumed(training, before)
+    training.assert_resumed(before)
     # For the operator the job has failed; the step has applied it again.
     assert [job["metadata"]["name"] for job in run.jobs()] == [training.name]
     assert task_of(record, "train-long")["retries"] == []

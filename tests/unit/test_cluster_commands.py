@@ -117,7 +117,7 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
         cluster.objects["TFJob", name]["status"] = {"conditions": [condition]}
 
     clock.at(5, succeed)
-    invoke("train", "--candidate", "cnn")
+    invoke("train", "--candidate", "cnn", "--queue=team-b", "--priority=")
 
     job = cluster.objects["TFJob", name]
     (container,) = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
@@ -127,6 +127,8 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
         *("--candidate", "cnn"),
     ]
     assert job["metadata"]["ownerReferences"][0]["uid"] == "workflow-uid"
+    labels = {k: v for k, v in job["metadata"]["labels"].items() if "kueue" in k}
+    assert labels == {"kueue.x-k8s.io/queue-name": "team-b"}
     assert set(_outputs(tmp_path)) >= _declared("train-pod")
     assert json.loads(_outputs(tmp_path)["metrics"]) == {"validation_accuracy": 0.9}
 

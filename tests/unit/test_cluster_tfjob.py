@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from fake_cluster import Clock, FakeCluster, Stop, pod, unschedulable, waiting
 from mlpipeline import artifacts
-from mlpipeline.cluster import manifests, pods, tfjob
+from mlpipeline.cluster import manifests, pods, queueing, tfjob
 from mlpipeline.cluster.api import Manifest
 from mlpipeline.config import Training
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
@@ -24,6 +25,7 @@ NAME = "train-cnn-0123456789abcdef"
 OWNER = tfjob.Workflow("mlpipeline-x7k2p", "workflow-uid")
 SETTINGS = Training(workers=2, attempts=2, deadline_seconds=600)
 PENDING_SECONDS = 100.0
+QUEUE_SECONDS = 3_000.0
 
 
 class Immediate:
@@ -50,6 +52,7 @@ class World:
             SETTINGS,
             workflow=OWNER,
             pending_seconds=PENDING_SECONDS,
+            queue_seconds=QUEUE_SECONDS,
             stop=self.stop,
         )
 
@@ -73,6 +76,15 @@ class World:
         condition = {"type": kind, "status": "True", "message": message}
         self.cluster.objects["TFJob", NAME]["status"] = {"conditions": [condition]}
 
+    def hold_back(self, value: bool = True) -> None:
+        """Do what Kueue does to a job."""
+        self.cluster.objects["TFJob", NAME]["spec"]["runPolicy"]["suspend"] = value
+
+    def lose_pods(self) -> None:
+        """Do what the operator does to the pods of a job that is held back."""
+        for index in range(SETTINGS.workers):
+            self.cluster.remove("Pod", f"{NAME}-worker-{index}")
+
     def ends_well(self, start: float = 2, end: float = 9) -> None:
         """Have the operator start all workers, and have them succeed."""
         for index in range(SETTINGS.workers):
@@ -85,8 +97,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     clock = Clock()
     monkeypatch.setattr(tfjob, "time", clock)
     monkeypatch.setattr(tfjob, "threading", SimpleNamespace(Thread=Immediate))
-    watch = functools.partial(pods.StartWatch, clock=clock.monotonic)
-    monkeypatch.setattr(tfjob, "StartWatch", watch)
+    for watch in (pods.StartWatch, queueing.QueueWatch):
+        made_with_it = functools.partial(watch, clock=clock.monotonic)
+        monkeypatch.setattr(tfjob, watch.__name__, made_with_it)
     made = World(FakeCluster(), clock, Stop(clock))
     workflow = {"kind": "Workflow", "metadata": {"name": OWNER.name}, "spec": {}}
     made.cluster.put(workflow)
@@ -345,14 +358,133 @@ def test_a_job_without_pods_makes_one_look_at_the_operator(world: World) -> None
     assert "it had no pod for 100 s: is its operator well?" in error
 
 
-def test_a_suspended_job_waits_in_its_queue_however_long_that_is(world: World) -> None:
-    def suspend(value: bool) -> None:
-        world.cluster.objects["TFJob", NAME]["spec"]["runPolicy"]["suspend"] = value
+# --- how it waits in a queue -------------------------------------------------------------------
 
-    world.clock.at(1, lambda: suspend(True))
-    world.clock.at(5_000, lambda: suspend(False))
-    world.ends_well(start=5_050, end=5_500)
+
+def test_a_job_that_is_held_back_waits_far_longer_than_a_pod_may(world: World) -> None:
+    world.clock.at(1, world.hold_back)
+    world.clock.at(2_000, lambda: world.hold_back(False))
+    world.ends_well(start=2_050, end=2_500)
     world.run()
+    assert world.cluster.changes == [f"apply TFJob {NAME}"]
+
+
+def test_a_job_that_is_preempted_again_and_again_has_not_failed(world: World) -> None:
+    rounds = SETTINGS.attempts + 2
+    for attempt in range(rounds):
+        begin = 550.0 * attempt
+        for index in range(SETTINGS.workers):
+            world.clock.at(begin + 5, functools.partial(world.start, index, attempt))
+        # Each time it has trained for most of the time that it has for all of its training.
+        world.clock.at(begin + 500, world.hold_back)
+        world.clock.at(begin + 530, world.lose_pods)
+        world.clock.at(begin + 540, lambda: world.hold_back(False))
+    world.ends_well(start=550.0 * rounds + 5, end=550.0 * rounds + 500)
+    world.run()
+    assert world.cluster.changes == [f"apply TFJob {NAME}"]
+
+
+def test_a_pod_on_its_way_out_is_not_counted_as_a_start(world: World) -> None:
+    def leave() -> None:
+        leaving = world.cluster.objects["Pod", f"{NAME}-worker-0"]["metadata"]
+        leaving["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+
+    world.start(0, attempt=0)
+    world.clock.at(10, world.hold_back)
+    world.clock.at(11, leave)
+    world.clock.at(20, lambda: world.hold_back(False))  # before the pod is gone
+    for attempt in range(SETTINGS.attempts):
+        world.clock.at(30 + 10 * attempt, functools.partial(world.start, 0, attempt + 1))
+    world.clock.at(80, world.end)
+    world.run()
+
+
+def test_a_job_that_waits_in_its_queue_says_why_once(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say(kind: str, status: str, message: str) -> None:
+        labels = {"kueue.x-k8s.io/job-uid": world.cluster.objects["TFJob", NAME]["metadata"]["uid"]}
+        workload = {"kind": "Workload", "metadata": {"name": "it", "labels": labels}}
+        conditions = [{"type": kind, "status": status, "message": message}]
+        world.cluster.put(workload | {"status": {"conditions": conditions}})
+
+    world.clock.at(1, world.hold_back)
+    world.clock.at(10, lambda: say("QuotaReserved", "False", "insufficient quota for cpu"))
+    world.clock.at(51, lambda: world.hold_back(False))
+    world.clock.at(60, lambda: say("Evicted", "True", "Preempted to accommodate another"))
+    world.clock.at(60, world.hold_back)
+    world.clock.at(70, lambda: world.hold_back(False))
+    world.ends_well(start=75, end=80)
+    world.run()
+    said = [line for line in capsys.readouterr().out.splitlines() if "queue" in line]
+    assert said == [
+        f"TFJob {NAME}: waits in its queue",
+        f"TFJob {NAME}: waits in its queue: insufficient quota for cpu",
+        f"TFJob {NAME}: has its place, after 49 s in the queue",
+        f"TFJob {NAME}: waits in its queue: Preempted to accommodate another",
+        f"TFJob {NAME}: has its place, after 58 s in the queue",
+    ]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_job_waits_without_a_word_where_workloads_cannot_be_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    find = world.cluster.find
+
+    def refuse(kind: str, selector: str = "") -> list[Manifest]:
+        if kind == "Workload":
+            raise ClusterError("no", expected="", remedy="", status=status)
+        return find(kind, selector)
+
+    monkeypatch.setattr(world.cluster, "find", refuse)
+    world.clock.at(1, world.hold_back)
+    world.clock.at(20, lambda: world.hold_back(False))
+    world.ends_well(start=25, end=30)
+    world.run()
+    assert f"TFJob {NAME}: waits in its queue\n" in capsys.readouterr().out
+
+
+def test_a_job_that_waits_in_its_queue_for_too_long_leaves_it(world: World) -> None:
+    # Half of the time before it has its place, the rest after it has lost it.
+    world.clock.at(1, world.hold_back)
+    world.clock.at(QUEUE_SECONDS / 2, lambda: world.hold_back(False))
+    for index in range(SETTINGS.workers):
+        world.clock.at(QUEUE_SECONDS / 2 + 5, functools.partial(world.start, index))
+    world.clock.at(QUEUE_SECONDS / 2 + 100, world.hold_back)
+    world.clock.at(QUEUE_SECONDS / 2 + 110, world.lose_pods)
+    error = world.fails()
+    assert f"TFJob {NAME}: waits in its queue; that was {QUEUE_SECONDS + 1:.0f} s" in error
+    assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
+
+
+def test_a_job_that_failed_before_it_was_held_back_has_failed(world: World) -> None:
+    world.clock.at(5, lambda: world.end("Failed", "one worker failed"))
+    world.clock.at(5, world.hold_back)
+    assert "one worker failed" in world.fails()
+
+
+@pytest.mark.parametrize(
+    ("queue", "priority", "expected"),
+    [
+        ("", "", {"kueue.x-k8s.io/queue-name": "team-a"}),
+        ("team-b", "", {"kueue.x-k8s.io/queue-name": "team-b"}),
+        (
+            *("team-b", "urgent"),
+            {"kueue.x-k8s.io/queue-name": "team-b", "kueue.x-k8s.io/priority-class": "urgent"},
+        ),
+    ],
+)
+def test_a_job_is_in_the_queue_that_the_run_names_or_else_the_template(
+    queue: str, priority: str, expected: dict[str, str]
+) -> None:
+    template = manifests.load(TEMPLATES, "tfjob")
+    component = TEMPLATES.parents[1] / "components" / "kueue" / "tfjob.queue.patch.yaml"
+    queued = manifests.merge(template, yaml.safe_load(component.read_text()))
+    job = queueing.in_queue(_complete(queued), queue=queue, priority=priority)
+    assert job["metadata"]["labels"] == template["metadata"]["labels"] | expected
+    assert job["metadata"]["name"] == NAME
+    assert job["spec"] == _complete(template)["spec"]
 
 
 def test_a_job_that_its_operator_does_not_end_in_time_is_ended(world: World) -> None:

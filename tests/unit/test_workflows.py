@@ -13,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from mlpipeline import cli
+from mlpipeline import cli, config
 from mlpipeline.pipeline import STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +266,13 @@ def test_an_output_is_read_from_where_the_command_writes_it(pod: Manifest) -> No
     elif outputs:
         folder = args[args.index("--outputs") + 1]
         assert paths == {name: f"{folder}/{name}" for name in outputs}
+
+
+def test_training_has_time_to_wait_for_its_place_and_its_pods_and_to_train() -> None:
+    of_run = {name: p["value"] for name, p in _parameters(_spec(), "arguments").items()}
+    waits = int(of_run["queue-seconds"]) + int(of_run["pending-seconds"])
+    seconds = 60 * int(_pod_of("train")["timeout"].removesuffix("m"))
+    assert waits + config.Training().deadline_seconds < seconds < _spec()["activeDeadlineSeconds"]
 
 
 # --- the parameters ---------------------------------------------------------------------------

@@ -32,6 +32,7 @@ _FOLDERS = {
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "TFJob": "/apis/kubeflow.org/v1/namespaces/{}/tfjobs",
     "InferenceService": "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices",
+    "Workload": "/apis/kueue.x-k8s.io/v1beta1/namespaces/{}/workloads",
     "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows",
 }
 

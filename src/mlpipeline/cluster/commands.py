@@ -63,9 +63,12 @@ def train(
     image: Image,
     workflow: Owner,
     pending_seconds: PendingSeconds = 300,
+    queue: Annotated[str, typer.Option(help="Of Kueue; empty: the template's.")] = "",
+    priority: Annotated[str, typer.Option(help="In the queue; empty: the template's.")] = "",
+    queue_seconds: Annotated[int, typer.Option(help="How long it may wait in there.")] = 10_800,
 ) -> None:
     """Have a candidate trained by a TFJob, and return its figures."""
-    from mlpipeline.cluster import api, manifests, tfjob
+    from mlpipeline.cluster import api, manifests, queueing, tfjob
 
     settings = configuration.load(config)
     task = pipeline.plan(settings)[f"train-{candidate}"]
@@ -80,10 +83,11 @@ def train(
         )
         tfjob.run(
             api.connect(),
-            job,
+            queueing.in_queue(job, queue=queue, priority=priority),
             settings.training,
             workflow=owner,
             pending_seconds=pending_seconds,
+            queue_seconds=queue_seconds,
             stop=_stop_event(),
         )
         artifacts.verify(workspace / task.publishes[0])

@@ -11,6 +11,9 @@ The operator starts a worker anew whose container failed, but calls the whole jo
 worker's pod is deleted, as when its node is drained. Then this step applies the job once more, and
 the new workers go on from the checkpoint.
 
+Where there are queues, a job may be held back before and in the middle of its training
+(`queueing`). That is no failure, and takes none of its time.
+
 TFJob is served by training-operator 1.9 for the last time; this module is all that knows of it.
 https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/
 """
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from mlpipeline.cluster.api import Cluster, Manifest
 from mlpipeline.cluster.manifests import with_container
 from mlpipeline.cluster.pods import StartWatch
+from mlpipeline.cluster.queueing import QueueWatch
 from mlpipeline.config import Training
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 
@@ -91,6 +95,7 @@ def run(
     *,
     workflow: Workflow,
     pending_seconds: float,
+    queue_seconds: float,
     stop: threading.Event,
 ) -> None:
     """Apply a job, or find it under way, and wait for its end.
@@ -101,6 +106,7 @@ def run(
         settings: The deadline, and how often a worker is started before it counts as failed.
         workflow: Is asked, at the end of this pod, whether the job is still wanted.
         pending_seconds: How long a worker may take to start.
+        queue_seconds: How long the job may be held back by its queue, all in all.
         stop: Set when this pod is told to end.
 
     Raises:
@@ -116,7 +122,7 @@ def run(
     if found is None:
         cluster.apply(job)
     print(f"TFJob {name}: {'under way already' if found else 'applied'}", flush=True)
-    wait = _Wait(cluster, name, settings, pending_seconds, stop)
+    wait = _Wait(cluster, name, settings, pending_seconds, queue_seconds, stop)
     try:
         while not wait.until_end():
             _delete(cluster, name)
@@ -153,6 +159,7 @@ class _Wait:
         name: str,
         settings: Training,
         pending_seconds: float,
+        queue_seconds: float,
         stop: threading.Event,
     ) -> None:
         self._cluster = cluster
@@ -161,6 +168,7 @@ class _Wait:
         self._pending_seconds = pending_seconds
         self._stop = stop
         self._start_watch = StartWatch(cluster, pending_seconds)
+        self._queue_watch = QueueWatch(cluster, queue_seconds)
         self._starts: dict[str, set[str]] = defaultdict(set)  # uids of each worker's pods
         self._followed: set[str] = set()
         self._began = time.monotonic()
@@ -187,8 +195,9 @@ class _Wait:
                     return False
                 raise _failed(name, outcome.get("message", ""), _last_words(self._cluster, pods))
             self._start_watch.check(pods)
-            if job["spec"].get("runPolicy", {}).get("suspend"):
-                self._began = last_pod = now  # it waits in a queue, which has its own deadline
+            if self._queue_watch.check(job):
+                self._began = last_pod = now
+                self._starts.clear()  # its workers have not failed; the next ones count anew
             if now - last_pod > pending_seconds:
                 raise _failed(
                     name, f"it had no pod for {pending_seconds:.0f} s: is its operator well?"
@@ -200,6 +209,8 @@ class _Wait:
 
     def _see(self, pods: list[Manifest]) -> None:
         for pod in pods:
+            if "deletionTimestamp" in pod["metadata"]:
+                continue  # on its way out; it was seen when it came
             index = pod["metadata"]["labels"].get(_INDEX_LABEL, "")
             uid = pod["metadata"]["uid"]
             self._starts[index].add(uid)
