@@ -1,6 +1,5 @@
 """Overlays that no cluster of ours runs, shown to a real API server: it checks every field, admits
-every object, and keeps nothing. Without a cluster, and Kueue for `queued`, these tests fail:
-`make cluster deploy OVERLAY=queued` first.
+every object, and keeps nothing. Without a cluster these tests fail: `make cluster deploy` first.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def _kubectl(*arguments: str, send: str | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("overlay", ["cloud", "gpu", "kind", "queued"])
+@pytest.mark.parametrize("overlay", ["cloud", "gpu", "kind"])
 def test_the_api_server_would_take_the_overlay(overlay: str) -> None:
     # In another namespace than the one that is deployed, so that nothing meets an object that is
     # there: a claim, for one, cannot change its class.

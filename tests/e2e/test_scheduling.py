@@ -1,7 +1,8 @@
 """Who trains first where there is not room for all: gangs, priorities, and two teams' shares.
 
-`make deploy OVERLAY=queued` first. The queues here have the deployed ones' rules, and room for a
-few workers only. What is asserted stays true once it is: no test depends on how quick it looks.
+The overlay `queued` is deployed where Kueue is not there yet. The queues here have the rules of its
+queues, and room for a few workers. What is asserted stays true once it is: no test depends on how
+quick it looks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from workflows_on_kind import (
     ROOT,
     Runs,
     Training,
+    call,
     configuration,
     find,
     get,
@@ -34,6 +36,18 @@ pytestmark = pytest.mark.timeout(1200)
 QUEUE_LABEL, PRIORITY_LABEL = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 
 MakeQueues = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kueue() -> Iterator[None]:
+    """Kueue is there; if it was not, no other test's jobs are put in a queue afterwards."""
+    if get("crd", "clusterqueues.kueue.x-k8s.io"):
+        yield
+        return
+    call(str(ROOT / "manifests" / "deploy"), "deploy", "queued", seconds=900)
+    yield
+    change = {"data": {"tfjob.queue.patch.yaml": None}}
+    kubectl("patch", "configmap", "templates", "--type=merge", "-p", json.dumps(change))
 
 
 @pytest.fixture
@@ -56,7 +70,7 @@ def queues() -> Iterator[MakeQueues]:
 
 def _make_queue(name: str, cohort: str, *, like: str, workers: int) -> None:
     deployed = get("clusterqueue", like)
-    assert deployed is not None, f"there is no queue {like}: `make deploy OVERLAY=queued`"
+    assert deployed is not None, f"no queue {like}: `make deploy OVERLAY=queued`"
     spec = deployed["spec"] | {"cohort": cohort}
     (flavor,) = spec["resourceGroups"][0]["flavors"]
     for quota in flavor["resources"]:
