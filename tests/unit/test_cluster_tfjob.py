@@ -422,16 +422,18 @@ def test_a_pod_on_its_way_out_is_not_counted_as_a_start(world: World) -> None:
 def test_a_job_that_waits_in_its_queue_says_why_once(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def say(kind: str, status: str, message: str) -> None:
+    def say(**conditions: tuple[str, str]) -> None:
         labels = {"kueue.x-k8s.io/job-uid": world.cluster.objects["TFJob", NAME]["metadata"]["uid"]}
         workload = {"kind": "Workload", "metadata": {"name": "it", "labels": labels}}
-        conditions = [{"type": kind, "status": status, "message": message}]
-        world.cluster.put(workload | {"status": {"conditions": conditions}})
+        said = [{"type": t, "status": s, "message": m} for t, (s, m) in conditions.items()]
+        world.cluster.put(workload | {"status": {"conditions": said}})
 
     world.clock.at(1, world.hold_back)
-    world.clock.at(10, lambda: say("QuotaReserved", "False", "insufficient quota for cpu"))
+    no_room = ("False", "insufficient quota for cpu")
+    world.clock.at(10, lambda: say(QuotaReserved=no_room))
     world.clock.at(51, lambda: world.hold_back(False))
-    world.clock.at(60, lambda: say("Evicted", "True", "Preempted to accommodate another"))
+    preempted = ("True", "Preempted to accommodate another")
+    world.clock.at(60, lambda: say(QuotaReserved=no_room, Evicted=preempted))
     world.clock.at(60, world.hold_back)
     world.clock.at(70, lambda: world.hold_back(False))
     world.ends_well(start=75, end=80)

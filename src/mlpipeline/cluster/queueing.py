@@ -78,7 +78,8 @@ class QueueWatch:
                 return ""
             raise
         conditions = [c for w in found for c in w.get("status", {}).get("conditions", ())]
-        for kind, status in (("QuotaReserved", "False"), ("Evicted", "True")):
+        # Who has taken its place tells more than what room there is not.
+        for kind, status in (("Evicted", "True"), ("QuotaReserved", "False")):
             for condition in conditions:
                 if (condition["type"], condition["status"]) == (kind, status):
                     return f": {condition['message']}"
