@@ -129,14 +129,16 @@ class TrainingProcesses:
 
 async def _together(works: Iterable[Work]) -> None:
     """Do all at once; when one fails, end the others."""
+    failures: tuple[Exception, ...] = ()
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
                 group.create_task(work)
     except* (processes.ExitError, OSError) as errors:  # OSError: no room for a log
+        failures = errors.exceptions
+    if failures:  # raised here, because Python before 3.11.4 makes a group of it in `except*`
         # A worker that only lost its peer says less than the one that failed by itself.
-        first = min(errors.exceptions, key=lambda e: getattr(e, "can_be_retried", False))
-        raise first from None
+        raise min(failures, key=lambda e: getattr(e, "can_be_retried", False))
 
 
 def _addresses(count: int) -> list[str]:
