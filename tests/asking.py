@@ -14,7 +14,7 @@ from mlpipeline.serving.clients import V1Client
 _IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
 _ANSWER_SECONDS = 60.0
 # It leaves the processors of a small machine some time.
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.1
 
 
 class Asking:

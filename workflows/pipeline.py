@@ -348,6 +348,7 @@ def _memoized(
 
 
 def mutex(name: str) -> m.Synchronization:
+    """Return what lets one of all that have it go on at a time, in all workflows."""
     return m.Synchronization(mutexes=[m.Mutex(name=name)])
 
 

@@ -124,7 +124,7 @@ class Training(Section):
 
 
 class Asynchronous(Section):
-    """How `run --asynchronous` publishes: not what a step makes, so not part of any key."""
+    """When the asynchronous mode publishes: not what a step makes, so not part of any key."""
 
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.85
     """Validation accuracy from which on a candidate is served while others are still trained."""

@@ -125,7 +125,7 @@ def summary(found: Evidence) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("")
     for candidate in found.candidates:
-        metrics, task = candidate.metrics, candidate.task
+        metrics, state = candidate.metrics, candidate.task["state"].replace("succeeded", "")
         test = found.decision["test"]["accuracy"] if found.decision and candidate.chosen else None
         seconds = metrics.get("seconds")
         table.add_row(
@@ -134,7 +134,7 @@ def summary(found: Evidence) -> Table:
             _percent(metrics.get("validation_accuracy")),
             _percent(test),
             "" if seconds is None else f"{seconds:.0f} s",
-            ", ".join(filter(None, [candidate.verdict, task["state"].replace("succeeded", "")])),
+            ", ".join(filter(None, [candidate.verdict, state, candidate.distinction])),
             style="bold" if candidate.chosen else "",
         )
     return table

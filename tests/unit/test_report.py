@@ -263,6 +263,21 @@ def test_a_verdict_is_a_place_or_a_reason() -> None:
     assert evidence.verdict("batch_norm", "failed", decision) == "training failed"
 
 
+def test_candidates_of_one_model_are_told_apart_by_what_they_differ_in() -> None:
+    recipes = {
+        "plain": {"model": "dropout", "epochs": 9, "options": {}},
+        "cnn-1": {"model": "cnn", "epochs": 3, "learning_rate": 0.1, "options": {"units": 32}},
+        "cnn-2": {"model": "cnn", "epochs": 3, "learning_rate": 0.2, "options": {"units": 64}},
+        "cnn-3": {"model": "cnn", "epochs": 3, "learning_rate": 0.2, "options": {}},
+    }
+    assert evidence.distinguish(recipes) == {
+        "plain": "",
+        "cnn-1": "learning rate 0.1, units 32",
+        "cnn-2": "learning rate 0.2, units 64",
+        "cnn-3": "learning rate 0.2",
+    }
+
+
 def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     attack = "\"><script>alert('x')</script>"
     names = (attack, *CLASSES[1:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -125,7 +125,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         candidate=candidate,
         key=given.get("key", ""),
         state=state,
-        seconds=0.0 if hit else _seconds(node.get("startedAt"), node.get("finishedAt")),
+        seconds=0.0 if hit else _span(pods or [node]),
         error=error or (_error(node.get("message", "")) if state == "failed" else None),
         retries=messages,
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
@@ -209,6 +209,11 @@ def _config(file: Path) -> Config | None:
 
 def _first_error(tasks: list[TaskRecord]) -> str | None:
     return next((task.error for task in tasks if task.state == "failed"), None)
+
+
+def _span(nodes: Sequence[Mapping[str, Any]]) -> float:
+    """From the first's start to the last's end: without what a step waited for its turn."""
+    return _seconds(nodes[0].get("startedAt"), nodes[-1].get("finishedAt"))
 
 
 def _seconds(began: str | None, ended: str | None) -> float:

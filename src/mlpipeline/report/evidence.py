@@ -38,6 +38,8 @@ class Candidate:
     chosen: bool
     verdict: str
     """Why it was chosen or not, in a few words."""
+    distinction: str
+    """What tells it from the other candidates of its model, such as the trials of a search."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
 
@@ -156,6 +158,7 @@ def _candidates(
     shelf: _Shelf, run: Mapping[str, Any], decision: Mapping[str, Any] | None
 ) -> list[Candidate]:
     recipes = run["config"]["candidates"]
+    distinctions = distinguish(recipes)
     trainings = {task["candidate"]: task for task in run["tasks"] if task["step"] == TRAIN.name}
     return [
         Candidate(
@@ -165,6 +168,7 @@ def _candidates(
             task=task,
             chosen=decision is not None and decision["chosen"] == name,
             verdict=verdict(name, task["state"], decision),
+            distinction=distinctions[name],
             metrics=shelf.read(task, "metrics.json", artifacts.read_json) or {},
             history=shelf.read(task, "history.json", artifacts.read_json) or (),
         )
@@ -172,6 +176,22 @@ def _candidates(
         for place, (name, recipe) in enumerate(recipes.items())
         if (task := trainings.get(name))
     ]
+
+
+def distinguish(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Say of each candidate which values it has of what the candidates of its model differ in."""
+    values = {
+        name: {k: v for k, v in recipe.items() if k != "options"} | recipe.get("options", {})
+        for name, recipe in recipes.items()
+    }
+    return {
+        name: ", ".join(
+            f"{key.replace('_', ' ')} {value}"
+            for key, value in own.items()
+            if any(o["model"] == own["model"] and o.get(key) != value for o in values.values())
+        )
+        for name, own in values.items()
+    }
 
 
 def verdict(name: str, state: str, decision: Mapping[str, Any] | None) -> str:

@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlpipeline.serving.dataplane import unreadable
 from mlpipeline.serving.refusals import Unavailable, explain
 
+_SETTLE_SECONDS = 0.5  # from a client's connection to its request
+
 
 class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
     """KServe's REST server on a socket that it is given."""
@@ -177,8 +179,12 @@ class _LingeringServer(uvicorn.Server):
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        if self._end is not None and time.monotonic() >= self._end:
-            self.should_exit = True
+        now = time.monotonic()
+        if self._end is not None and now >= self._end:
+            for server in self.servers:  # other replicas on this port get the next clients ...
+                server.close()
+            # ... but one that has connected may still be about to ask.
+            self.should_exit |= now >= self._end + _SETTLE_SECONDS
         return await super().on_tick(counter)
 
 
