@@ -23,7 +23,7 @@ from pipelines import Command, Pipeline, configuration, keys, states, wait_until
 pytestmark = pytest.mark.timeout(900)
 
 TINY = {"model": "cnn", "options": {"widths": [4, 8], "units": 16}, "epochs": 1}
-SECONDS_TO_STOP = 60
+SECONDS_TO_STOP = 120
 BURST = 3
 
 
