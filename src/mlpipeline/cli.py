@@ -369,7 +369,9 @@ def lineage(
     tree, damaged = provenance.trace(workspace, version)
     for problem in damaged:
         print(f"warning: left out, because it is damaged: {problem}", file=sys.stderr)
-    Console(highlight=False, soft_wrap=True).print(tree, markup=False)
+    Console(highlight=False, markup=False, width=500).print(
+        tree
+    )  # digests are not to be cut: terminals wrap
 
 
 @app.command()
