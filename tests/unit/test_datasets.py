@@ -21,6 +21,7 @@ from mlpipeline.learning.images import (
     canonical_order,
     check,
     content_digest,
+    take,
 )
 
 OWN_MODULE = """
@@ -245,3 +246,17 @@ def test_when_no_source_answers_the_error_lists_all_that_were_tried(
     ]
     for reason in reasons:
         assert any(reason in line for line in lines), reason
+
+
+def test_images_are_taken_in_any_order_and_a_private_mapping_keeps_its_changes(
+    tmp_path: Path,
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 2, 3), np.uint8)
+    rows = np.random.default_rng(1).permutation(50)[:20]
+    np.save(tmp_path / "images.npy", images)
+    mapped, private = (np.load(tmp_path / "images.npy", mmap_mode=mode) for mode in ("r", "c"))
+    private[rows[0]] = 7
+    for source in (images, mapped, private):
+        expected = np.array(source)[rows]
+        for _ in range(2):  # also after its pages were given back
+            np.testing.assert_array_equal(take(source, rows), expected)

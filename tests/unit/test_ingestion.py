@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from mlpipeline import artifacts
 from mlpipeline.config import Data
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
-from mlpipeline.learning import datasets
+from mlpipeline.learning import datasets, images
 from mlpipeline.learning.cards import SPLITS, DatasetCard
 from mlpipeline.learning.images import Split
 from mlpipeline.learning.records import read_split
@@ -81,6 +82,21 @@ def test_any_source_and_any_run_gives_the_same_shards(
     assert other.shards == one.shards
     assert other.digest == one.digest
     assert (other.name, other.source, other.synthetic) == ("shuffled", "another source", False)
+
+
+def test_a_memory_mapped_file_read_in_slices_gives_the_same_shards(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = datasets.synthetic()
+    np.save(tmp_path / "images.npy", given.train.images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    dataset = replace(given, train=Split(mapped, given.train.labels))
+    monkeypatch.setattr(datasets, "load", lambda *_: dataset)
+    monkeypatch.setattr(images, "SLICE_BYTES", 100 * 28 * 28)
+    ingest(SETTINGS, tmp_path / "other")
+    one, other = DatasetCard.load(published), DatasetCard.load(tmp_path / "other")
+    assert other.shards == one.shards
+    assert other.digest == one.digest
 
 
 def test_another_seed_cuts_another_validation_split(published: Path, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ class Published:
             assert (images == labels[:, np.newaxis, np.newaxis]).all()  # each with its own label
         return [labels.tolist() for _, labels in batches]
 
-    def global_batches(self, steps: int, workers: int) -> list[list[int]]:
+    def global_batches(self, steps: int, workers: int, **options: Any) -> list[list[int]]:
         """The numbers of the images in the first batches of all workers together, sorted."""
-        parts = [self.batches(steps, worker, workers) for worker in range(workers)]
+        parts = [self.batches(steps, worker, workers, **options) for worker in range(workers)]
         return [sorted(chain.from_iterable(batch)) for batch in zip(*parts, strict=True)]
 
 
@@ -103,6 +103,54 @@ def test_an_epoch_has_every_image_once_over_all_workers(even: Published, workers
     assert first != second
 
 
+@pytest.mark.parametrize(
+    ("images", "shards", "workers"), [(83, 8, 3), (50, 5, 3), (79, 7, 4), (23, 7, 5)]
+)
+def test_uneven_shards_and_workers_lose_and_repeat_nothing(
+    tmp_path: Path, images: int, shards: int, workers: int
+) -> None:
+    published = publish(tmp_path, images, shards)
+    longest = max(shard.count for shard in published.shards)
+    seen: list[int] = []
+    for worker in range(workers):
+        own = shards_of(worker, workers, published.shards)
+        batches = published.batches(longest, worker, workers)
+        for place, shard in enumerate(own):  # a batch has the rows of one shard after another's
+            rows = slice(ROWS_PER_SHARD * place, ROWS_PER_SHARD * (place + 1))
+            stream = list(chain.from_iterable(batch[rows] for batch in batches))
+            first, second = stream[: shard.count], stream[shard.count : 2 * shard.count]
+            assert sorted(first) == sorted(second)
+            seen += first
+    assert sorted(seen) == list(range(images))
+
+
+@pytest.mark.parametrize("count", [5, 8, 64])
+def test_shards_are_dealt_evenly_and_a_worker_more_moves_the_least(count: int) -> None:
+    shards = [Shard(index, f"shard-{index}", 1, "") for index in range(count)]
+    before = [shards]
+    for workers in range(2, count + 1):
+        owned = [shards_of(worker, workers, shards) for worker in range(workers)]
+        assert sorted(chain.from_iterable(owned), key=lambda shard: shard.index) == shards
+        sizes = [len(own) for own in owned]
+        assert max(sizes) - min(sizes) <= 1
+        for own, of_before in zip(owned[:-1], before, strict=True):
+            assert set(own) <= set(of_before), "a shard moved between workers that were there"
+        assert len(owned[-1]) == count // workers  # no fewer, or they would not be even
+        before = owned
+
+
+def test_a_job_that_changes_its_workers_goes_through_the_same_global_batches(
+    uneven: Published,
+) -> None:
+    def resumed(step: int, steps: int, workers: int) -> list[list[int]]:
+        return uneven.global_batches(steps, workers, skip_steps=step)
+
+    undisturbed = uneven.global_batches(13, workers=1)
+    assert resumed(0, 4, workers=2) + resumed(4, 5, workers=3) + resumed(9, 4, workers=1) == (
+        undisturbed
+    )
+
+
 def test_global_batches_do_not_depend_on_the_number_of_workers(uneven: Published) -> None:
     alone = uneven.global_batches(13, workers=1)
     assert all(len(batch) == 8 * ROWS_PER_SHARD for batch in alone)
@@ -122,7 +170,7 @@ def test_an_epoch_ends_within_a_batch_without_loss_or_repetition(uneven: Publish
 
 def test_the_order_is_the_same_in_every_process_and_version(even: Published) -> None:
     # A run may be resumed by another process, on another machine.
-    as_first_written = [[43, 48, 74, 4], [7, 47, 56, 41]]
+    as_first_written = [[43, 48, 70, 1], [7, 47, 19, 8]]
     assert even.batches(2, worker=0, workers=4) == as_first_written
     assert even.batches(2, worker=0, workers=4, seed=4) != as_first_written
 
@@ -137,7 +185,7 @@ def test_resuming_gives_the_batches_of_an_undisturbed_run(
     cache: str,
     window_rows: int,
 ) -> None:
-    monkeypatch.setattr(records, "_WINDOW_BYTES", window_rows * 12)
+    monkeypatch.setattr(records, "_SHUFFLE_BYTES", 8 * window_rows * 12)
     undisturbed = uneven.batches(31, worker=1, workers=3)
     resumed = uneven.batches(  # within the fifth epoch
         8, worker=1, workers=3, skip_steps=23, cache=cache, cache_folder=tmp_path
@@ -148,7 +196,7 @@ def test_resuming_gives_the_batches_of_an_undisturbed_run(
 def test_windows_smaller_than_a_shard_repeat_nothing(
     even: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_WINDOW_BYTES", 4 * 12)
+    monkeypatch.setattr(records, "_SHUFFLE_BYTES", 8 * 4 * 12)
     assert sorted(chain.from_iterable(even.batches(5))) == list(range(80))
 
 

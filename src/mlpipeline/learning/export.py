@@ -6,7 +6,8 @@ same function evaluates during training, so that what is measured is what is exp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 SIGNATURE = "serving_default"
 INPUT, OUTPUT = "images", "probabilities"
-# Bounds the memory that a batch's activations take.
+# Bound the memory that a batch's activations take: as many images, and of large ones fewer.
 _EVALUATION_BATCH = 500
+_EVALUATION_BYTES = 4 << 20
 
 
 def preprocess(images: Any) -> Any:
@@ -45,9 +47,8 @@ class Predictor(tf.Module):  # type: ignore[misc]
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the class probabilities, float32 [N, classes], of uint8 images."""
-        starts = range(0, len(images), _EVALUATION_BATCH)
-        batches = (images[start : start + _EVALUATION_BATCH] for start in starts)
-        return np.concatenate([self.probabilities(batch)[OUTPUT].numpy() for batch in batches])
+        answers = [self.probabilities(batch)[OUTPUT].numpy() for batch in _batches(images)]
+        return np.concatenate(answers)
 
     def save(self, folder: Path) -> None:
         """Write a SavedModel; `tf.saved_model.load` needs no Keras to serve it."""
@@ -75,6 +76,10 @@ def load(folder: Path) -> Any:
 
 def predict(signature: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the class probabilities, float32 [N, classes], that a loaded signature gives."""
-    starts = range(0, len(images), _EVALUATION_BATCH)
-    batches = (tf.constant(images[start : start + _EVALUATION_BATCH]) for start in starts)
+    batches = (tf.constant(batch) for batch in _batches(images))
     return np.concatenate([signature(**{INPUT: batch})[OUTPUT].numpy() for batch in batches])
+
+
+def _batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    size = min(_EVALUATION_BATCH, max(1, _EVALUATION_BYTES // math.prod(images.shape[1:])))
+    return (images[start : start + size] for start in range(0, len(images), size))

@@ -1,14 +1,26 @@
-"""What a data set of labelled images is, and what is checked before it is used."""
+"""What a data set of labelled images is, and what is checked before it is used.
+
+Images may lie in a memory-mapped file that is larger than memory: they are read a slice at a time.
+Of each image only what orders the images is held, its label, its digest and its place: about 100
+bytes.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.errors import SourceError
+
+SLICE_BYTES = 32 << 20
+"""How much of the images is held at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,26 @@ class Dataset:
     test: Split
     source: str
     synthetic: bool = False
+
+
+def rows_in_a_slice(shape: Sequence[int]) -> int:
+    """How many images of a shape `SLICE_BYTES` hold; one at least."""
+    return max(1, SLICE_BYTES // math.prod(shape))
+
+
+def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return `images[rows]` as a copy in memory, in the order of `rows`.
+
+    A memory-mapped file is read from front to back, whatever that order is, so that its pages come
+    in once each, and no more of it than `SLICE_BYTES` is held beside the copy.
+    """
+    taken = np.empty((len(rows), *images.shape[1:]), images.dtype)
+    ascending = np.argsort(rows)
+    number_of_slice = rows[ascending] // rows_in_a_slice(images.shape[1:])
+    for places in np.split(ascending, np.flatnonzero(np.diff(number_of_slice)) + 1):
+        taken[places] = images[rows[places]]
+        _give_back(images)
+    return taken
 
 
 def canonical_order(split: Split) -> NDArray[np.int64]:
@@ -103,10 +135,22 @@ def _unusable(dataset: Dataset, got: str, expected: str) -> SourceError:
 
 
 def _row_digests(split: Split) -> NDArray[np.void]:
-    """SHA-256 of each image and its label: `[N]` of 32 bytes each; reads one image at a time."""
+    """SHA-256 of each image and its label: `[N]` of 32 bytes each."""
     labels = split.labels.astype("<i8")
-    digests = (
-        hashlib.sha256(image.tobytes() + label.tobytes()).digest()
-        for image, label in zip(split.images, labels, strict=True)
-    )
-    return np.fromiter(digests, dtype="V32", count=len(labels))
+
+    def digests() -> Iterator[bytes]:
+        held = rows_in_a_slice(split.images.shape[1:])
+        for start in range(0, len(labels), held):
+            part = slice(start, start + held)
+            for image, label in zip(split.images[part], labels[part], strict=True):
+                yield hashlib.sha256(image.tobytes() + label.tobytes()).digest()
+            _give_back(split.images)
+
+    return np.fromiter(digests(), dtype="V32", count=len(labels))
+
+
+def _give_back(images: NDArray[Any]) -> None:
+    """Let go of the pages that were read of a file: they would count as this process's memory."""
+    # Only where nothing can have been written to them: of a private mapping it would be lost.
+    if isinstance(images, np.memmap) and images.mode == "r":
+        images._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

@@ -23,14 +23,16 @@ from numpy.typing import NDArray
 
 from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.cards import DatasetCard, Shard, SplitName
-from mlpipeline.learning.images import Split
+from mlpipeline.learning.images import Split, rows_in_a_slice, take
 
 Cache = Literal["memory", "disk", "none"]
 
-# Rows are shuffled within a window of so many bytes: the whole of a small shard, of a large one as
-# much as may be held in memory. Rows were dealt to shards and to places in them at random when they
-# were written, so that a window is itself a fair sample.
-_WINDOW_BYTES = 16 << 20
+# Rows are shuffled within a window: the whole of a small shard, of a large one as much as may be
+# held in memory. Rows were dealt to shards and to places in them at random when they were written,
+# so that a window is itself a fair sample. All shards' windows together take so many bytes; a
+# worker has its share of them. (A share for each *worker* would make the order depend on these.)
+_SHUFFLE_BYTES = 64 << 20
+_PREFETCHED_BATCHES = 4
 _READ_BUFFER_BYTES = 1 << 20  # four times the default: fewer requests to a network's storage
 _TENSORFLOW_DETAILS = re.compile(r"\{\{.*?\}\} ?|\s*\[Op:.*", re.DOTALL)
 
@@ -41,7 +43,8 @@ def write_shards(
     """Write some rows of a split into TFRecord files, and yield each file as it is done.
 
     Rows are dealt to the files at random, so that each file is a fair sample; their sizes differ by
-    one at most.
+    one at most. The images may be a memory-mapped file larger than memory, see `take`: for
+    every `SLICE_BYTES` that are written, what is needed of it is read from front to back.
 
     Args:
         rows: Which rows to write: int64 `[N]`, `N >= shards`.
@@ -51,13 +54,17 @@ def write_shards(
         OSError: They cannot be written; ENOSPC where the disk is full.
     """
     shuffled = np.random.default_rng([seed, len(rows)]).permutation(rows)
+    held = rows_in_a_slice(split.images.shape[1:])
     for index in range(shards):
         own = shuffled[index::shards]
         path = folder / f"{prefix}-{index:05}-of-{shards:05}.tfrecord"
         try:
             with tf.io.TFRecordWriter(str(path)) as writer:
-                for row in own:
-                    writer.write(_encode(split.images[row], split.labels[row]))
+                for start in range(0, len(own), held):
+                    part = own[start : start + held]
+                    images = take(split.images, part)
+                    for image, label in zip(images, split.labels[part], strict=True):
+                        writer.write(_encode(image, label))
         except tf.errors.ResourceExhaustedError as error:  # as any other file reports a full disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         with path.open("rb") as stream:
@@ -66,8 +73,18 @@ def write_shards(
 
 
 def shards_of(worker: int, workers: int, shards: Sequence[Shard]) -> list[Shard]:
-    """Return what worker number `worker` of `workers` reads; together they read each shard once."""
-    return list(shards[worker::workers])
+    """Return what worker number `worker` of `workers` reads; together they read each shard once.
+
+    Their numbers of shards differ by one at most. A worker more moves the least: it takes what it
+    must have from those who have most, and nothing moves between the others.
+    """
+    owned = [list(shards)]
+    while len(owned) < workers:
+        added: list[Shard] = []
+        while len(added) < len(shards) // (len(owned) + 1):
+            added.append(max(owned, key=len).pop())
+        owned.append(added)
+    return sorted(owned[worker], key=lambda shard: shard.index)
 
 
 def training_batches(
@@ -87,10 +104,12 @@ def training_batches(
 
     Args:
         folder: The published data set.
-        shards: The training shards that this worker owns, see `shards_of`.
+        shards: Those of the training shards that this worker owns, see `shards_of`.
         rows_per_shard: The global batch size divided by the number of *all* training shards.
         skip_steps: How many batches were used up before; takes no longer than one epoch.
-        cache: Where decoded images are kept after they were first read.
+        cache: Where decoded images are kept after they were first read. In `memory` all of the
+            worker's images are held; otherwise the windows that are being shuffled, 64 MB at most
+            for all shards, and a few batches.
         cache_folder: For `disk`: a folder of this worker alone. What an earlier process left there
             is overwritten.
 
@@ -98,8 +117,9 @@ def training_batches(
         A data set of (images uint8 `[B, *shape]`, labels int64 `[B]`), shard after shard, with
         `B = rows_per_shard * len(shards)`.
     """
-    shape = DatasetCard.load(folder).shape
-    window = max(1, _WINDOW_BYTES // math.prod(shape))
+    card = DatasetCard.load(folder)
+    shape, of_all = card.shape, len(card.shards["train"])
+    window = max(1, _SHUFFLE_BYTES // of_all // math.prod(shape))
     caches = [_fresh_cache(cache, cache_folder, shard) for shard in shards]
 
     def rows_of(path: Any, count: Any, index: Any, cache_prefix: Any) -> tf.data.Dataset:
@@ -124,7 +144,7 @@ def training_batches(
         )
         .interleave(rows_of, cycle_length=len(shards), block_length=1)
         .rebatch(rows_per_shard * len(shards), drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(_PREFETCHED_BATCHES)
         .with_options(_options())
     )
 
@@ -139,14 +159,17 @@ def read_split(folder: Path, split: SplitName) -> tuple[NDArray[np.uint8], NDArr
         DamagedArtifactError: A shard is missing, truncated or altered.
     """
     card = DatasetCard.load(folder)
-    images, labels = [], []
+    images = np.empty((card.counts[split], *card.shape), np.uint8)
+    labels = np.empty(card.counts[split], np.int64)
+    window = rows_in_a_slice(card.shape)
+    end = 0
     for shard in card.shards[split]:
         with _naming_damage(folder / shard.name):
-            path, count = str(folder / shard.name), shard.count
-            (rows,) = _windows(path, count, card.shape, count).as_numpy_iterator()
-        images.append(rows[0])
-        labels.append(rows[1])
-    return np.concatenate(images), np.concatenate(labels)
+            parts = _windows(str(folder / shard.name), shard.count, card.shape, window)
+            for part in parts.as_numpy_iterator():
+                start, end = end, end + len(part[1])
+                images[start:end], labels[start:end] = part
+    return images, labels
 
 
 def _encode(image: NDArray[np.uint8], label: np.int64) -> bytes:
