@@ -90,6 +90,11 @@ class Training(Section):
     workers: PositiveInt = 2
     cache: Literal["memory", "disk", "none"] = "memory"
     """Where decoded shards are kept after the first epoch."""
+    communication: Literal["auto", "ring", "nccl"] = "auto"
+    """What sums the gradients of all workers: `auto` is NCCL between GPUs, a ring otherwise."""
+    pack_bytes: NonNegativeInt = 0
+    """Sum gradients in packs of about so many bytes, each sent while the next is being computed;
+    0 sums all at once, which is the quickest for small models."""
     checkpoint_steps: PositiveInt = 200
     """A worker that dies costs at most so many steps."""
     peer_timeout_seconds: PositiveInt = 120

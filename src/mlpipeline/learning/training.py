@@ -52,6 +52,9 @@ class Outcome:
     epochs: list[Epoch]
     diverged_at: int | None = None
     """The step at which loss or weights were no longer finite; None for a sound run."""
+    sent_bytes_per_step: float | None = None
+    """By each worker: the gradients, and what is summed between steps, spread over these. None
+    where nothing was left to train, because the last step had been saved."""
 
 
 class Trainer:
@@ -83,7 +86,12 @@ class Trainer:
 
         devices.configure()  # before TensorFlow does anything else, and so is the strategy
         keras.utils.set_random_seed(seed)
-        self.workers = WorkerGroup(cluster, settings.peer_timeout_seconds)
+        self.workers = WorkerGroup(
+            cluster,
+            settings.peer_timeout_seconds,
+            communication=settings.communication,
+            pack_bytes=settings.pack_bytes,
+        )
         # Only now: TensorFlow installs a handler of its own when it makes the strategy.
         signal.signal(signal.SIGTERM, self._request_stop)
 
@@ -113,6 +121,11 @@ class Trainer:
             write=self.workers.is_chief,
         )
         self._history = History(work, write=self.workers.is_chief)
+        self._gradient_bytes = sum(
+            v.value.dtype.size * v.value.shape.num_elements()
+            for v in self._model.trainable_variables
+        )
+        self._steps_taken = 0
 
     @property
     def total_steps(self) -> int:
@@ -143,6 +156,8 @@ class Trainer:
             pace = _steps_in_a_call(count, elapsed / self.workers.size)
             totals += figures
             step += count
+            self._steps_taken += count
+            self.workers.account(count * self._gradient_bytes)
             if not np.isfinite(totals[0]) or (step == end and not self._has_finite_weights()):
                 return self._outcome(diverged_at=step)
             self._report(step, epoch, totals, figures[2] / (time.monotonic() - began))
@@ -283,7 +298,8 @@ class Trainer:
 
     def _outcome(self, diverged_at: int | None = None) -> Outcome:
         parameters = self._model.count_params()
-        return Outcome(self._predictor, parameters, self._history.epochs, diverged_at)
+        sent = self.workers.sent_bytes / self._steps_taken if self._steps_taken else None
+        return Outcome(self._predictor, parameters, self._history.epochs, diverged_at, sent)
 
     def _build_model(self) -> keras.Model:
         return models.build(self._candidate, self._card.shape, len(self._card.classes))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.errors import PeerLostError
+from mlpipeline.errors import ConfigurationError, PeerLostError
 from mlpipeline.learning.cluster_spec import ClusterSpec
 from mlpipeline.learning.deadline import deadline
 
@@ -32,17 +32,44 @@ class WorkerGroup:
     Args:
         cluster: Who they are, and which one this process is.
         timeout_seconds: How long to wait for the others, now and at every exchange.
+        communication: What sums over all workers.
+        pack_bytes: Sum gradients in packs of so many bytes; 0 for all at once.
+
+    Attributes:
+        sent_bytes: What this worker has sent to the others so far, see `account`.
+
+    Raises:
+        ConfigurationError: NCCL was asked for, and there is no GPU here.
     """
 
-    def __init__(self, cluster: ClusterSpec, timeout_seconds: int) -> None:
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        timeout_seconds: int,
+        *,
+        communication: Literal["auto", "ring", "nccl"] = "auto",
+        pack_bytes: int = 0,
+    ) -> None:
         self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
+        self.sent_bytes = 0.0
         self._timeout = timeout_seconds
+        if communication == "nccl" and not tf.config.get_visible_devices("GPU"):
+            raise ConfigurationError(
+                f"training.communication is `nccl`, and worker {self.index} sees no GPU",
+                expected="a GPU for each worker, or `ring`",
+                remedy="set `auto`, which is NCCL where there are GPUs",
+            )
         if self.size == 1:
             self.strategy = tf.distribute.get_strategy()
             return
         peers = ", ".join(cluster.workers)
         print(f"waiting at most {timeout_seconds} s for all of {peers}", flush=True)
-        options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds)
+        implementations = tf.distribute.experimental.CommunicationImplementation
+        options = tf.distribute.experimental.CommunicationOptions(
+            timeout_seconds=timeout_seconds,
+            implementation=implementations[communication.upper()],
+            bytes_per_pack=pack_bytes,
+        )
         with self.waiting():
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
@@ -66,8 +93,19 @@ class WorkerGroup:
         own = np.asarray(values, np.float64)
         if self.size == 1:
             return own
+        self.account(own.nbytes)
         with self.waiting():
             return np.asarray(self._reduce(tf.constant(own)).numpy())
+
+    def account(self, summed_bytes: float) -> None:
+        """Add to `sent_bytes` what a worker sends while so many bytes are summed over all.
+
+        In a ring, each of W pieces goes around twice, but for a hop: once to be summed, once to be
+        known to all. So a worker sends 2 (W - 1) / W of the bytes, and receives as many, however
+        many workers there are. https://doi.org/10.1016/j.jpdc.2008.09.002 shows that no way of
+        summing needs less. What carries them (gRPC, TCP) adds to it.
+        """
+        self.sent_bytes += 2 * (self.size - 1) / self.size * summed_bytes
 
     def gather(self, value: float) -> list[float]:
         """Every worker's value, in the order of their indices."""

@@ -10,6 +10,7 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mlpipeline import artifacts
 from mlpipeline.config import Candidate, Training
@@ -54,7 +55,8 @@ def train(
         print(interrupted, flush=True)
         _leave(_TERMINATED)
     if cluster.is_chief:
-        _publish(name, candidate, outcome, workers=cluster.size, work=work, output=output)
+        facts = {"workers": cluster.size, "communication": settings.communication}
+        _publish(name, candidate, outcome, facts=facts, work=work, output=output)
     # Whoever leaves first ends the others in an error: wait for all, then leave without
     # TensorFlow's own shutdown, which would wait for peers that are gone.
     trainer.workers.gather(1)
@@ -64,7 +66,13 @@ def train(
 
 
 def _publish(
-    name: str, candidate: Candidate, outcome: Outcome, *, workers: int, work: Path, output: Path
+    name: str,
+    candidate: Candidate,
+    outcome: Outcome,
+    *,
+    facts: dict[str, Any],
+    work: Path,
+    output: Path,
 ) -> None:
     last = outcome.epochs[-1] if outcome.epochs else None
     sound = last if outcome.diverged_at is None else None
@@ -84,7 +92,8 @@ def _publish(
                 "validation_accuracy": sound.validation_accuracy if sound else None,
                 "validation_loss": sound.validation_loss if sound else None,
                 "parameters": outcome.parameters,
-                "workers": workers,
+                **facts,
+                "sent_bytes_per_step": outcome.sent_bytes_per_step,
                 "seconds": last.seconds if last else None,
                 "cpu_seconds": last.cpu_seconds if last else None,
                 "recipe": candidate.model_dump(),
