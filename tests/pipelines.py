@@ -26,6 +26,7 @@ from mlpipeline import artifacts, config, pipeline, progress
 from mlpipeline.learning.cluster_spec import to_environment
 from mlpipeline.processes import free_ports
 
+_COMMAND_LINE = ("-m", "mlpipeline")
 _MARK = "MLPIPELINE_TEST_MARK"
 # Far more than anything here takes: a limit for what hangs.
 _LIMIT_SECONDS = 400
@@ -116,7 +117,7 @@ class Pipeline:
     ) -> Iterator[Command]:
         """Start `python -m mlpipeline ARGUMENTS`; it is over when the body is."""
         with self.started_program(
-            ["-m", "mlpipeline", *arguments, *self._options()], environment=environment, cpu=cpu
+            [*_COMMAND_LINE, *arguments, *self._options()], environment=environment, cpu=cpu
         ) as command:
             yield command
 
@@ -159,19 +160,31 @@ class Pipeline:
         return command
 
     @contextmanager
-    def workers(self, candidate: str, count: int = 2) -> Iterator[list[Command]]:
-        """Start the workers of a candidate, each on a processor, as a backend does."""
-        cluster = addresses(count)
+    def workers(
+        self,
+        candidate: str,
+        count: int = 2,
+        *,
+        chief: Sequence[str] = _COMMAND_LINE,
+        clusters: Sequence[Sequence[str]] = (),
+    ) -> Iterator[list[Command]]:
+        """Start the workers of a candidate, each on a processor, as a backend does.
+
+        Args:
+            chief: What Python runs as the first of them, in place of the command line.
+            clusters: The addresses of all as each one knows them, where they do not know the same.
+        """
+        clusters = clusters or [addresses(count)] * count
         with ExitStack() as stack:
             yield [
                 stack.enter_context(
-                    self.started(
-                        *("train", "--candidate", candidate),
-                        environment=to_environment(cluster, index),
+                    self.started_program(
+                        [*program, "train", "--candidate", candidate, *self._options()],
+                        environment=to_environment(clusters[index], index),
                         cpu=processor(index),
                     )
                 )
-                for index in range(count)
+                for index, program in enumerate([chief, *[_COMMAND_LINE] * (count - 1)])
             ]
 
     def plan(self) -> dict[str, pipeline.Task]:

@@ -107,16 +107,25 @@ def write_text(path: Path, content: str) -> None:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.draft")
     try:
         draft.write_text(content, encoding="utf-8")
-        _sync(draft)
+        sync(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _seal(folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for file in files:
-        _sync(file)
+        sync(file)
     digests = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
     write_json(folder / MANIFEST, {"files": digests})
 
@@ -134,7 +143,7 @@ def _replace(target: Path, draft: Path) -> None:
     except OSError:
         if not is_whole(target):  # not a lost race against an equal artifact
             raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _manifest(path: Path) -> dict[str, str]:
@@ -166,11 +175,3 @@ def _damaged(file: Path, got: str, expected: str) -> DamagedArtifactError:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

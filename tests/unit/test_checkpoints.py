@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,61 @@ def test_the_newest_checkpoint_is_restored(tmp_path: Path) -> None:
         run.checkpoints.save()
     assert Run(tmp_path, seed=2).checkpoints.restore() == 3
     assert len(list(tmp_path.glob("*.index"))) == 2  # the oldest was removed
+
+
+@pytest.mark.parametrize("file", ["ckpt-3.data-00000-of-00001", "ckpt-3.index"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+        None,
+    ],
+    ids=["truncated", "empty", "altered", "missing"],
+)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, file: str, damage: Callable[[bytes], bytes] | None
+) -> None:
+    first = Run(tmp_path, seed=1)
+    for _ in range(3):
+        first.train(1)
+        first.checkpoints.save()
+    if damage is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(damage((tmp_path / file).read_bytes()))
+
+    resumed = Run(tmp_path, seed=2)
+    assert resumed.checkpoints.restore() == 2
+    resumed.train(1)
+    resumed.checkpoints.save()
+    assert _equal(resumed, first)
+    assert Run(tmp_path, seed=3).checkpoints.restore() == 3
+
+
+@pytest.mark.parametrize("content", ["", 'model_checkpoint_path: "ckpt-'])
+def test_the_file_that_names_the_newest_checkpoint_may_be_damaged_too(
+    tmp_path: Path, content: str
+) -> None:
+    first = Run(tmp_path, seed=1)
+    first.train(1)
+    first.checkpoints.save()
+    (tmp_path / "checkpoint").write_text(content)
+    resumed = Run(tmp_path, seed=2)
+    assert resumed.checkpoints.restore() == 1
+    assert _equal(resumed, first)
+
+
+def test_when_all_checkpoints_are_damaged_a_run_begins_anew(tmp_path: Path) -> None:
+    first = Run(tmp_path, seed=1)
+    first.train(1)
+    first.checkpoints.save()
+    (tmp_path / "ckpt-1.data-00000-of-00001").write_bytes(b"?")
+    run = Run(tmp_path, seed=2)
+    before = run.state
+    assert run.checkpoints.restore() == 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, run.state, strict=True))
 
 
 def test_without_a_checkpoint_a_run_begins_anew(tmp_path: Path) -> None:

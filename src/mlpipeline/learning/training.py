@@ -277,6 +277,7 @@ class Trainer:
         self._earlier_cpu_seconds = last[0].cpu_seconds if last else 0.0
         if step:
             print(f"resuming at step {step} of {self.total_steps}", flush=True)
+            self._update_predictor()  # at the last step there is nothing left to do but to publish
         return step
 
     def _save(self) -> None:
