@@ -45,7 +45,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     content = configuration(
         {
             "sound": CANDIDATE,
-            "wild": CANDIDATE | {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 2},
+            "wild": CANDIDATE | {"optimizer": "sgd", "learning_rate": 1e38, "epochs": 2},
         },
         training=TRAINING,
     )
