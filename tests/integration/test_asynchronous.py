@@ -40,7 +40,7 @@ CANDIDATES = {
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     content = configuration(CANDIDATES, asynchronous={"threshold": 0})
-    content["training"] |= {"workers": 1}
+    content["training"] |= {"workers": 1, "peer_timeout_seconds": 600}
     folder = tmp_path_factory.mktemp("asynchronous")
     (folder / "own_model.py").write_text(SLOW)
     return Pipeline(folder, content)
@@ -66,7 +66,7 @@ def client(pipeline: Pipeline) -> Asking:
     with pipeline.started("run", "--asynchronous") as command:
         wait_until(lambda: answers(command), command)
         with Asking(url, "toy") as asking:
-            wait_until(lambda: asking.versions, command)
+            wait_until(lambda: asking.versions and served(pipeline), command)
             (pipeline.folder / "gate").touch()
             # Then the replicas of the first version are gone, and the second's are verified.
             wait_until(lambda: len(served(pipeline)) == 2, command)
