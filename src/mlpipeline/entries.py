@@ -55,7 +55,7 @@ def of_run(workspace: Path, run: Record) -> Entry:
         ended=ended,
         tags=_tags(run, run["config_file"]) | _troubles(run),
         params=_params({"candidates": ", ".join(config["candidates"])} | settings),
-        metrics=[Metric(name, value, ended, 0) for name, value in figures.items()],
+        metrics=[Metric(n, value, ended, 0) for n, value in figures.items() if value is not None],
         dataset=next((d for t in run["tasks"] if (d := _dataset(workspace, t))), None),
     )
 
@@ -126,7 +126,8 @@ def _metrics(workspace: Path, task: Record, began: int) -> list[Metric]:
             )
             for epoch in epochs
             for name, value in epoch.items()
-            if name not in ("epoch", "step")
+            # A loss that is not finite is null in JSON, and no metric.
+            if name not in ("epoch", "step") and value is not None
         ] + ([Metric("parameters", size, began, 0)] if size else [])
     if task["step"] == SELECT.name:
         decision = read(workspace / "selections" / task["key"] / "decision.json")

@@ -212,7 +212,7 @@ def _register_version(client: MlflowClient, folder: Path) -> str:
     about, digest = artifacts.read_json(folder / "model.json"), artifacts.digest(folder)
     registered = client.create_model_version(
         about["name"],
-        source=f"urn:mlpipeline:models/{about['name']}/{about['version']}",
+        source=f"mlpipeline:///models/{about['name']}/{about['version']}",
         description=f"Where it came from: mlpipeline lineage {about['version']}",
         tags={
             _VERSION: about["version"],

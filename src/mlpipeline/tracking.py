@@ -53,14 +53,17 @@ def sending(workspace: Path, uri: str, seconds: float = DEADLINE_SECONDS) -> Ite
         try:
             yield
             _, said = process.communicate(timeout=seconds)
-            problems = [line for line in said.splitlines() if line.startswith(("warning", "error"))]
+            lines = said.splitlines()
+            problems = [line for line in lines if line.startswith(("warning", "error"))]
+            if process.returncode and not problems:  # a bug's traceback ends with what it was
+                problems = [f"error: {lines[-1] if lines else f'status {process.returncode}'}"]
         except subprocess.TimeoutExpired:
             process.kill()
             problems = [f"error: it took more than {seconds:.0f} s"]
         except BaseException:
             process.kill()
             raise
-    for line in problems or [f"error: status {process.returncode}"] * bool(process.returncode):
+    for line in problems:
         print(_warning(line), file=sys.stderr, flush=True)
 
 

@@ -161,8 +161,11 @@ def test_a_failed_run_says_what_failed_why_and_after_how_long(store: Store) -> N
     training |= {"key": "batch-norm-0000000000000000", "where": "pod mlpipeline-1 on node kind"}
     record["tasks"] = record["tasks"][:3]
     unfinished = store.workspace / "candidates" / ".batch-norm-0000000000000000.work"
-    epoch = {"epoch": 1, "step": 9, "loss": 7.5, "seconds": 4.0}
-    artifacts.write_json(unfinished / "history.json", [epoch])
+    epochs = [
+        {"epoch": 1, "step": 9, "loss": 7.5, "seconds": 4.0},
+        {"epoch": 2, "step": 18, "loss": None, "seconds": 8.0},  # it was not finite
+    ]
+    artifacts.write_json(unfinished / "history.json", epochs)
     _save(store.workspace, record)
     assert store.send() == ["failed"]
     runs = store.of("failed")

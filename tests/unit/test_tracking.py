@@ -72,6 +72,10 @@ def test_a_crash_without_a_message_is_a_warning_too(
     with tracking.sending(tmp_path, "http://mlflow:5000"):
         pass
     assert "not sent to MLflow: status 3" in capsys.readouterr().err
+    _script(python, 'echo "Traceback:\n  in x\nKeyError: 7" >&2', "exit 1")
+    with tracking.sending(tmp_path, "http://mlflow:5000"):
+        pass
+    assert "not sent to MLflow: KeyError: 7" in capsys.readouterr().err
 
 
 def test_a_damaged_record_that_was_left_out_is_named(
