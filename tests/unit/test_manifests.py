@@ -36,7 +36,7 @@ UNNAMESPACED = {
     *("Namespace", "PersistentVolume"),
     *("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass"),
 }
-# Of the whole cluster, too, but kustomize does not know it and writes a namespace, which is dropped.
+# They are of the whole cluster, too; kustomize does not know and writes a namespace, in vain.
 DROPPED_NAMESPACE = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 

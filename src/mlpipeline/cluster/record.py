@@ -114,7 +114,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     given = _parameters(node, "inputs")
     candidate = given.get("candidate")
     pods = _attempts(node, nodes)
-    hit = (node.get("memoizationStatus") or {}).get("hit", False)
+    hit = _is_hit(node)
     # What still runs when the exit handler does was stopped.
     state = "reused" if hit else _STATES.get(node["phase"], "failed")
     messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
@@ -169,7 +169,7 @@ def _served(
 ) -> list[ServedVersion]:
     """What was put into service, in that order; a step that found all as it should be adds none."""
     served: list[ServedVersion] = []
-    done = [n for n in _of_steps(nodes) if n["templateName"] == SERVE.name and _is_done(n)]
+    done = [n for n in _of_steps(nodes) if n["templateName"] == SERVE.name and _has_rolled(n)]
     for node in sorted(done, key=lambda node: str(node["finishedAt"])):
         version = _parameters(node, "outputs")["version"]
         if not served or served[-1].version != version:
@@ -186,8 +186,14 @@ def _candidate(workspace: Path, name: str, version: str) -> str:
         return ""
 
 
-def _is_done(node: Mapping[str, Any]) -> bool:
-    return node["phase"] == "Succeeded" and "version" in _parameters(node, "outputs")
+def _has_rolled(node: Mapping[str, Any]) -> bool:
+    """Whether a node of the step serve has done it in this run, and not the memo."""
+    done = node["phase"] == "Succeeded" and not _is_hit(node)
+    return done and "version" in _parameters(node, "outputs")
+
+
+def _is_hit(node: Mapping[str, Any]) -> bool:
+    return bool((node.get("memoizationStatus") or {}).get("hit"))
 
 
 def _verification(nodes: Mapping[str, Any]) -> dict[str, Any] | None:
