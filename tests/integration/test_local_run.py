@@ -358,7 +358,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True, timeout=10)
+        # Lazily: where a test has failed, its files may be open still.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=10)
 
 
 def fill(folder: Path, *, but: int) -> Path:
@@ -414,15 +415,15 @@ def test_a_disk_that_fills_with_checkpoints_costs_one_interval_and_not_a_bit_of_
     assert exported_weights(artifact) == exported_weights(undisturbed)
 
 
-def exported_weights(candidate: Path) -> dict[str, bytes]:
-    """The values of a candidate's exported model; its files hold more, in no certain order."""
+def exported_weights(candidate: Path) -> list[bytes]:
+    """The values of a candidate's exported model: Keras numbers them as it likes."""
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(str(candidate / "saved_model" / "variables" / "variables"))
     types = reader.get_variable_to_dtype_map()
-    weights = {k: reader.get_tensor(k).tobytes() for k, v in types.items() if v == tf.float32}
+    weights = [reader.get_tensor(k).tobytes() for k, v in types.items() if v == tf.float32]
     assert weights
-    return weights
+    return sorted(weights)
 
 
 # --- serve and predict --------------------------------------------------------------------------
