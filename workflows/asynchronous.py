@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from hera.workflows import DAG, Container, Parameter, Task
 
-from workflows.pipeline import OUTPUTS, RUN, add_steps, mutex, step
+from workflows.pipeline import OUTPUTS, RUN, add_selection, add_steps, begin, mutex, step
 
 
 def add_templates() -> None:
@@ -58,13 +58,7 @@ def add_templates() -> None:
         Task(name="offer", template=offer, arguments={"name": name}, depends="train")
 
     with DAG(name="asynchronous"):
-        planning = Task(name="plan", template=steps.plan)
-        Task(
-            name="ingest",
-            template=steps.ingest,
-            arguments={"key": planning.get_parameter("ingest-key")},
-            depends="plan",
-        )
+        planning = begin(steps)
         Task(
             name="candidate",
             template=candidate,
@@ -76,12 +70,7 @@ def add_templates() -> None:
             },
             depends="ingest",
         )
-        Task(
-            name="select",
-            template=steps.select,
-            arguments={"key": planning.get_parameter("select-key")},
-            depends="candidate.AnySucceeded",
-        )
+        add_selection(steps, planning, after="candidate")
         settling = Task(name="judge", template=judge_last, depends="select")
         Task(
             name="publish",

@@ -203,27 +203,15 @@ def add_templates() -> None:
     """Add all templates to the workflow whose context this is called in."""
     steps = add_steps()
     with DAG(name="pipeline"):
-        planning = Task(name="plan", template=steps.plan)
-        ingestion = Task(
-            name="ingest",
-            template=steps.ingest,
-            arguments={"key": planning.get_parameter("ingest-key")},
-            depends="plan",
-        )
+        planning = begin(steps)
         Task(
             name="train",
             template=steps.train,
             with_param=planning.get_parameter("trainings"),
             arguments={"candidate": "{{item.candidate}}", "key": "{{item.key}}"},
-            depends=ingestion.name,
+            depends="ingest",
         )
-        Task(
-            name="select",
-            template=steps.select,
-            arguments={"key": planning.get_parameter("select-key")},
-            # Selection goes on without a candidate that cannot be trained.
-            depends="train.AnySucceeded",
-        )
+        add_selection(steps, planning, after="train")
         Task(
             name="publish",
             template=steps.publish,
@@ -233,6 +221,28 @@ def add_templates() -> None:
             },
             depends="select",
         )
+
+
+def begin(steps: Steps) -> Task:
+    """Add `plan` and `ingest`, the first tasks of a graph; return the one that plans."""
+    planning = Task(name="plan", template=steps.plan)
+    Task(
+        name="ingest",
+        template=steps.ingest,
+        arguments={"key": planning.get_parameter("ingest-key")},
+        depends="plan",
+    )
+    return planning
+
+
+def add_selection(steps: Steps, planning: Task, *, after: str) -> None:
+    """Add `select`, the fan-in: it goes on without a candidate that cannot be trained."""
+    Task(
+        name="select",
+        template=steps.select,
+        arguments={"key": planning.get_parameter("select-key")},
+        depends=f"{after}.AnySucceeded",
+    )
 
 
 # Of the workflow's parameters, the names that the step `plan` knows them by.

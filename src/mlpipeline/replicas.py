@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,63 +51,72 @@ async def started(
     """As `serving`, on ports that are reserved: beside replicas of another version, for example."""
     settings = config.serving
     async with AsyncExitStack() as stack:
-        ready = asyncio.Event()
-        waiting = set(settings.replica_names)
-
-        def on_ready(values: Mapping[str, str]) -> None:
-            waiting.discard(values["ready"])
-            if not waiting:
-                ready.set()
-
+        readiness = Readiness(settings.replica_names)
         command = [sys.executable, "-m", "mlpipeline", "predictor", "--name", config.name]
         command += ["--workspace", str(workspace), "--version", version, "--host", settings.host]
         command += ["--port", str(settings.port), "--grpc-port", str(settings.grpc_port)]
         followers = [
             await stack.enter_async_context(
                 processes.started(
-                    [*command, "--replica", name], log=logs / f"{name}.log", on_progress=on_ready
+                    [*command, "--replica", name],
+                    log=logs / f"{name}.log",
+                    on_progress=readiness.note,
                 )
             )
-            for name in sorted(waiting)
+            for name in settings.replica_names
         ]
-        ended = asyncio.ensure_future(_first_to_end(followers))
+        ended = asyncio.ensure_future(first_to_end(followers))
         stack.callback(ended.cancel)
-        await _until_ready(ready, ended, waiting, settings, logs)
+        await readiness.wait(ended, settings.ready_timeout_seconds, logs)
         yield ended
 
 
-async def _first_to_end(followers: list[asyncio.Task[None]]) -> None:
-    done, _ = await asyncio.wait(followers, return_when=asyncio.FIRST_COMPLETED)
+class Readiness:
+    """Which of several servers have said that they are ready."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Expect it of all of them."""
+        self._missing = set(names)
+        self._all_ready = asyncio.Event()
+
+    def note(self, progress: Mapping[str, str]) -> None:
+        """Take a server's line of progress, `ready=NAME`."""
+        self._missing.discard(progress["ready"])
+        if not self._missing:
+            self._all_ready.set()
+
+    async def wait(self, ended: asyncio.Future[None], seconds: float, logs: Path) -> None:
+        """Wait until all are, unless one ends.
+
+        Raises:
+            ProcessError: What `ended` has failed with, or that it took more than `seconds`.
+        """
+        all_ready = asyncio.ensure_future(self._all_ready.wait())
+        either: set[asyncio.Future[Any]] = {all_ready, ended}
+        try:
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            all_ready.cancel()
+        if ended.done():
+            ended.result()
+        if self._missing:
+            raise ProcessError(
+                f"{', '.join(sorted(self._missing))} not ready after {seconds} s",
+                expected="that every replica loads the model and answers",
+                remedy=f"read {logs}, or raise serving.ready_timeout_seconds",
+            )
+
+
+async def first_to_end(running: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until one of the servers ends, which is an error.
+
+    Raises:
+        ProcessError: Always.
+    """
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     done.pop().result()
     raise ProcessError(
-        "a replica ended by itself",
+        "a server ended by itself",
         expected="that it serves until it is told to stop",
         remedy="read its log",
     )
-
-
-async def _until_ready(
-    ready: asyncio.Event,
-    ended: asyncio.Future[None],
-    waiting: set[str],
-    settings: Serving,
-    logs: Path,
-) -> None:
-    all_ready = asyncio.ensure_future(ready.wait())
-    either: set[asyncio.Future[Any]] = {all_ready, ended}
-    try:
-        await asyncio.wait(
-            either,
-            timeout=settings.ready_timeout_seconds,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-    finally:
-        all_ready.cancel()
-    if ended.done():
-        ended.result()
-    if waiting:
-        raise ProcessError(
-            f"{', '.join(sorted(waiting))} not ready after {settings.ready_timeout_seconds} s",
-            expected="that every replica loads the model and answers",
-            remedy=f"read {logs}, or raise serving.ready_timeout_seconds",
-        )

@@ -10,11 +10,9 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from mlpipeline import processes
+from mlpipeline import processes, replicas
 from mlpipeline.config import Config
-from mlpipeline.errors import ProcessError
 
 
 @asynccontextmanager
@@ -45,23 +43,20 @@ async def serving(
         *("front", *model, "--replicas", places, "--at-least", str(count), "--replica", "front"),
         *("--port", str(settings.port), "--grpc-port", str(settings.grpc_port)),
     )
-    ready = asyncio.Event()
-    with (
-        processes.reserved_port(settings.host, settings.port),
-        processes.reserved_port(settings.host, settings.grpc_port),
-    ):
+    readiness = replicas.Readiness([*names, "front"])
+    with replicas.reserved(settings):
         running = [
-            asyncio.create_task(_kept(command, logs / f"{name}.log"))
+            asyncio.create_task(_kept(command, logs / f"{name}.log", readiness))
             for name, command in commands.items()
         ]
         running.append(
             asyncio.create_task(
-                processes.run(front, log=logs / "front.log", on_progress=lambda _: ready.set())
+                processes.run(front, log=logs / "front.log", on_progress=readiness.note)
             )
         )
-        ended = asyncio.ensure_future(_first_to_end(running))
+        ended = asyncio.ensure_future(replicas.first_to_end(running))
         try:
-            await _until_ready(ready, ended, settings.ready_timeout_seconds, logs)
+            await readiness.wait(ended, settings.ready_timeout_seconds, logs)
             yield ended
         finally:
             for task in (ended, *running):
@@ -73,13 +68,14 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "mlpipeline", *arguments]
 
 
-async def _kept(command: list[str], log: Path) -> None:
+async def _kept(command: list[str], log: Path, readiness: replicas.Readiness) -> None:
     """Run a replica, and start it again when it ends; one that never was ready is an error."""
     was_ready = False
 
-    def on_progress(_: Mapping[str, str]) -> None:
+    def on_progress(values: Mapping[str, str]) -> None:
         nonlocal was_ready
         was_ready = True
+        readiness.note(values)
 
     while True:
         was_ready = False
@@ -89,32 +85,3 @@ async def _kept(command: list[str], log: Path) -> None:
             if not was_ready:
                 raise
         print(f"{log.stem} has died and is started again; {log} may say why", flush=True)
-
-
-async def _first_to_end(running: list[asyncio.Task[None]]) -> None:
-    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    done.pop().result()
-    raise ProcessError(
-        "the front ended by itself",
-        expected="that it serves until it is told to stop",
-        remedy="read its log",
-    )
-
-
-async def _until_ready(
-    ready: asyncio.Event, ended: asyncio.Future[None], seconds: float, logs: Path
-) -> None:
-    starting = asyncio.create_task(ready.wait())
-    either: set[asyncio.Future[Any]] = {starting, ended}
-    try:
-        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        starting.cancel()
-    if ended.done():
-        ended.result()
-    if not ready.is_set():
-        raise ProcessError(
-            f"not all replicas are ready after {seconds} s",
-            expected="that every replica loads the model and answers",
-            remedy=f"read {logs}, or raise serving.ready_timeout_seconds",
-        )
