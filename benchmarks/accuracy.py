@@ -64,8 +64,7 @@ def _run(file: Path, workspace: Path) -> dict[str, Any]:
     """Run the pipeline with a configuration, and return what became of its chosen candidate."""
     command = [sys.executable, "-m", "mlpipeline", "run"]
     subprocess.run([*command, "--config", str(file), "--workspace", str(workspace)], check=True)
-    run = max((workspace / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
-    record = artifacts.read_json(run / "run.json")
+    record = artifacts.read_json(max((workspace / "runs").glob("*/run.json")))  # the newest
     tasks = pipeline.plan(config.load(file))
     decision = artifacts.read_json(workspace / tasks["select"].publishes[0] / "decision.json")
     chosen = workspace / tasks[f"train-{decision['chosen']}"].publishes[0]
