@@ -21,6 +21,7 @@ from mlpipeline.config import Training
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
+COMPONENTS = TEMPLATES.parents[1] / "components"
 NAME = "train-cnn-0123456789abcdef"
 OWNER = tfjob.Workflow("mlpipeline-x7k2p", "workflow-uid")
 SETTINGS = Training(workers=2, attempts=2, deadline_seconds=600)
@@ -187,6 +188,21 @@ def test_a_job_with_parameter_servers_has_pods_of_three_roles_from_one_template(
     for spec in roles.values():
         assert spec["restartPolicy"] == worker["restartPolicy"]
         assert spec["template"]["metadata"] == worker["template"]["metadata"]
+
+
+def test_only_workers_claim_a_gpu() -> None:
+    template = manifests.load(TEMPLATES, "tfjob")
+    patch = yaml.safe_load((COMPONENTS / "gpu" / "tfjob.patch.yaml").read_text())
+    settings = Training(strategy="parameter_server", workers=2)
+    job = _complete(manifests.merge(template, patch), settings)
+    plain = _complete(template, settings)["spec"]["tfReplicaSpecs"]
+    for role, spec in job["spec"]["tfReplicaSpecs"].items():
+        pod = spec["template"]["spec"]
+        (container,), (usual,) = pod["containers"], plain[role]["template"]["spec"]["containers"]
+        claim = {"nvidia.com/gpu": 1} if role == "Worker" else {}
+        assert container["resources"]["limits"] == usual["resources"]["limits"] | claim
+        assert container["resources"]["requests"] == usual["resources"]["requests"]
+        assert "nvidia.com/gpu.present" in pod["nodeSelector"]
 
 
 # --- how it is waited for ---------------------------------------------------------------------

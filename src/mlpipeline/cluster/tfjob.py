@@ -85,11 +85,27 @@ def complete(
         | {
             "runPolicy": policy | {"activeDeadlineSeconds": settings.deadline_seconds},
             "tfReplicaSpecs": {
-                role: worker | {"replicas": count, "template": pod}
+                role: worker
+                | {"replicas": count, "template": pod if role == "Worker" else _idle(pod)}
                 for role, count in _replicas(settings).items()
             },
         },
     }
+
+
+def _idle(pod: Manifest) -> Manifest:
+    """Return the pod without its claim to GPUs, which only who computes gradients has a use for.
+
+    Where it may be placed stays the same: beside its workers.
+    """
+    containers = []
+    for container in pod["spec"]["containers"]:
+        resources = {
+            kind: {name: amount for name, amount in amounts.items() if "/" not in name}
+            for kind, amounts in container.get("resources", {}).items()
+        }
+        containers.append(container | {"resources": resources})
+    return pod | {"spec": pod["spec"] | {"containers": containers}}
 
 
 def _replicas(settings: Training) -> dict[str, int]:
