@@ -378,8 +378,9 @@ def lineage(
 @app.command()
 def track(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     """Send the runs to MLflow that it does not have yet: to MLFLOW_TRACKING_URI, or a file."""
-    from mlpipeline import experiments, tracking
+    from mlpipeline import commands, experiments, tracking
 
+    commands.close_killed(workspace)
     uri = tracking.configured() or tracking.embedded(workspace)
     for run in experiments.send(workspace, uri):
         print(f"sent {run}", flush=True)

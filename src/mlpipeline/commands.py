@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mlpipeline import config as configuration
-from mlpipeline import feedback, image_files, pipeline, registry, replicas, sharded_replicas
+from mlpipeline import feedback, image_files, pipeline, registry, replicas, runs, sharded_replicas
 from mlpipeline.asynchronous import AsynchronousBackend
 from mlpipeline.config import Config
 from mlpipeline.display import Display, summary
@@ -30,9 +30,23 @@ def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: boo
     Raises:
         PipelineError: A task failed for good; what was finished before is kept.
     """
-    console = Console(highlight=False)
     config = feedback.joined(config, workspace)
     record = RunRecord.begin(config, config_file, workspace)
+    with runs.under_way(record.folder):
+        close_killed(workspace)
+        _run(config, workspace, record, asynchronous=asynchronous)
+
+
+def close_killed(workspace: Path) -> None:
+    """Conclude the records of runs whose processes were killed."""
+    for record in runs.close_killed(workspace):
+        from mlpipeline import lineage
+
+        lineage.write(workspace, record)
+
+
+def _run(config: Config, workspace: Path, record: RunRecord, *, asynchronous: bool) -> None:
+    console = Console(highlight=False)
     try:
         config_file = record.folder / "config.yaml"  # what the steps read is what was planned
         configuration.write(config, config_file)

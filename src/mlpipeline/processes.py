@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import socket
 from collections import deque
@@ -19,6 +20,8 @@ from mlpipeline.errors import ProcessError
 _GRACE_SECONDS = 15  # for a worker to save, or a replica to finish its requests
 _LAST_LINES = 12
 _LONGEST_LINE = 1 << 20
+# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
 
 
 class ExitError(ProcessError):
@@ -62,6 +65,7 @@ async def started(
         A task that returns when the process ends with status 0, and raises `ExitError` otherwise.
     """
     process = await asyncio.create_subprocess_exec(
+        *_ENDS_WITH_US,
         *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -7,10 +7,13 @@ runs/<run>/  run.json  lineage.jsonl  verification.json  report.html  logs/
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -19,9 +22,11 @@ from typing import Any, Literal
 
 from mlpipeline import artifacts, pipeline
 from mlpipeline.config import Config
+from mlpipeline.errors import ArtifactError
 from mlpipeline.pipeline import Task
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "kserve", "numpy", "tensorflow-datasets")
+_LOCK = ".lock"
 
 
 @dataclass
@@ -133,6 +138,32 @@ class RunRecord:
         del content["folder"]  # where it is depends on who reads it
         del content["retries"]  # each task has its own
         return content
+
+
+@contextmanager
+def under_way(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which the kernel lets go however this process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def close_killed(workspace: Path) -> Iterator[dict[str, Any]]:
+    """Call interrupted what is `running` in its record, but in no process; return the records."""
+    for file in workspace.glob("runs/*/run.json"):
+        try:
+            with (file.parent / _LOCK).open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                record = artifacts.read_json(file)
+                if record["state"] == "running":
+                    record |= {"state": "interrupted", "error": "its process was killed"}
+                    artifacts.write_json(file, record)
+                    yield record
+        except OSError:  # it goes on; it was run in a cluster; it is not ours to write
+            continue
+        except (ArtifactError, LookupError, TypeError):  # damaged: who reads it for more says so
+            continue
 
 
 def describe_machine() -> dict[str, Any]:

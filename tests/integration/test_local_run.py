@@ -250,12 +250,18 @@ def test_a_stopped_run_leaves_no_process_and_the_next_goes_on(
         assert record["state"] == "interrupted"
         assert states(record) == {"ingest": "reused"}
         began.append(first_step(pipeline))
+    killed = kill_in_training(pipeline)
+    began.append(first_step(pipeline))
 
     assert pipeline.call("run").process.returncode == 0
     record = pipeline.last_run()
     reused = dict.fromkeys(("ingest", "train-wild"), "reused")
     made = dict.fromkeys(("train-good", "select", "serve", "verify"), "succeeded")
     assert states(record) == reused | made
+    closed = artifacts.read_json(killed / "run.json")
+    assert (closed["state"], closed["error"]) == ("interrupted", "its process was killed")
+    assert states(closed) == {"ingest": "reused"}
+    assert (killed / "lineage.jsonl").exists()
     began.append(first_step(pipeline))
     assert began == sorted(set(began)), "a run did not go on where the one before had stopped"
     changed = {n for n, key in keys(record).items() if key != keys(finished.last_run())[n]}
@@ -270,6 +276,21 @@ def stop_in_training(pipeline: Pipeline, number: int) -> None:
     with pipeline.started("run") as command:
         wait_until(lambda: work_checkpoint(pipeline) != before, command)
         assert stop(command, number) != 0
+
+
+def kill_in_training(pipeline: Pipeline) -> Path:
+    """Kill a run once it has trained further; return its folder when all its processes ended."""
+    before = work_checkpoint(pipeline)
+    with pipeline.started("run") as command:
+        wait_until(lambda: work_checkpoint(pipeline) != before, command)
+        command.process.kill()
+        end = time.monotonic() + SECONDS_TO_STOP
+        while command.members():
+            assert time.monotonic() < end, "what it had started goes on without it"
+            time.sleep(0.1)
+    record = pipeline.last_run()
+    assert record["state"] == "running", "nobody has had the time to say otherwise"
+    return pipeline.workspace / "runs" / str(record["run"])
 
 
 def first_step(pipeline: Pipeline) -> int:
