@@ -27,6 +27,9 @@ from mlpipeline.learning.cluster_spec import to_environment
 from mlpipeline.processes import free_ports
 
 _COMMAND_LINE = ("-m", "mlpipeline")
+# In place of it, and with a function and the number of a call: killed when it comes to that call.
+KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
+BEFORE_PUBLISHING = (KILLED_AT, "mlpipeline.steps.training:_publish", "1")
 _MARK = "MLPIPELINE_TEST_MARK"
 # Far more than anything here takes: a limit for what hangs.
 _LIMIT_SECONDS = 400
@@ -113,11 +116,15 @@ class Pipeline:
 
     @contextmanager
     def started(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, cpu: int | None = None
+        self,
+        *arguments: str,
+        program: Sequence[str] = _COMMAND_LINE,
+        environment: Mapping[str, str] | None = None,
+        cpu: int | None = None,
     ) -> Iterator[Command]:
-        """Start `python -m mlpipeline ARGUMENTS`; it is over when the body is."""
+        """Start `python PROGRAM ARGUMENTS`, the command line; it is over when the body is."""
         with self.started_program(
-            [*_COMMAND_LINE, *arguments, *self._options()], environment=environment, cpu=cpu
+            [*program, *arguments, *self._options()], environment=environment, cpu=cpu
         ) as command:
             yield command
 
@@ -179,8 +186,9 @@ class Pipeline:
         with ExitStack() as stack:
             yield [
                 stack.enter_context(
-                    self.started_program(
-                        [*program, "train", "--candidate", candidate, *self._options()],
+                    self.started(
+                        *("train", "--candidate", candidate),
+                        program=program,
                         environment=to_environment(clusters[index], index),
                         cpu=processor(index),
                     )

@@ -18,6 +18,7 @@ from mlpipeline import artifacts
 from mlpipeline.config import Data
 from mlpipeline.learning.cluster_spec import ParameterServerSpec, Role
 from pipelines import (
+    BEFORE_PUBLISHING,
     Command,
     Member,
     Pipeline,
@@ -68,11 +69,12 @@ class Cluster:
         chief, server, *workers = addresses(4)
         self.spec = ParameterServerSpec(chief, (server,), tuple(workers))
 
-    def start(self, role: Role, index: int = 0) -> Command:
+    def start(self, role: Role, index: int = 0, **options: Any) -> Command:
         command = self.stack.enter_context(
             self.pipeline.started(
                 *("train", "--candidate", self.candidate),
                 environment=self.spec.environment_of(role, index),
+                **options,
             )
         )
         self.processes[role, index] = command
@@ -161,6 +163,15 @@ def test_a_run_goes_on_without_a_killed_worker_which_comes_back_alone(
 # --- as a TFJob starts, and starts again ----------------------------------------------------------
 
 
+def accuracy_of(pipeline: Pipeline, candidate: str) -> float:
+    """Of a published model, on the validation split."""
+    from mlpipeline.learning import export, records
+
+    images, labels = records.read_split(pipeline.published("ingest"), "validation")
+    model = export.load(pipeline.published(f"train-{candidate}") / "saved_model")
+    return float((export.predict(model, images).argmax(axis=1) == labels).mean())
+
+
 def test_training_resumes_when_its_parameter_server_was_killed_and_when_its_chief_was_stopped(
     prepared: Pipeline, tmp_path: Path
 ) -> None:
@@ -178,13 +189,19 @@ def test_training_resumes_when_its_parameter_server_was_killed_and_when_its_chie
         chief.process.terminate()
         assert chief.wait(SECONDS_TO_END) == 143
 
+        chief = job.start("chief", program=BEFORE_PUBLISHING)
+        assert chief.wait() == -signal.SIGKILL, chief.errors
+        began.append(resumed_at(chief))
+        assert progress_of(chief.output)[0] >= began[1]
+
         chief = job.start("chief")
         metrics = job.assert_all_end_well()
         began.append(resumed_at(chief))
-    assert 0 < began[0] < began[1]
-    assert progress_of(chief.output)[0] >= began[1]
+    assert 0 < began[0] < began[1] < began[2] == 36 * 25
     assert (metrics["status"], metrics["workers"]) == ("trained", 2)
     assert metrics["validation_accuracy"] > 0.95
+    # What was published is what was trained, though its last process has not trained it.
+    assert accuracy_of(pipeline, "sound") == pytest.approx(metrics["validation_accuracy"], abs=0.01)
     history = artifacts.read_json(pipeline.published("train-sound") / "history.json")
     assert [epoch["epoch"] for epoch in history] == list(range(1, 26))
     assert [epoch["step"] for epoch in history] == list(range(36, 36 * 25 + 1, 36))

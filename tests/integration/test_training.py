@@ -20,6 +20,8 @@ from mlpipeline.config import Data
 from mlpipeline.learning.cards import DatasetCard
 from mlpipeline.learning.cluster_spec import to_environment
 from pipelines import (
+    BEFORE_PUBLISHING,
+    KILLED_AT,
     Command,
     Pipeline,
     addresses,
@@ -33,13 +35,15 @@ from relay import Relay
 pytestmark = pytest.mark.timeout(900)
 
 SCRIPT = Path(__file__).with_name("weights_of_worker.py")
-KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
-# Each as KILLED_AT wants it. In the order of a checkpoint's files: values, index, name.
-BEFORE_ITS_INDEX = ("tensorflow.python.ops.gen_io_ops:merge_v2_checkpoints",)
+# In the order of a checkpoint's files: values, index, name.
+BEFORE_ITS_INDEX = (
+    KILLED_AT,
+    "tensorflow.python.ops.gen_io_ops:merge_v2_checkpoints",
+)
 BEFORE_IT_IS_NAMED = (
+    KILLED_AT,
     "tensorflow.python.checkpoint.checkpoint_management:update_checkpoint_state_internal",
 )
-BEFORE_PUBLISHING = ("mlpipeline.steps.training:_publish", "1")
 WORKERS = 2
 # Survivors notice a killed peer within a second; then they have to end.
 SECONDS_TO_END = 60
@@ -229,7 +233,7 @@ def killed_chief(
     pipeline: Pipeline, candidate: str, *moment: str, count: int = WORKERS
 ) -> Iterator[Command]:
     """The chief of an attempt, killed at a moment; the others ended by themselves."""
-    with pipeline.workers(candidate, count, chief=[KILLED_AT, *moment]) as workers:
+    with pipeline.workers(candidate, count, chief=moment) as workers:
         assert workers[0].wait() == -signal.SIGKILL, workers[0].errors
         for other in workers[1:]:
             assert is_retried(other.wait(SECONDS_TO_END))
