@@ -30,6 +30,7 @@ TRACKING := .venv-tracking
 READY    := $(VENV)/.ready
 PIPELINE := $(VENV)/bin/python -m mlpipeline
 OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
+PATTERNS := $(patsubst %,tests/e2e/test_%.py,search parameter_server asynchronous events sharded tracking scheduling)
 
 ##@ Use
 
@@ -145,6 +146,10 @@ test-integration: $(READY) ## Run the tests that start real processes.
 .PHONY: smoke
 smoke: $(READY) ## From no cluster at all to a verified model in a kind cluster, and back.
 	tests/e2e/smoke
+
+.PHONY: e2e
+e2e: $(READY) ## As smoke, and on the same cluster a test of each pattern that needs one.
+	tests/e2e/smoke $(PATTERNS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
 
 
 def _called(text: str) -> set[str]:
-    return set(re.findall(r"^\s*make ([a-z-]+)", text, re.MULTILINE))
+    return set(re.findall(r"^\s*make ([a-z0-9-]+)", text, re.MULTILINE))
 
 
 def _steps() -> list[dict[str, Any]]:
