@@ -7,6 +7,7 @@ Each prints its table, figures beside their baselines, and writes benchmarks/res
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,10 @@ def main() -> None:
 def _run(name: str, *arguments: object) -> None:
     print(f"\n== {name} ==", flush=True)
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-    subprocess.run([*command, "--output", str(RESULTS / f"{name}.json")], check=True)
+    # As the command line does for itself: at every step TensorFlow reports what is no error.
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
+    output = ["--output", str(RESULTS / f"{name}.json")]
+    subprocess.run([*command, *output], check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def pipelines(dataset: Path, scratch: Path) -> dict[str, Callable[[], Any]]:
             cache_folder=scratch / "cache",
         )
 
+    tfds.disable_progress_bar()
     prepare_tfds(scratch)
 
     def theirs(*, cached: bool) -> Any:
@@ -156,7 +157,7 @@ def show(figures: dict[str, dict[str, Any]]) -> None:
             f"{figure['ratio']:.1f} x {figure['baseline']}" if "ratio" in figure else "",
             f"{figure['training_rates']:.0f} x" if "training_rates" in figure else "",
         )
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

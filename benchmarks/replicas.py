@@ -186,7 +186,7 @@ def _print(replicated: dict[int, Load], sharded: dict[str, float]) -> None:
     for name, took in sharded.items():
         ratios = (f"{sharded[baseline] / took:.2f}" for baseline in ("1 shard", "no front"))
         large.add_row(name, f"{took:.2f}", f"{IMAGES / took:.0f}", *ratios)
-    Console().print(table, large)
+    Console(width=110).print(table, large)
 
 
 if __name__ == "__main__":

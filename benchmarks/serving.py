@@ -251,7 +251,7 @@ def _print(results: dict[str, Any]) -> None:
             f"{row['bare_images_per_second']:.0f}",
             _verdict(row["ratio_to_bare"], GOAL_BARE),
         )
-    console = Console()
+    console = Console(width=110)  # also where it is no terminal
     console.print(table, batches)
 
 
