@@ -52,7 +52,7 @@ watch: $(READY) ## Do the events that are dropped into workspace/inbox, until Ct
 .PHONY: runs
 runs: $(READY) $(TRACKING)/.ready ## Compare the runs in MLflow's page on 127.0.0.1 until Ctrl-C. WORKSPACE= RUNS_PORT=
 	@$(PIPELINE) track --workspace $(WORKSPACE)
-	@echo "MLflow's page: http://127.0.0.1:$(RUNS_PORT)/#/experiments   (Ctrl-C ends it)"
+	@echo "MLflow's page: http://127.0.0.1:$(RUNS_PORT)/#/experiments/1/runs?workflowType=machine_learning   (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(TRACKING)/bin/mlflow server --host 127.0.0.1 --port $(RUNS_PORT) --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db

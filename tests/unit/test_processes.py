@@ -255,7 +255,8 @@ def test_a_process_that_ended_before_the_body_is_no_error_of_the_body(tmp_path: 
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no-such-program"):
+    # The system's error, or that of what is to start it.
+    with pytest.raises((FileNotFoundError, ExitError), match="no-such-program"):
         asyncio.run(run(["no-such-program"], log=tmp_path / "log"))
 
 
