@@ -90,7 +90,8 @@ def test_nothing_of_a_workflow_goes_on_once_it_is_stopped(runs: Runs) -> None:
     assert run.wait() == "Failed"
     record = run.record()
     assert record["state"] == "interrupted"
-    assert states(record) == {
+    # Argo may have had the time to note what it leaves out.
+    assert {name: state for name, state in states(record).items() if state != "skipped"} == {
         "plan": "succeeded",
         "ingest": "reused",
         "train-long": "failed",

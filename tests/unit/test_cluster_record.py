@@ -107,10 +107,10 @@ class Run:
             retry = self.tried(f"{step}-pod", attempts, boundary=node, **fields)
             self.nodes[node]["children"] = [retry]
 
-    def omitted(self, step: str) -> None:
+    def omitted(self, step: str) -> str:
         """Add a step that had nothing to begin with, because one before it failed."""
         message = "omitted: depends condition not met"
-        self._add("Skipped", step, "Omitted", boundaryID=NAME, message=message)
+        return self._add("Skipped", step, "Omitted", boundaryID=NAME, message=message)
 
     def _add(self, kind: str, template: str, phase: str, *, id: str = "", **fields: Any) -> str:
         id = id or f"{NAME}-{next(self._ids)}"
@@ -295,8 +295,8 @@ def test_what_never_began_is_skipped_and_the_run_has_failed(workspace: Path) -> 
     run = Run()
     run.tried("plan")
     run.memoized("ingest", [("Failed", SAID)], key="ingest-1")
-    for step in ("train", "select", "publish"):
-        run.omitted(step)
+    _, select, publish = (run.omitted(step) for step in ("train", "select", "publish"))
+    run.nodes[select]["children"] = [publish]
     record = _record(run, workspace)
     assert record.state == "failed"
     assert [(task.name, task.state) for task in record.tasks] == [
@@ -306,6 +306,7 @@ def test_what_never_began_is_skipped_and_the_run_has_failed(workspace: Path) -> 
         ("select", "skipped"),
     ]
     assert _task(record, "select").error is None
+    assert _task(record, "select").retries == []
 
 
 def test_a_run_that_never_came_to_its_verification_has_failed(workspace: Path) -> None:

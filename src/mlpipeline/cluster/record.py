@@ -143,7 +143,8 @@ def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping
     if node["type"] == "DAG":
         retries = [n for n in nodes.values() if n.get("boundaryID") == node["id"]]
         return [pod for n in retries if n["type"] == "Retry" for pod in _attempts(n, nodes)]
-    pods = [nodes[child] for child in node.get("children") or () if child in nodes]
+    children = [nodes[child] for child in node.get("children") or () if child in nodes]
+    pods = [child for child in children if child["type"] == "Pod"]  # not the steps that follow
     return sorted(pods, key=lambda pod: pod.get("startedAt") or "")
 
 
