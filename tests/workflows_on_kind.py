@@ -312,7 +312,10 @@ def inference_is(model: str) -> Iterator[None]:
 
     def answers() -> bool:
         # On a new connection: one that leads to the other model's pods goes on doing so.
-        done = httpx.get(f"{HTTP}/v2/models/{model}/ready", headers={"connection": "close"})
+        try:
+            done = httpx.get(f"{HTTP}/v2/models/{model}/ready", headers={"connection": "close"})
+        except httpx.HTTPError:  # it has met one of those, which has just ended
+            return False
         return done.status_code == httpx.codes.OK
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -23,3 +24,15 @@ def _platform() -> None:
         kind.kubectl("get", "configmap/templates", "deployment/workflow-controller")
     except (AssertionError, OSError) as error:
         pytest.fail(f"these tests need the kind cluster: `make cluster deploy`\n{error}")
+
+
+@pytest.fixture(scope="module")
+def kueue() -> Iterator[None]:
+    """Kueue is there; if it was not, no other test's jobs are put in a queue afterwards."""
+    if kind.get("crd", "clusterqueues.kueue.x-k8s.io"):
+        yield
+        return
+    kind.call(str(kind.ROOT / "manifests" / "deploy"), "deploy", "queued", seconds=900)
+    yield
+    change = {"data": {"tfjob.queue.patch.yaml": None}}
+    kind.kubectl("patch", "configmap", "templates", "--type=merge", "-p", json.dumps(change))

@@ -1,6 +1,5 @@
 """Overlays that no cluster of ours runs, shown to a real API server: it checks every field, admits
-every object, and keeps nothing. Without a cluster, and Kueue for `queued`, these tests fail:
-`make cluster deploy OVERLAY=queued` first.
+every object, and keeps nothing. (For `queued` it must have heard of queues.)
 """
 
 from __future__ import annotations
@@ -23,7 +22,11 @@ def _kubectl(*arguments: str, send: str | None = None) -> str:
 
 
 @pytest.mark.parametrize("overlay", ["cloud", "gpu", "kind", "queued", "sharded", "tracking"])
-def test_the_api_server_would_take_the_overlay(overlay: str) -> None:
+def test_the_api_server_would_take_the_overlay(
+    overlay: str, request: pytest.FixtureRequest
+) -> None:
+    if overlay == "queued":
+        request.getfixturevalue("kueue")
     # In another namespace than the one that is deployed, so that nothing meets an object that is
     # there: a claim, for one, cannot change its class.
     rendered = _kubectl("kustomize", str(MANIFESTS / "overlays" / overlay))

@@ -1,8 +1,7 @@
 """Who trains first where there is not room for all: gangs, priorities, and two teams' shares.
 
-The overlay `queued` is deployed where Kueue is not there yet. The queues here have the rules of its
-queues, and room for a few workers. What is asserted stays true once it is: no test depends on how
-quick it looks.
+The queues here have the rules of the overlay's, and room for a few workers. What is asserted stays
+true once it is: no test depends on how quick it looks.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from workflows_on_kind import (
     ROOT,
     Runs,
     Training,
-    call,
     configuration,
     find,
     get,
@@ -31,23 +29,11 @@ from workflows_on_kind import (
     wait_until,
 )
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("kueue")]
 
 QUEUE_LABEL, PRIORITY_LABEL = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 
 MakeQueues = Callable[..., dict[str, str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kueue() -> Iterator[None]:
-    """Kueue is there; if it was not, no other test's jobs are put in a queue afterwards."""
-    if get("crd", "clusterqueues.kueue.x-k8s.io"):
-        yield
-        return
-    call(str(ROOT / "manifests" / "deploy"), "deploy", "queued", seconds=900)
-    yield
-    change = {"data": {"tfjob.queue.patch.yaml": None}}
-    kubectl("patch", "configmap", "templates", "--type=merge", "-p", json.dumps(change))
 
 
 @pytest.fixture
