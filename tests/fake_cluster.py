@@ -115,6 +115,7 @@ def pod(name: str, labels: Mapping[str, str], phase: str = "Running", **status: 
     return {
         "kind": "Pod",
         "metadata": {"name": name, "labels": dict(labels)},
+        "spec": {"nodeName": "node-1"},
         "status": {"phase": phase} | status,
     }
 

@@ -1,4 +1,4 @@
-"""Nodes that are drained, and nodes that have what others have not."""
+"""Nodes that are drained, that are lost, and that have what others have not."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from workflows_on_kind import (
     LONG,
     QUICK,
     ROOT,
+    Run,
     Runs,
+    call,
     configuration,
     find,
     inference_is,
     kubectl,
     patched,
+    task_of,
     wait_until,
 )
 
@@ -113,6 +116,65 @@ def test_a_node_is_drained_and_the_model_answers_and_the_training_goes_on(runs: 
     after = training.uids()
     assert all(after[name] != before[name] for name in before)
     assert min(progress_of(training.log())) > 1, "it began anew"
+
+
+# --- lost ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def frozen(node: str) -> Iterator[None]:
+    """Have a node fall silent, as when its machine or its network is lost."""
+    call("docker", "pause", node)
+    try:
+        yield
+    finally:
+        call("docker", "unpause", node)
+        # A kubelet makes its node's object only when it starts.
+        call("docker", "exec", node, "systemctl", "restart", "kubelet")
+        wait_until(lambda: find("nodes", f"kubernetes.io/hostname={node}"), f"node {node}", 60)
+        kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=120s", seconds=130)
+
+
+def step_says(run: Run, step: str, text: str) -> bool:
+    pod = run.step_pod(step)
+    assert pod is not None, run.describe()
+    return text in kubectl("logs", pod["metadata"]["name"], "--container=main")
+
+
+@pytest.fixture
+def workers_on_two_nodes() -> Iterator[None]:
+    """Workers that keep away from each other, as long as there is a node for each."""
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "worker"}},
+    }
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    apart = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    worker = {"template": {"spec": {"affinity": apart}}}
+    with patched("tfjob", {"spec": {"tfReplicaSpecs": {"Worker": worker}}}):
+        yield
+
+
+@pytest.mark.usefixtures("workers_on_two_nodes")
+def test_a_node_is_lost_and_the_training_goes_on_elsewhere_once_it_is_deleted(runs: Runs) -> None:
+    run = runs.submit(configuration({"long": LONG}))
+    training = run.wait_until_training("long")
+    before, workers = training.uids(), training.workers()
+    step = run.step_pod("train")
+    assert step is not None, run.describe()
+    (node,) = on_nodes(list(workers.values())) - on_nodes([step])
+    with frozen(node):
+        said = f"node {node} does not answer"
+        wait_until(lambda: step_says(run, "train", said), f"`{said}`", 180)
+        kubectl("delete", "node", node)  # what a cloud does itself
+        wait_until(
+            lambda: set(training.uids().values()).isdisjoint(before.values()),
+            "new workers",
+            300,
+        )
+        record = run.assert_succeeds()
+    training.assert_resumed(before)
+    assert task_of(record, "train-long")["retries"] == []
 
 
 # --- with a GPU ---------------------------------------------------------------------------------

@@ -253,7 +253,9 @@ def test_an_old_job_that_does_not_go_is_an_error(world: World) -> None:
     world.cluster.put(_complete(manifests.load(TEMPLATES, "tfjob")))
     world.end()
     world.start(0, phase="Succeeded")
-    assert "the old one was not gone after 120 s" in world.fails()
+    error = world.fails()
+    assert "the old one was not gone after 120 s" in error
+    assert f"{NAME}-worker-0 is on node-1" in error
     assert f"apply TFJob {NAME}" not in world.cluster.changes
 
 
@@ -387,6 +389,41 @@ def test_a_worker_that_is_started_more_often_than_allowed_fails_the_job(world: W
     assert "worker-1 was started 3 times; training.attempts is 2" in world.fails()
     assert world.clock.now == 30
     assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
+
+
+def _cut_off(world: World, index: int, *, ready: bool = False) -> None:
+    """Do what the node controller does to a pod whose node is not heard of."""
+    status = world.cluster.objects["Pod", f"{NAME}-worker-{index}"]["status"]
+    status["containerStatuses"] = [{"name": "tensorflow", "state": {"running": {}}}]
+    status["conditions"] = [{"type": "Ready", "status": str(ready)}]
+
+
+def test_who_waits_for_a_worker_on_a_lost_node_has_not_failed(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.start(0)
+    world.start(1)
+    world.clock.at(10, lambda: _cut_off(world, 1))
+    for attempt in range(2, SETTINGS.attempts + 5):
+        world.clock.at(50.0 * attempt, functools.partial(world.start, 0, attempt))
+    world.clock.at(500, functools.partial(world.start, 1, 2))
+    world.clock.at(510, world.end)
+    world.run()
+    said = capsys.readouterr().out
+    assert said.count("node node-1 does not answer") == 1
+    assert "kubectl delete node node-1" in said
+
+
+def test_failures_after_a_node_is_back_count(world: World) -> None:
+    world.start(0)
+    world.start(1)
+    world.clock.at(10, lambda: _cut_off(world, 1))
+    world.clock.at(50, functools.partial(world.start, 0, 2))
+    world.clock.at(60, lambda: _cut_off(world, 1, ready=True))
+    for attempt in (3, 4):
+        world.clock.at(30.0 * attempt, functools.partial(world.start, 0, attempt))
+    assert "worker-0 was started 3 times; training.attempts is 2" in world.fails()
+    assert world.clock.now == 120
 
 
 def test_a_job_without_pods_makes_one_look_at_the_operator(world: World) -> None:

@@ -86,3 +86,16 @@ def is_ready(pod: Manifest) -> bool:
     conditions = pod.get("status", {}).get("conditions", ())
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def is_cut_off(pod: Manifest) -> bool:
+    """Whether a pod without a readiness probe runs on a node that is not heard of any more.
+
+    The node controller then says of all the node's pods that they are not ready; a container
+    without such a probe is ready for as long as it runs.
+    https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller
+    """
+    status = pod.get("status", {})
+    runs = any("running" in c.get("state", {}) for c in status.get("containerStatuses", ()))
+    conditions = status.get("conditions", ())
+    return runs and any(c["type"] == "Ready" and c["status"] == "False" for c in conditions)

@@ -12,6 +12,11 @@ worker's pod is deleted, as when its node is drained. Then this step applies the
 the new workers go on from the checkpoint. (With parameter servers, a worker that is started anew
 finds the others still at work.)
 
+A node that falls silent takes its workers with it, and the others wait for these in vain, again and
+again. That does not count as their failure. Kubernetes lets go of such pods once the node is back,
+or its object is deleted, as a cloud does when the machine is gone; until then nobody can know that
+they do not compute any more.
+
 Where there are queues, a job may be held back before and in the middle of its training
 (`queueing`). That is no failure, and takes none of its time.
 
@@ -28,7 +33,7 @@ from dataclasses import dataclass
 
 from mlpipeline.cluster.api import Cluster, Manifest
 from mlpipeline.cluster.manifests import with_container
-from mlpipeline.cluster.pods import StartWatch
+from mlpipeline.cluster.pods import StartWatch, is_cut_off
 from mlpipeline.cluster.queueing import QueueWatch
 from mlpipeline.config import Training
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
@@ -198,6 +203,7 @@ class _Wait:
         self._queue_watch = QueueWatch(cluster, queue_seconds)
         self._starts: dict[str, set[str]] = defaultdict(set)  # uids of the pods of each name
         self._followed: set[str] = set()
+        self._silent: set[str] = set()  # nodes of which that was said
         self._began = time.monotonic()
 
     def until_end(self) -> bool:
@@ -216,6 +222,9 @@ class _Wait:
             outcome = _outcome(job)
             if outcome and outcome["type"] == "Succeeded":
                 return True
+            if lost := [pod for pod in pods if is_cut_off(pod)]:
+                self._say_silent(lost)
+                self._starts.clear()
             self._check_attempts(pods)
             if outcome:
                 if _lost_a_pod(job, pods):
@@ -244,6 +253,19 @@ class _Wait:
             if is_chief and uid not in self._followed and pod["status"]["phase"] != "Pending":
                 self._followed.add(uid)
                 _show_log(self._cluster, name)
+
+    def _say_silent(self, lost: list[Manifest]) -> None:
+        for pod in lost:
+            node = pod["spec"]["nodeName"]
+            # A pod that is told to end need not be ready, on a good node either.
+            if node not in self._silent and "deletionTimestamp" not in pod["metadata"]:
+                self._silent.add(node)
+                print(
+                    f"TFJob {self._name}: node {node} does not answer, and "
+                    f"{pod['metadata']['name']} is there. Training goes on when the node is back, "
+                    f"or on another one once it is deleted: kubectl delete node {node}",
+                    flush=True,
+                )
 
     def _check_attempts(self, pods: list[Manifest]) -> None:
         attempts = self._settings.attempts
@@ -295,9 +317,10 @@ def _delete(cluster: Cluster, name: str) -> None:
     cluster.delete("TFJob", name)
     end = time.monotonic() + _DELETION_SECONDS
     # Its pods, too: they have the names that the next job's pods will have.
-    while cluster.get("TFJob", name) or cluster.find("Pod", f"{_JOB_LABEL}={name}"):
+    while (pods := cluster.find("Pod", f"{_JOB_LABEL}={name}")) or cluster.get("TFJob", name):
         if time.monotonic() > end:
-            raise _failed(name, f"the old one was not gone after {_DELETION_SECONDS:.0f} s")
+            left = [f"{p['metadata']['name']} is on {p['spec'].get('nodeName')}" for p in pods]
+            raise _failed(name, f"the old one was not gone after {_DELETION_SECONDS:.0f} s", left)
         time.sleep(_POLL_SECONDS)
 
 
