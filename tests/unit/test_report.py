@@ -325,6 +325,13 @@ def test_wilson_interval_is_the_published_one(
     assert measures.wilson_interval(hits, total) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize("total", [7, 10, 12, 25, 299])
+@pytest.mark.parametrize("right", [True, False])
+def test_where_all_or_none_are_right_the_interval_holds_the_share(total: int, right: bool) -> None:
+    low, high = measures.wilson_interval(total if right else 0, total)
+    assert low <= right <= high, "its distances are drawn, and none may be negative"
+
+
 def test_figures_per_class_come_from_the_matrix() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 3])
     predicted = np.array([0, 0, 0, 1, 1, 0, 3])

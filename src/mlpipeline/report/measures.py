@@ -60,12 +60,14 @@ class Calibration:
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share.
 
-    Unlike the normal approximation it is right near 0 and 1 and for few images.
+    Unlike the normal approximation it is right near 0 and 1 and for few images. It always holds
+    the share itself.
     """
     share, z2 = hits / total, _Z**2 / total
     centre = (share + z2 / 2) / (1 + z2)
     half = _Z / (1 + z2) * sqrt(share * (1 - share) / total + z2 / (4 * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Where all or none are right, one end is the share but for a last digit.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def confusion_matrix(
