@@ -156,12 +156,21 @@ class Run:
         found = [n for n in nodes if n.get("templateName") == template and n["type"] == kind]
         return sorted(found, key=lambda node: str(node.get("startedAt")))
 
-    def step_pod(self, step: str) -> dict[str, Any] | None:
-        """The pod of a step that runs now, if there is one."""
-        pods = find(
+    def step_pods(self, step: str) -> list[dict[str, Any]]:
+        """The pods of a step, of all its attempts."""
+        return find(
             "pods", f"workflows.argoproj.io/workflow={self.name},app.kubernetes.io/component={step}"
         )
+
+    def step_pod(self, step: str) -> dict[str, Any] | None:
+        """The pod of a step that runs now, if there is one."""
+        pods = self.step_pods(step)
         return next((pod for pod in pods if pod["status"]["phase"] == "Running"), None)
+
+    def step_log(self, step: str) -> str:
+        """What a step has printed, in its only attempt."""
+        (pod,) = self.step_pods(step)
+        return kubectl("logs", pod["metadata"]["name"], "--container=main")
 
     def keys(self) -> dict[str, str]:
         """The key of each task that has one, as the step `plan` has found it; none before that."""

@@ -23,7 +23,6 @@ from workflows_on_kind import (
     Runs,
     Training,
     configuration,
-    find,
     get,
     kubectl,
     wait_until,
@@ -136,10 +135,7 @@ def test_an_urgent_job_takes_the_place_of_a_training_which_then_goes_on_from_its
     training.assert_resumed(before)
     # To be held back is not to fail: one job, and one pod that waits for it.
     assert [job["metadata"]["uid"] for job in run.jobs()] == [training.uid]
-    (step,) = find(
-        "pods", f"workflows.argoproj.io/workflow={run.name},app.kubernetes.io/component=train"
-    )
-    said = kubectl("logs", step["metadata"]["name"], "--container=main")
+    said = run.step_log("train")
     assert "waits in its queue: Preempted to accommodate a workload" in said
     assert "has its place, after" in said
 

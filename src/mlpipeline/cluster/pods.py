@@ -75,16 +75,15 @@ def waiting_reason(pod: Manifest) -> str | None:
             return ": ".join(filter(None, [waiting["reason"], waiting.get("message", "")]))
     if status.get("phase", "Pending") != "Pending":
         return None
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
     return "Pending: it has not been started"
 
 
 def is_ready(pod: Manifest) -> bool:
     """Whether a pod answers, and is not on its way out."""
-    conditions = pod.get("status", {}).get("conditions", ())
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    ready = _condition(pod, "Ready").get("status") == "True"
     return ready and "deletionTimestamp" not in pod["metadata"]
 
 
@@ -95,7 +94,11 @@ def is_cut_off(pod: Manifest) -> bool:
     without such a probe is ready for as long as it runs.
     https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller
     """
-    status = pod.get("status", {})
-    runs = any("running" in c.get("state", {}) for c in status.get("containerStatuses", ()))
-    conditions = status.get("conditions", ())
-    return runs and any(c["type"] == "Ready" and c["status"] == "False" for c in conditions)
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    runs = any("running" in container.get("state", {}) for container in containers)
+    return runs and _condition(pod, "Ready").get("status") == "False"
+
+
+def _condition(pod: Manifest, kind: str) -> Manifest:
+    conditions: list[Manifest] = pod.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), {})
