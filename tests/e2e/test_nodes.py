@@ -148,8 +148,11 @@ def workers_on_two_nodes() -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("workers_on_two_nodes")
-def test_a_node_is_lost_and_the_training_goes_on_elsewhere_once_it_is_deleted(runs: Runs) -> None:
+@pytest.mark.usefixtures("workers_on_two_nodes", "small_replicas")
+@pytest.mark.parametrize("end", ["deleted", "back"])
+def test_a_node_falls_silent_and_the_training_goes_on_once_it_is_deleted_or_back(
+    runs: Runs, end: str
+) -> None:
     run = runs.submit(configuration({"long": LONG}))
     training = run.wait_until_training("long")
     before, workers = training.uids(), training.workers()
@@ -159,8 +162,10 @@ def test_a_node_is_lost_and_the_training_goes_on_elsewhere_once_it_is_deleted(ru
     with frozen(node):
         said = f"node {node} does not answer"
         wait_until(lambda: said in run.step_log("train"), f"`{said}`", 180)
-        kubectl("delete", "node", node)  # what a cloud does itself
-        record = run.assert_succeeds()
+        if end == "deleted":  # what a cloud does itself
+            kubectl("delete", "node", node)
+            run.assert_succeeds()  # before the node is back
+    record = run.assert_succeeds()
     training.assert_resumed(before)
     assert task_of(record, "train-long")["retries"] == []
 
