@@ -234,9 +234,13 @@ def test_those_that_answer_are_named_in_order(world: World) -> None:
 
 def test_what_is_not_ready_in_time_is_an_error_with_what_is_left_to_do(world: World) -> None:
     world.clock.at(5, lambda: world.roll(1, 2, 3))
+    world.start("a", conditions=READY)
+    world.start("b", "Pending", conditions=unschedulable("3 Insufficient cpu."))
     with pytest.raises(ClusterError) as raised:
         world.roll_out(seconds=60)
     assert "not ready after 60 s: 1 of 2 replicas are new, 2 answer" in raised.value.got
+    assert "b: Unschedulable: 3 Insufficient cpu." in raised.value.got
+    assert "a: " not in raised.value.got
     assert 60 < world.clock.now < 65
     assert not any(change.startswith("delete") for change in world.cluster.changes)
 

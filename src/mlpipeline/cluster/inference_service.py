@@ -16,7 +16,7 @@ from pathlib import Path
 from mlpipeline import artifacts
 from mlpipeline.cluster.api import Cluster, Manifest
 from mlpipeline.cluster.manifests import with_container
-from mlpipeline.cluster.pods import StartWatch, is_ready
+from mlpipeline.cluster.pods import StartWatch, is_ready, waiting_reason
 from mlpipeline.errors import ClusterError
 
 _POLL_SECONDS = 1.0
@@ -113,8 +113,15 @@ def roll_out(
             said = left
         start_watch.check(pods)
         if time.monotonic() > end:
+            # Perhaps sooner than one pod alone would have been given up.
+            waits = [
+                f"\n    {pod['metadata']['name']}: {reason}"
+                for pod in pods
+                if (reason := waiting_reason(pod))
+            ]
             raise ClusterError(
-                f"InferenceService {name} is not ready after {seconds:.0f} s: {left}",
+                f"InferenceService {name} is not ready after {seconds:.0f} s: {left}"
+                + "".join(waits),
                 expected="that all replicas of the new version answer, and no other",
                 remedy="`make status` shows what waits; serving.ready_timeout_seconds allows more",
             )
