@@ -70,8 +70,13 @@ def test_another_pod_waits_for_the_same_training_when_the_steps_own_is_deleted(
 
     assert [job["metadata"]["uid"] for job in run.jobs()] == [training.uid]
     assert training.uids() == workers
-    assert len(run.nodes("train-pod")) == 2
-    assert len(task_of(record, "train-long")["retries"]) == 1
+    (waited,) = [p for p in run.step_pods("train") if p["status"]["phase"] == "Succeeded"]
+    assert waited["metadata"]["uid"] != step["metadata"]["uid"]
+    # Argo tries the step once more. Where the pod was gone before that was noted, it may take this
+    # for an attempt whose pod is still to be made, and make one of the same name.
+    attempts = len(run.nodes("train-pod"))
+    assert attempts in ({1, 2} if now else {2})
+    assert len(task_of(record, "train-long")["retries"]) == attempts - 1
 
 
 def is_gone(job: str) -> bool:

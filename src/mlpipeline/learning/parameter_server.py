@@ -301,10 +301,12 @@ def serve(cluster: ParameterServerSpec, *, result: Path, seconds: int) -> None:
 
     Raises:
         TrainingError: It was not there in time.
+        ConfigurationError: There is a GPU, and TensorFlow cannot use it.
     """
     # Parameter servers and workers wait for each other inside of operations, so that there must be
     # a thread for each that may ask.
     waits = cluster.size + len(cluster.parameter_servers) + 1
+    devices.usable_gpus()  # the server takes them, and would say nothing if it could not
     server = tf.distribute.Server(
         tf.train.ClusterSpec(cluster.addresses()),
         job_name=cluster.role,

@@ -86,6 +86,7 @@ class Trainer:
         self._stop = False
 
         devices.configure()  # before TensorFlow does anything else, and so is the strategy
+        print(f"computing on {devices.name()}", flush=True)
         keras.utils.set_random_seed(seed)
         self.workers = WorkerGroup(
             cluster,

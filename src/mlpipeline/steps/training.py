@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from mlpipeline import artifacts
 from mlpipeline.config import Candidate, Training
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning import parameter_server
+from mlpipeline.learning import devices, parameter_server
 from mlpipeline.learning.cluster_spec import ClusterSpec, ParameterServerSpec
 from mlpipeline.learning.training import Interrupted, Outcome, Trainer
 
@@ -76,7 +76,11 @@ def train(
         print(interrupted, flush=True)
         _leave(_TERMINATED)
     if cluster.is_chief:
-        facts = {"workers": cluster.size, "communication": settings.communication}
+        facts = {
+            "workers": cluster.size,
+            "communication": settings.communication,
+            "device": devices.name(),
+        }
         _publish(name, candidate, outcome, facts=facts, work=work, output=output)
     if isinstance(cluster, ParameterServerSpec):
         _leave(0)  # the others see that the result is published
