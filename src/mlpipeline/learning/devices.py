@@ -35,7 +35,8 @@ def configure() -> None:
     gpus = usable_gpus()
     tf.config.set_visible_devices(gpus[:1], "GPU")
     if gpus:
-        # Otherwise its kernels sum in any order, and what is resumed ends with other weights.
+        # Otherwise its kernels sum in any order, and what is resumed ends with other weights. An
+        # operation that has no other kernel fails then, and says so.
         tf.config.experimental.enable_op_determinism()
 
 
