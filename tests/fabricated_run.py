@@ -127,7 +127,7 @@ def _publish_candidate(target: Path, name: str, epochs: int) -> None:
         "parameters": {"cnn": 93_322, "batch_norm": 141_642, "dropout": 139_850}[name],
         "workers": 2,
         "communication": "auto",
-        "device": "2 processors",
+        "chief_device": "2 processors",
         "sent_bytes_per_step": {"cnn": 373_288, "batch_norm": 566_568, "dropout": 559_400}[name],
         "seconds": history[-1]["seconds"],
         "cpu_seconds": history[-1]["cpu_seconds"],

@@ -79,7 +79,7 @@ def train(
         facts = {
             "workers": cluster.size,
             "communication": settings.communication,
-            "device": devices.name(),
+            "chief_device": devices.name(),
         }
         _publish(name, candidate, outcome, facts=facts, work=work, output=output)
     if isinstance(cluster, ParameterServerSpec):
