@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlpipeline import artifacts, config, pipeline, registry
+from mlpipeline.plan import config, pipeline
+from mlpipeline.store import artifacts, registry
 
 RESULTS = Path("benchmarks/results")
 CONFIG = Path("configs/default.yaml")

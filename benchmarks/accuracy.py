@@ -20,8 +20,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mlpipeline import artifacts, config, pipeline
-from mlpipeline.runs import describe_machine
+from mlpipeline.plan import config, pipeline
+from mlpipeline.runs.record import describe_machine
+from mlpipeline.store import artifacts
 
 _CALIBRATION_EPOCHS = 2
 

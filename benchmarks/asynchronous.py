@@ -19,9 +19,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mlpipeline import artifacts, pipeline
-from mlpipeline import config as configuration
-from mlpipeline.runs import describe_machine
+from mlpipeline.plan import config as configuration
+from mlpipeline.plan import pipeline
+from mlpipeline.runs.record import describe_machine
+from mlpipeline.store import artifacts
 
 _MODES: dict[str, list[str]] = {"synchronous": [], "asynchronous": ["--asynchronous"]}
 

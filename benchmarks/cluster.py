@@ -26,7 +26,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mlpipeline import artifacts
+from mlpipeline.store import artifacts
 
 NAMESPACE, NAME = "mlpipeline", "fashion-mnist"
 WORKSPACE = Path("workspace-kind")

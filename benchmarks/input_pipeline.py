@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
-from mlpipeline import artifacts
-from mlpipeline.learning import fashion_mnist
-from mlpipeline.learning.cards import DatasetCard
-from mlpipeline.learning.records import training_batches
+from mlpipeline.learning.data import fashion_mnist
+from mlpipeline.learning.data.tfrecords import training_batches
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import DatasetCard
 
 _BATCH_SIZE = 128
 _BASELINES = {

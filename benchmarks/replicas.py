@@ -43,8 +43,8 @@ from benchmarks.servers import (
     v2_binary,
     wrk,
 )
-from mlpipeline import artifacts
-from mlpipeline.runs import describe_machine
+from mlpipeline.runs.record import describe_machine
+from mlpipeline.store import artifacts
 
 COUNTS = (1, 2, 3)
 CONNECTIONS = 32

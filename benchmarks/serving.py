@@ -42,7 +42,7 @@ from benchmarks.servers import (
     v2_binary,
     wrk,
 )
-from mlpipeline import artifacts
+from mlpipeline.store import artifacts
 
 CONNECTIONS = (1, 8, 32)
 BATCH = 1000

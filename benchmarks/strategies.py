@@ -23,9 +23,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mlpipeline import artifacts, config, pipeline
-from mlpipeline.runs import describe_machine
-from mlpipeline.training_processes import TrainingProcesses
+from mlpipeline.backends.local.training import TrainingProcesses
+from mlpipeline.plan import config, pipeline
+from mlpipeline.runs.record import describe_machine
+from mlpipeline.store import artifacts
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "cnn"

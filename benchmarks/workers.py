@@ -21,9 +21,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mlpipeline import artifacts, processes
-from mlpipeline.learning.cluster_spec import to_environment
-from mlpipeline.runs import describe_machine
+from mlpipeline.backends.local import processes
+from mlpipeline.learning.training.cluster_spec import to_environment
+from mlpipeline.runs.record import describe_machine
+from mlpipeline.store import artifacts
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "batch_norm"

@@ -1,4 +1,4 @@
-"""What an event of `mlpipeline.events` starts in a cluster: a workflow of its own.
+"""What an event of `mlpipeline.events.schema` starts in a cluster: a workflow of its own.
 
     POST /api/v1/events/mlpipeline/KIND ──► binding ──► workflow KIND-ID, waits for its turn, runs
 

@@ -1,4 +1,4 @@
-"""The workflow: the steps of `mlpipeline.pipeline` as pods, in the same order, with the same keys.
+"""The workflow: the steps of `mlpipeline.plan.pipeline` as pods, in the same order, same keys.
 
     plan ──► ingest ──► train × candidates ──► select ──► publish (serve ──► verify)
     record, whatever happened
@@ -280,12 +280,12 @@ def step(
     """Return the template of a step.
 
     Args:
-        name: As in `mlpipeline.pipeline`.
+        name: As in `mlpipeline.plan.pipeline`.
         args: Of the command line `python -m mlpipeline`.
         timeout: Also for the time in which its pod waits to be started.
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
-        component: As in `mlpipeline.pipeline`, if that is not its name.
+        component: As in `mlpipeline.plan.pipeline`, if that is not its name.
         environment: Its variables.
         account: The service account; only `pipeline` has a token in its pods.
         memory: Requested, and the limit.

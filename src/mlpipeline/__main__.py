@@ -1,5 +1,5 @@
 """`python -m mlpipeline STEP ...`: the command that every process and every pod runs."""
 
-from mlpipeline.cli import main
+from mlpipeline.cli.app import main
 
 main()

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from backends import Backend, Kubernetes, Local, Record, planned_keys
-from mlpipeline import artifacts
-from pipelines import configuration, keys, states
+from mlpipeline.store import artifacts
+from support.backends import Backend, Kubernetes, Local, Record, planned_keys
+from support.pipelines import configuration, keys, states
 
 pytestmark = pytest.mark.timeout(1200)
 

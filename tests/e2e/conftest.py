@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import workflows_on_kind as kind
+import support.workflows_on_kind as kind
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from asking import Asking
-from mlpipeline import artifacts
-from workflows_on_kind import (
+from mlpipeline.store import artifacts
+from support.load_client import Asking
+from support.workflows_on_kind import (
     HTTP,
     QUICK,
     WORKSPACE,

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mlpipeline import artifacts
-from mlpipeline.learning import datasets
-from mlpipeline.learning.cards import DatasetCard
-from workflows_on_kind import (
+from mlpipeline.learning.data import datasets
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import DatasetCard
+from support.workflows_on_kind import (
     IMAGE,
     QUICK,
     ROOT,

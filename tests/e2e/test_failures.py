@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import states
-from workflows_on_kind import (
+from support.pipelines import states
+from support.workflows_on_kind import (
     QUICK,
     ROOT,
     Runs,

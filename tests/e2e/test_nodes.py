@@ -15,8 +15,8 @@ import yaml
 
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.clients import V1Client
-from pipelines import progress_of
-from workflows_on_kind import (
+from support.pipelines import progress_of
+from support.workflows_on_kind import (
     HTTP,
     LONG,
     QUICK,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import artifacts
-from workflows_on_kind import (
+from mlpipeline.store import artifacts
+from support.workflows_on_kind import (
     LONG,
     WORKSPACE,
     Run,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlpipeline import artifacts
-from pipelines import states
-from workflows_on_kind import (
+from mlpipeline.store import artifacts
+from support.pipelines import states
+from support.workflows_on_kind import (
     QUICK,
     WORKSPACE,
     Run,

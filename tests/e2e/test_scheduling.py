@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from workflows_on_kind import (
+from support.workflows_on_kind import (
     IMAGE,
     LONG,
     NAMESPACE,

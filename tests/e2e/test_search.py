@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipelines import states
-from workflows_on_kind import Run, Runs, configuration, limited, wait_until
+from support.pipelines import states
+from support.workflows_on_kind import Run, Runs, configuration, limited, wait_until
 
 pytestmark = pytest.mark.timeout(1200)
 

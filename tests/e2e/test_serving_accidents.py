@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpipeline import artifacts
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.clients import Client, GrpcClient, V1Client, V2BinaryClient, V2JsonClient
-from workflows_on_kind import (
+from mlpipeline.store import artifacts
+from support.workflows_on_kind import (
     GRPC,
     HTTP,
     QUICK,
@@ -34,7 +34,7 @@ from workflows_on_kind import (
     kubectl,
     wait_until,
 )
-from workflows_on_kind import (
+from support.workflows_on_kind import (
     runs as started_runs,
 )
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mlpipeline.serving.clients import Answer, Client, GrpcClient, V1Client, V2BinaryClient
-from workflows_on_kind import (
+from support.workflows_on_kind import (
     QUICK,
     ROOT,
     configuration,

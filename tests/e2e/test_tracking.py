@@ -16,9 +16,10 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run as TrackedRun
 
-from mlpipeline import artifacts, provenance, registry
-from mlpipeline.processes import free_ports
-from workflows_on_kind import (
+from mlpipeline.backends.local.processes import free_ports
+from mlpipeline.runs import trace
+from mlpipeline.store import artifacts, registry
+from support.workflows_on_kind import (
     CONTEXT,
     NAMESPACE,
     QUICK,
@@ -147,7 +148,7 @@ def test_a_run_is_in_mlflow_and_one_that_ended_without_it_is_sent_later(
     assert current["version"] == version
     assert current["digest"] == artifacts.digest(folder)
 
-    tree, damaged = provenance.trace(WORKSPACE, version)
+    tree, damaged = trace.trace(WORKSPACE, version)
     assert damaged == []
     said = [str(node.label) for node in tree.children]
     assert any(f"selected by run {first.name}" in line for line in said)

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from pipelines import states
-from workflows_on_kind import (
+from support.pipelines import states
+from support.workflows_on_kind import (
     LONG,
     Runs,
     configuration,

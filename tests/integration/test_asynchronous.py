@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from asking import Asking
-from mlpipeline import artifacts
-from pipelines import Command, Pipeline, configuration, keys, states, wait_until
+from mlpipeline.store import artifacts
+from support.load_client import Asking
+from support.pipelines import Command, Pipeline, configuration, keys, states, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlpipeline import artifacts
-from mlpipeline.learning import datasets
-from mlpipeline.learning.cards import DatasetCard
-from pipelines import Command, Pipeline, configuration, keys, states, wait_until
+from mlpipeline.learning.data import datasets
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import DatasetCard
+from support.pipelines import Command, Pipeline, configuration, keys, states, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 

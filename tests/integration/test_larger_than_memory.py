@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import own_project.scans as scans
-from mlpipeline import artifacts
-from mlpipeline.learning.cards import DatasetCard
-from pipelines import Pipeline, configuration
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import DatasetCard
+from support.pipelines import Pipeline, configuration
 
 pytestmark = pytest.mark.timeout(600)
 

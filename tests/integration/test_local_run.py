@@ -20,8 +20,16 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from mlpipeline import artifacts
-from pipelines import Command, Pipeline, configuration, keys, progress_of, states, wait_until
+from mlpipeline.store import artifacts
+from support.pipelines import (
+    Command,
+    Pipeline,
+    configuration,
+    keys,
+    progress_of,
+    states,
+    wait_until,
+)
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -464,10 +472,10 @@ def test_serve_answers_its_own_curl_line_until_ctrl_c(pipeline: Pipeline) -> Non
 
 
 def test_predict_names_the_class_of_an_image_file(pipeline: Pipeline, tmp_path: Path) -> None:
-    from mlpipeline.learning import records  # TensorFlow
+    from mlpipeline.learning.data import tfrecords  # TensorFlow
 
     key = keys(pipeline.last_run())
-    images, labels = records.read_split(pipeline.workspace / "datasets" / key["ingest"], "test")
+    images, labels = tfrecords.read_split(pipeline.workspace / "datasets" / key["ingest"], "test")
     selection = pipeline.workspace / "selections" / key["select"]
     probabilities = np.load(selection / "test_probabilities.npy")
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1)

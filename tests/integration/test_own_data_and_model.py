@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import own_project.signs
-from mlpipeline import artifacts
-from pipelines import Pipeline, configuration, keys, states, wait_until
+from mlpipeline.store import artifacts
+from support.pipelines import Pipeline, configuration, keys, states, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -95,7 +95,7 @@ def test_their_code_is_part_of_the_key(
 def planned_keys(pipeline: Pipeline) -> dict[str, str]:
     """The keys that a run would use now."""
     program = (
-        "import sys; from pathlib import Path; from mlpipeline import config, pipeline;"
+        "import sys; from pathlib import Path; from mlpipeline.plan import config, pipeline;"
         "plan = pipeline.plan(config.load(Path(sys.argv[1])));"
         "[print(task.name, task.key) for task in plan.values() if task.key]"
     )

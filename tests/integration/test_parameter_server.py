@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import artifacts
-from mlpipeline.config import Data
-from mlpipeline.learning.cluster_spec import ParameterServerSpec, Role
-from pipelines import (
+from mlpipeline.learning.training.cluster_spec import ParameterServerSpec, Role
+from mlpipeline.plan.config import Data
+from mlpipeline.store import artifacts
+from support.pipelines import (
     BEFORE_PUBLISHING,
     Command,
     Member,
@@ -165,9 +165,10 @@ def test_a_run_goes_on_without_a_killed_worker_which_comes_back_alone(
 
 def accuracy_of(pipeline: Pipeline, candidate: str) -> float:
     """Of a published model, on the validation split."""
-    from mlpipeline.learning import export, records
+    from mlpipeline.learning.data import tfrecords
+    from mlpipeline.learning.model import export
 
-    images, labels = records.read_split(pipeline.published("ingest"), "validation")
+    images, labels = tfrecords.read_split(pipeline.published("ingest"), "validation")
     model = export.load(pipeline.published(f"train-{candidate}") / "saved_model")
     return float((export.predict(model, images).argmax(axis=1) == labels).mean())
 

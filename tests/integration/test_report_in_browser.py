@@ -16,8 +16,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from fabricated_run import CLASSES, fabricate
-from mlpipeline import report
+from mlpipeline.runs import report
+from support.fabricated_run import CLASSES, fabricate
 
 _FLAGS = (
     "--headless=new",

@@ -24,12 +24,12 @@ import httpx
 import numpy as np
 import pytest
 
-from mlpipeline import artifacts
 from mlpipeline.errors import ArtifactError, ServingError
 from mlpipeline.serving import model as models
 from mlpipeline.serving.clients import GrpcClient, V1Client, V2BinaryClient, V2JsonClient
 from mlpipeline.steps.verification import Expected, verify
-from model_servers import (
+from mlpipeline.store import artifacts
+from support.model_servers import (
     CLASSES,
     HOST,
     NAME,

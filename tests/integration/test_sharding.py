@@ -17,9 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from mlpipeline import registry
+from mlpipeline.backends.local.processes import free_ports
 from mlpipeline.errors import ServingError
-from mlpipeline.processes import free_ports
 from mlpipeline.serving.clients import (
     Answer,
     Client,
@@ -28,7 +27,8 @@ from mlpipeline.serving.clients import (
     V2BinaryClient,
     V2JsonClient,
 )
-from model_servers import (
+from mlpipeline.store import registry
+from support.model_servers import (
     NAME,
     Ports,
     Published,
@@ -37,7 +37,7 @@ from model_servers import (
     started_front,
     started_replica,
 )
-from pipelines import Member, Pipeline, wait_until
+from support.pipelines import Member, Pipeline, wait_until
 
 # isort: split
 # KServe reads sys.argv when it is imported, unless `mlpipeline.serving` did so before.

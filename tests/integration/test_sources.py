@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import SourceError
-from mlpipeline.learning import fashion_mnist as module
-from mlpipeline.learning.fashion_mnist import fashion_mnist
-from mlpipeline.learning.images import Dataset
+from mlpipeline.learning.data import fashion_mnist as module
+from mlpipeline.learning.data.fashion_mnist import fashion_mnist
+from mlpipeline.learning.data.images import Dataset
 
 # When the published files were compressed. Debian's are the same but for this, and the name.
 _MODIFIED = {

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlpipeline import artifacts
-from mlpipeline.config import Data
-from mlpipeline.learning.cards import DatasetCard
-from mlpipeline.learning.cluster_spec import to_environment
-from pipelines import (
+from mlpipeline.learning.training.cluster_spec import to_environment
+from mlpipeline.plan.config import Data
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import DatasetCard
+from support.pipelines import (
     BEFORE_PUBLISHING,
     KILLED_AT,
     Command,
@@ -30,7 +30,7 @@ from pipelines import (
     progress_of,
     wait_until,
 )
-from relay import Relay
+from support.relay import Relay
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -80,7 +80,7 @@ def few_images(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 def part_of_worker(pipeline: Pipeline, index: int) -> Path:
     """The data set as a worker sees it: with its own training shards alone."""
-    from mlpipeline.learning.records import shards_of  # TensorFlow
+    from mlpipeline.learning.data.tfrecords import shards_of  # TensorFlow
 
     folder = pipeline.folder / f"part-{index}"
     shutil.copytree(pipeline.published("ingest"), folder)
@@ -200,7 +200,7 @@ def last_checkpoint(candidate: Path) -> dict[str, bytes]:
 
 def answers(candidate: Path) -> NDArray[np.float32]:
     """What its exported model says of some images."""
-    from mlpipeline.learning import export
+    from mlpipeline.learning.model import export
 
     images = np.random.default_rng(1).integers(0, 256, (50, 28, 28), dtype=np.uint8)
     return export.predict(export.load(candidate / "saved_model"), images)

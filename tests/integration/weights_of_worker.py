@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline import config
-from mlpipeline.learning.cluster_spec import ClusterSpec, from_environment
-from mlpipeline.learning.training import Trainer
+from mlpipeline.learning.training.cluster_spec import ClusterSpec, from_environment
+from mlpipeline.learning.training.synchronous import Trainer
+from mlpipeline.plan import config
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import layers
 
-from mlpipeline.learning.models import FusedBatchNormalization
+from mlpipeline.learning.model.models import FusedBatchNormalization
 
 
 def strided(inputs: Any, *, width: int = 8) -> Any:

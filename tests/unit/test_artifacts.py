@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import artifacts
-from mlpipeline.artifacts import MANIFEST, is_whole, make_key, publish, verify
 from mlpipeline.errors import DamagedArtifactError, MissingArtifactError
+from mlpipeline.store import artifacts
+from mlpipeline.store.artifacts import MANIFEST, is_whole, make_key, publish, verify
 
 ARGO_KEY = re.compile(r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
 PARAMETERS: dict[str, Any] = {"epochs": 3, "options": {"widths": [8, 16]}}
@@ -75,7 +75,7 @@ def test_a_writer_that_is_killed_leaves_no_artifact_and_does_not_hinder_the_next
     target = tmp_path / "cnn-1"
     killed = f"""
 import os, pathlib
-from mlpipeline.artifacts import publish
+from mlpipeline.store.artifacts import publish
 with publish(pathlib.Path({str(target)!r})) as draft:
     (draft / "half").write_text("wri")
     os.kill(os.getpid(), 9)

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlpipeline import artifacts, config, pipeline, replicas
-from mlpipeline.asynchronous import AsynchronousBackend
-from mlpipeline.config import Config, Serving
-from mlpipeline.display import Display
+from mlpipeline.backends.local import replicas
+from mlpipeline.backends.local.asynchronous import AsynchronousBackend
+from mlpipeline.backends.local.display import Display
 from mlpipeline.errors import PipelineError, ProcessError, ServingError
-from mlpipeline.pipeline import Task
-from mlpipeline.runs import RunRecord
+from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.config import Config, Serving
+from mlpipeline.plan.pipeline import Task
+from mlpipeline.runs.record import RunRecord
+from mlpipeline.store import artifacts
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
 

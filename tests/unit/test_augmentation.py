@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.config import Recipe
-from mlpipeline.learning.augmentation import augment
+from mlpipeline.learning.model.augmentation import augment
+from mlpipeline.plan.config import Recipe
 
 COUNT, HEIGHT, WIDTH = 64, 9, 7
 # Every pixel of an image has another value, so that each can be found again; none is grey.

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mlpipeline import artifacts, cli, predictions, registry
+from mlpipeline.cli import app
 from mlpipeline.errors import ServingError
+from mlpipeline.plan import batch as predictions
 from mlpipeline.serving.model import Images, Probabilities, PublishedModel
 from mlpipeline.steps import batch_prediction
+from mlpipeline.store import artifacts, registry
 
 CLASSES = ("dark", "bright")
 
@@ -131,14 +133,14 @@ def test_without_a_model_nothing_is_predicted(workspace: Path) -> None:
 def test_the_command_predicts_once_and_makes_anew_what_is_damaged(workspace: Path) -> None:
     command = ["predict-batch", "--model", "toy", "--folder", "images/monday"]
     command += ["--workspace", str(workspace), "--output", str(workspace / "key")]
-    first = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    first = CliRunner().invoke(app.app, command, catch_exceptions=False)
     assert "4 files, of which 1 could not be read, by version toy-1" in first.output
     key = (workspace / "key").read_text()
-    again = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    again = CliRunner().invoke(app.app, command, catch_exceptions=False)
     assert f"{key} is there already" in again.output
     assert (workspace / "key").read_text() == key
     result = workspace / "predictions" / key / "predictions.csv"
     said = result.read_text()
     result.write_text("damaged")
-    CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    CliRunner().invoke(app.app, command, catch_exceptions=False)
     assert result.read_text() == said

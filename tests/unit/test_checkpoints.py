@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline import artifacts
-from mlpipeline.config import Recipe
 from mlpipeline.errors import MissingArtifactError
-from mlpipeline.learning import models, optimization
-from mlpipeline.learning.checkpoints import Checkpoints
-from mlpipeline.learning.history import Epoch, History
+from mlpipeline.learning.model import models, optimization
+from mlpipeline.learning.training.checkpoints import Checkpoints
+from mlpipeline.learning.training.history import Epoch, History
+from mlpipeline.plan.config import Recipe
+from mlpipeline.store import artifacts
 
 IMAGES = np.random.default_rng(0).normal(0, 1, (8, 4, 4, 1)).astype(np.float32)
 

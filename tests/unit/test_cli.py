@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mlpipeline import artifacts, cli
-from mlpipeline import config as configuration
+from mlpipeline.cli import app
 from mlpipeline.errors import ConfigurationError, PeerLostError, PipelineError, SelectionError
-from mlpipeline.pipeline import STEPS, plan
+from mlpipeline.plan import config as configuration
+from mlpipeline.plan.pipeline import STEPS, plan
+from mlpipeline.store import artifacts
 
 PIPELINE = """
 name: shirts
@@ -49,10 +50,10 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
         def fail() -> None:
             raise error
 
-        monkeypatch.setattr(cli, "app", fail)
+        monkeypatch.setattr(app, "app", fail)
         monkeypatch.setattr(os, "_exit", leave)
         with pytest.raises(Left) as raised:
-            cli.main()
+            app.main()
         return int(raised.value.args[0])
 
     return run
@@ -94,9 +95,9 @@ def test_any_other_error_keeps_its_traceback(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(app, "app", fail)
     with pytest.raises(type(error)) as raised:
-        cli.main()
+        app.main()
     assert raised.value is error
 
 
@@ -118,7 +119,7 @@ def test_a_process_ends_with_the_message_alone_and_without_tensorflow(tmp_path: 
 
 
 def _invoke(*arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app.app, list(map(str, arguments)), env={"COLUMNS": "200"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, re.sub(r"\x1b\[[0-9;]*m", "", result.output)

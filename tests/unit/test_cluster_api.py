@@ -16,7 +16,7 @@ import kubernetes
 import pytest
 import yaml
 
-from mlpipeline.cluster import api
+from mlpipeline.backends.cluster import api
 from mlpipeline.errors import ClusterError
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/shirts/tfjobs"

@@ -13,11 +13,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from fake_cluster import Clock, FakeCluster, Stop
-from mlpipeline import artifacts, cli, config
-from mlpipeline.cluster import api, commands, inference_service, tfjob
+from mlpipeline.backends.cluster import api, inference_service, tfjob
+from mlpipeline.cli import app
+from mlpipeline.cli import cluster as commands
 from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
-from mlpipeline.pipeline import Task, plan
+from mlpipeline.plan import config
+from mlpipeline.plan.pipeline import Task, plan
+from mlpipeline.store import artifacts
+from support.fake_cluster import Clock, FakeCluster, Stop
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "manifests" / "base" / "templates"
@@ -64,7 +67,7 @@ def invoke(tmp_path: Path) -> Invoke:
             common += ["--templates", str(TEMPLATES), "--image", "mlpipeline:2"]
         if command in ("train", "record"):
             common += ["--workflow", OWNER]
-        result = CliRunner().invoke(cli.app, ["cluster", command, *common, *options])
+        result = CliRunner().invoke(app.app, ["cluster", command, *common, *options])
         if result.exception:
             raise result.exception
         return result.output

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from fake_cluster import FakeCluster
-from mlpipeline import artifacts, config, pipeline
-from mlpipeline.cluster import inference_service, planning
-from mlpipeline.cluster.planning import Overrides
-from mlpipeline.config import Config
+from mlpipeline.backends.cluster import inference_service, planning
+from mlpipeline.backends.cluster.planning import Overrides
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.pipeline import Task
+from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.config import Config
+from mlpipeline.plan.pipeline import Task
+from mlpipeline.store import artifacts
+from support.fake_cluster import FakeCluster
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 TEXT = """

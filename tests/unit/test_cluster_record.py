@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mlpipeline import artifacts, config, lineage, report
-from mlpipeline.cluster import record as records
-from mlpipeline.cluster.api import Manifest
-from mlpipeline.pipeline import code_of, plan
-from mlpipeline.runs import RunRecord, TaskRecord
+from mlpipeline.backends.cluster import record as records
+from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.plan import config
+from mlpipeline.plan.pipeline import code_of, plan
+from mlpipeline.runs import lineage, report
+from mlpipeline.runs.record import RunRecord, TaskRecord
+from mlpipeline.store import artifacts
 
 NAME = "mlpipeline-x7k2p"
 CONFIG = {

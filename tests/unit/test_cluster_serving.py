@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from fake_cluster import Clock, FakeCluster, pod, unschedulable, waiting
-from mlpipeline.cluster import inference_service, manifests, pods
-from mlpipeline.cluster.api import Manifest
+from mlpipeline.backends.cluster import inference_service, manifests, pods
+from mlpipeline.backends.cluster.api import Manifest
 from mlpipeline.errors import ClusterError, ConfigurationError
+from support.fake_cluster import Clock, FakeCluster, pod, unschedulable, waiting
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 NAME = "fashion-mnist"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.cluster_spec import (
+from mlpipeline.learning.training.cluster_spec import (
     ClusterSpec,
     ParameterServerSpec,
     Role,

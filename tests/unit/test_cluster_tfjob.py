@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from fake_cluster import Clock, FakeCluster, Stop, pod, unschedulable, waiting
-from mlpipeline import artifacts
-from mlpipeline.cluster import manifests, pods, queueing, tfjob
-from mlpipeline.cluster.api import Manifest
-from mlpipeline.config import Training
+from mlpipeline.backends.cluster import manifests, pods, queueing, tfjob
+from mlpipeline.backends.cluster.api import Manifest
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
+from mlpipeline.plan.config import Training
+from mlpipeline.store import artifacts
+from support.fake_cluster import Clock, FakeCluster, Stop, pod, unschedulable, waiting
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 COMPONENTS = TEMPLATES.parents[1] / "components"

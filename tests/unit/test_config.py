@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlpipeline.config import Candidate, Config, Recipe, load, parse
 from mlpipeline.errors import ConfigurationError
+from mlpipeline.plan.config import Candidate, Config, Recipe, load, parse
 
 SHIPPED = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}

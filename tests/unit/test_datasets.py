@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import ConfigurationError, PipelineError, SourceError
-from mlpipeline.learning import datasets
-from mlpipeline.learning.fashion_mnist import fashion_mnist
-from mlpipeline.learning.idx import read_idx
-from mlpipeline.learning.images import (
+from mlpipeline.learning.data import datasets
+from mlpipeline.learning.data.fashion_mnist import fashion_mnist
+from mlpipeline.learning.data.idx import read_idx
+from mlpipeline.learning.data.images import (
     Dataset,
     Split,
     canonical_order,
@@ -26,7 +26,7 @@ from mlpipeline.learning.images import (
 
 OWN_MODULE = """
 import numpy as np
-from mlpipeline.learning.datasets import Dataset, Split
+from mlpipeline.learning.data.datasets import Dataset, Split
 
 def halves():
     images = np.zeros((20, 6, 5, 3), np.uint8)

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from mlpipeline.learning.deadline import deadline
+from mlpipeline.learning.training.deadline import deadline
 
 # `PyDLL` keeps the GIL while it calls: no Python code runs, not even a signal's handler.
 STUCK = """
 import ctypes, signal, threading
-from mlpipeline.learning.deadline import deadline
+from mlpipeline.learning.training.deadline import deadline
 signal.signal(signal.SIGTERM, lambda *_: None)
 with deadline(1):
     print("begun", flush=True)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning import devices
+from mlpipeline.learning.training import devices
 
 
 @pytest.fixture

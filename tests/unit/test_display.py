@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fabricated_run import fabricate
-from mlpipeline.config import parse
-from mlpipeline.display import Display, summary
-from mlpipeline.pipeline import VERIFY, Task, plan
-from mlpipeline.report import evidence
+from mlpipeline.backends.local.display import Display, summary
+from mlpipeline.plan.config import parse
+from mlpipeline.plan.pipeline import VERIFY, Task, plan
+from mlpipeline.runs.report import evidence
+from support.fabricated_run import fabricate
 
 CONFIG = parse({"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}, origin="")
 TYPICAL = sum(task.step.typical_seconds for task in plan(CONFIG).values())
@@ -56,7 +56,7 @@ class Screen:
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
     """A log, as of a pod or a file."""
     screen = Screen(terminal=False)
-    monkeypatch.setattr("mlpipeline.display.time.monotonic", lambda: screen.now)
+    monkeypatch.setattr("mlpipeline.backends.local.display.time.monotonic", lambda: screen.now)
     with screen.display:
         yield screen
 

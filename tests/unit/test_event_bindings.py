@@ -10,7 +10,8 @@ import pytest
 import typer
 import yaml
 
-from mlpipeline import cli, events
+from mlpipeline.cli import app
+from mlpipeline.events import schema
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "manifests" / "components" / "events"
@@ -22,7 +23,7 @@ def _read(name: str) -> list[Manifest]:
     return list(yaml.safe_load_all((FOLDER / name).read_text()))
 
 
-KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in get_args(events.Event)}
+KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in get_args(schema.Event)}
 BINDINGS = {binding["metadata"]["name"]: binding["spec"] for binding in _read("bindings.yaml")}
 TEMPLATES = {t["metadata"]["name"]: t["spec"] for t in _read("workflow-templates.yaml")}
 PIPELINE = yaml.safe_load((ROOT / "workflows" / "workflow-template.yaml").read_text())
@@ -82,7 +83,7 @@ def test_a_command_is_one_of_our_command_line_with_options_that_it_has(name: str
     command, *arguments = (
         re.sub(r"\{\{.*\}\}", "--x", argument) for argument in template["container"]["args"]
     )
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(app.app)
     assert isinstance(group, typer.core.TyperGroup)
     with group.commands[command].make_context(command, arguments) as context:
         assert context.params["workspace"] == Path("/workspace")

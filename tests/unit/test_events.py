@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import events
 from mlpipeline.errors import EventError
-from sample_events import FEEDBACK, PREDICT, TRAIN
+from mlpipeline.events import schema
+from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
 
 @pytest.mark.parametrize("event", [PREDICT, TRAIN, FEEDBACK], ids=lambda e: str(e["kind"]))
 def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) -> None:
     file = tmp_path / "event.json"
     file.write_text(json.dumps(event))
-    assert events.read(file).name == f"{event['kind']}-{event['id']}"
+    assert schema.read(file).name == f"{event['kind']}-{event['id']}"
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) ->
 )
 def test_what_is_no_event_is_refused_with_the_place(event: Any, problem: str) -> None:
     with pytest.raises(EventError) as raised:
-        events.parse(json.dumps(event), origin="the event")
+        schema.parse(json.dumps(event), origin="the event")
     assert "the event is not an event:\n" in str(raised.value)
     assert problem in str(raised.value)
 
 
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(EventError) as raised:
-        events.parse(json.dumps(PREDICT | {"id": "", "model": 3, "folder": ".."}), origin="it")
+        schema.parse(json.dumps(PREDICT | {"id": "", "model": 3, "folder": ".."}), origin="it")
     assert [line.split(":")[0] for line in raised.value.got.splitlines()[1:]] == [
         "  - id",
         "  - model",
@@ -71,9 +71,9 @@ def test_all_problems_are_named_at_once() -> None:
 def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "event.json").write_bytes(content)
     with pytest.raises(EventError, match=r"event\.json"):
-        events.read(tmp_path / "event.json")
+        schema.read(tmp_path / "event.json")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EventError, match=r"cannot read .*none\.json"):
-        events.read(tmp_path / "none.json")
+        schema.read(tmp_path / "none.json")

@@ -14,9 +14,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from fabricated_run import artifact_of, fabricate
-from mlpipeline import artifacts, experiments, registry, tracking
 from mlpipeline.errors import TrackingError
+from mlpipeline.runs.mlflow import client, sending
+from mlpipeline.store import artifacts, registry
+from support.fabricated_run import artifact_of, fabricate
 
 KILLED = "this command ended with signal SIGKILL"
 
@@ -26,11 +27,11 @@ class Store:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
-        self.uri = tracking.embedded(workspace)
+        self.uri = sending.embedded(workspace)
         self.client = MlflowClient(self.uri, registry_uri=self.uri)
 
     def send(self) -> list[str]:
-        return experiments.send(self.workspace, self.uri)
+        return client.send(self.workspace, self.uri)
 
     def of(self, run: str) -> dict[str, Run]:
         """The run and its tasks by name; one that nobody has deleted."""
@@ -65,7 +66,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     train = next(t for t in record["tasks"] if t["name"] == "train-batch_norm")
     train |= {"retries": [KILLED], "code": "c0de" * 16, "started": "2026-11-21T13:53:00+00:00"}
     _save(workspace, record)
-    assert experiments.send(workspace, tracking.embedded(workspace)) == ["first"]
+    assert client.send(workspace, sending.embedded(workspace)) == ["first"]
     return Store(workspace)
 
 
@@ -244,5 +245,5 @@ def test_a_server_that_is_away_is_an_error_and_the_run_is_sent_later(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     _finished(store.workspace, "later")
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI"):
-        experiments.send(store.workspace, "http://127.0.0.1:9")  # discard: nobody listens
+        client.send(store.workspace, "http://127.0.0.1:9")  # discard: nobody listens
     assert store.send() == ["later"]

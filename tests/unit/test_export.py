@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.config import Candidate
-from mlpipeline.learning import export, models
-from mlpipeline.learning.export import Predictor, preprocess
+from mlpipeline.learning.model import export, models
+from mlpipeline.learning.model.export import Predictor, preprocess
+from mlpipeline.plan.config import Candidate
 
 SHAPE, CLASSES = (6, 5), 4
 IMAGES = np.random.default_rng(2).integers(0, 256, (11, *SHAPE), dtype=np.uint8)

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpipeline import artifacts, config, events, feedback, pipeline
-from mlpipeline.config import Config, Data
 from mlpipeline.errors import DamagedArtifactError, EventError, MissingArtifactError
-from mlpipeline.learning import corrections, datasets
-from mlpipeline.learning.cards import SPLITS, DatasetCard
-from mlpipeline.learning.corrections import Correction
-from mlpipeline.learning.images import Dataset, Split
-from mlpipeline.learning.records import read_split
+from mlpipeline.events import feedback, schema
+from mlpipeline.learning.data import corrections, datasets
+from mlpipeline.learning.data.corrections import Correction
+from mlpipeline.learning.data.images import Dataset, Split
+from mlpipeline.learning.data.tfrecords import read_split
+from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.config import Config, Data
 from mlpipeline.steps.ingestion import ingest
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import SPLITS, DatasetCard
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=4)
 CONTENT = {"name": "toy", "data": SETTINGS.model_dump(), "candidates": {"cnn": {"model": "cnn"}}}
@@ -38,7 +40,7 @@ def an_event(
     model: str = "toy",
     time: str = "2026-11-24T09:00:00+00:00",
     labels: dict[str, str] | None = None,
-) -> events.Feedback:
+) -> schema.Feedback:
     event = {
         "kind": "feedback",
         "id": identity,
@@ -49,8 +51,8 @@ def an_event(
             for image, label in (labels or {"0" * 64: "pattern 1"}).items()
         ],
     }
-    parsed = events.parse(json.dumps(event), origin="test")
-    assert isinstance(parsed, events.Feedback)
+    parsed = schema.parse(json.dumps(event), origin="test")
+    assert isinstance(parsed, schema.Feedback)
     return parsed
 
 
@@ -61,7 +63,7 @@ def test_an_event_is_kept_once(tmp_path: Path) -> None:
     assert feedback.add(tmp_path, an_event())
     assert not feedback.add(tmp_path, an_event(labels={"1" * 64: "pattern 2"}))
     (kept,) = (file for file in tmp_path.rglob("*") if file.is_file())
-    assert events.read(kept) == an_event()
+    assert schema.read(kept) == an_event()
 
 
 def test_without_feedback_nothing_changes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mlpipeline import cli
+from mlpipeline.cli import app
 from mlpipeline.serving.front import HttpReplica, Resolver
 from mlpipeline.serving.sharding import RefusalError, ReplicaError
 from mlpipeline.steps import front
@@ -37,7 +37,7 @@ def test_it_takes_the_arguments_that_kserve_gives_a_transformer(
     patch = yaml.safe_load((component / "inference-service.patch.yaml").read_text())
     (container,) = patch["spec"]["transformer"]["containers"]
     kserves = ["--model_name", "m", "--predictor_host", "m-predictor.ns", "--http_port", "8080"]
-    done = CliRunner().invoke(cli.app, [*container["args"], *kserves])
+    done = CliRunner().invoke(app.app, [*container["args"], *kserves])
     assert done.exit_code == 0, done.output
     assert (called["replicas"], called["name"]) == (["shards:8080"], "m")
     assert (called["host"], called["http_port"], called["grpc_port"]) == ("0.0.0.0", 8080, 8081)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import processes
+from mlpipeline.backends.local import processes
+from mlpipeline.backends.local.inbox import Inbox
 from mlpipeline.errors import EventError, ProcessError
-from mlpipeline.inbox import Inbox
-from sample_events import FEEDBACK, PREDICT, TRAIN
+from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
 
 @pytest.fixture

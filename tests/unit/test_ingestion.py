@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpipeline import artifacts
-from mlpipeline.config import Data
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
-from mlpipeline.learning import datasets, images
-from mlpipeline.learning.cards import SPLITS, DatasetCard
-from mlpipeline.learning.images import Split
-from mlpipeline.learning.records import read_split
+from mlpipeline.learning.data import datasets, images
+from mlpipeline.learning.data.images import Split
+from mlpipeline.learning.data.tfrecords import read_split
+from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import cut_validation, ingest
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import SPLITS, DatasetCard
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
 
 OWN_MODULE = """
 import numpy as np
-from mlpipeline.learning import datasets
+from mlpipeline.learning.data import datasets
 
 def shuffled():
     given = datasets.synthetic()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fabricated_run import artifact_of, fabricate
-from mlpipeline import artifacts, lineage, provenance, registry
 from mlpipeline.errors import ServingError
+from mlpipeline.runs import lineage, trace
+from mlpipeline.store import artifacts, registry
+from support.fabricated_run import artifact_of, fabricate
 
 VERSION = "fashion-mnist-d2b7c6e5f4a39180"
 CANDIDATE, DATA = "batch-norm-6c02fa9be1d47385", "fashion-mnist-0f3a5d7791c2be64"
@@ -56,7 +57,7 @@ def _of(events: list[dict[str, Any]], task: str, kind: str) -> dict[str, Any]:
 
 
 def _trace(workspace: Path) -> tuple[str, list[str]]:
-    tree, damaged = provenance.trace(workspace, VERSION)
+    tree, damaged = trace.trace(workspace, VERSION)
     text = io.StringIO()
     Console(file=text, width=200, highlight=False).print(tree, markup=False)
     return text.getvalue(), damaged
@@ -214,4 +215,4 @@ def test_a_damaged_card_is_named_and_the_rest_is_said(tmp_path: Path) -> None:
 def test_a_version_that_no_model_has_is_an_error_with_those_that_there_are(tmp_path: Path) -> None:
     _run(tmp_path)
     with pytest.raises(ServingError, match=VERSION):
-        provenance.trace(tmp_path, "fashion-mnist-0000000000000000")
+        trace.trace(tmp_path, "fashion-mnist-0000000000000000")

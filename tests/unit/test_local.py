@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlpipeline import config, local, pipeline, training_processes
-from mlpipeline.display import Display
+from mlpipeline.backends.local import backend as local
+from mlpipeline.backends.local import training as training_processes
+from mlpipeline.backends.local.backend import LocalBackend
+from mlpipeline.backends.local.display import Display
 from mlpipeline.errors import ProcessError, TrainingError
-from mlpipeline.local import LocalBackend
-from mlpipeline.pipeline import Task
-from mlpipeline.runs import RunRecord
+from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.pipeline import Task
+from mlpipeline.runs.record import RunRecord
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.config import Candidate
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning import models
-from mlpipeline.learning.models import ARCHITECTURES, FusedBatchNormalization
+from mlpipeline.learning.model import models
+from mlpipeline.learning.model.models import ARCHITECTURES, FusedBatchNormalization
+from mlpipeline.plan.config import Candidate
 
 RANDOM = np.random.default_rng(5)
 INPUTS = RANDOM.normal(3, 2, (32, 6, 6, 4)).astype(np.float32)

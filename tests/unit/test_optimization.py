@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.config import Candidate, Recipe
-from mlpipeline.learning import models, optimization
-from mlpipeline.learning.optimization import OneCycle
+from mlpipeline.learning.model import models, optimization
+from mlpipeline.learning.model.optimization import OneCycle
+from mlpipeline.plan.config import Candidate, Recipe
 
 PEAK, STEPS = 0.4, 200
 

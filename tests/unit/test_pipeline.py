@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import artifacts, source
-from mlpipeline.config import Config, parse
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.pipeline import STEPS, Task, code_of, plan
+from mlpipeline.plan import fingerprint
+from mlpipeline.plan.config import Config, parse
+from mlpipeline.plan.pipeline import STEPS, Task, code_of, plan
+from mlpipeline.store import artifacts
 
 RAW: dict[str, Any] = {
     "name": "shirts",
@@ -133,11 +134,11 @@ def test_the_code_of_a_step_is_in_its_key_and_in_those_after_it(
 ) -> None:
     before = _keys(_config())
     monkeypatch.setattr(
-        "mlpipeline.pipeline.code_version",
+        "mlpipeline.plan.pipeline.code_version",
         lambda *modules: (
             "changed"
             if modules == ("mlpipeline.steps.selection",)
-            else source.code_version(*modules)
+            else fingerprint.code_version(*modules)
         ),
     )
     after = _keys(_config())
@@ -155,7 +156,7 @@ def test_the_code_of_a_users_own_model_is_in_its_candidates_key(
 
     module.write_text("def tiny(inputs):\n    return -inputs\n")
     importlib.invalidate_caches()
-    source.code_version.cache_clear()
+    fingerprint.code_version.cache_clear()
 
     after = _keys(config)
     changed = {name for name in before if before[name] != after[name]}

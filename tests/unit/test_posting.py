@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import events, posting
+from mlpipeline.backends.local.processes import free_ports
 from mlpipeline.errors import EventError
-from mlpipeline.events import Event
-from mlpipeline.processes import free_ports
-from sample_events import FEEDBACK, PREDICT, TRAIN
+from mlpipeline.events import posting, schema
+from mlpipeline.events.schema import Event
+from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
 BINDINGS = {"items": [{"metadata": {"name": name}} for name in ("predict", "train", "feedback")]}
 THERE = (
@@ -67,7 +67,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def event(content: dict[str, Any]) -> Event:
-    return events.parse(json.dumps(content), origin="test")
+    return schema.parse(json.dumps(content), origin="test")
 
 
 def post(server: Server, content: dict[str, Any] = PREDICT, seconds: float = 60) -> bool:

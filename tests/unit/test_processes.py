@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mlpipeline import processes
+from mlpipeline.backends.local import processes
+from mlpipeline.backends.local.processes import ExitError, free_ports, reserved_port, run, started
 from mlpipeline.errors import ProcessError
-from mlpipeline.processes import ExitError, free_ports, reserved_port, run, started
 
 pytestmark = pytest.mark.timeout(30)
 

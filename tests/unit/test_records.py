@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 
 from mlpipeline.errors import DamagedArtifactError
-from mlpipeline.learning import records
-from mlpipeline.learning.cards import DatasetCard, Shard
-from mlpipeline.learning.images import Split
-from mlpipeline.learning.records import read_split, shards_of, training_batches, write_shards
+from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.data.images import Split
+from mlpipeline.learning.data.tfrecords import read_split, shards_of, training_batches, write_shards
+from mlpipeline.store.cards import DatasetCard, Shard
 
 ROWS_PER_SHARD = 2
 
@@ -185,7 +185,7 @@ def test_resuming_gives_the_batches_of_an_undisturbed_run(
     cache: str,
     window_rows: int,
 ) -> None:
-    monkeypatch.setattr(records, "_SHUFFLE_BYTES", 8 * window_rows * 12)
+    monkeypatch.setattr(tfrecords, "_SHUFFLE_BYTES", 8 * window_rows * 12)
     undisturbed = uneven.batches(31, worker=1, workers=3)
     resumed = uneven.batches(  # within the fifth epoch
         8, worker=1, workers=3, skip_steps=23, cache=cache, cache_folder=tmp_path
@@ -196,7 +196,7 @@ def test_resuming_gives_the_batches_of_an_undisturbed_run(
 def test_windows_smaller_than_a_shard_repeat_nothing(
     even: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_SHUFFLE_BYTES", 8 * 4 * 12)
+    monkeypatch.setattr(tfrecords, "_SHUFFLE_BYTES", 8 * 4 * 12)
     assert sorted(chain.from_iterable(even.batches(5))) == list(range(80))
 
 
@@ -261,7 +261,7 @@ def test_a_full_disk_is_reported_as_one(tmp_path: Path) -> None:
 
 
 def batches_of(published: Published, shard: Shard, epoch: int, rows: int) -> list[list[int]]:
-    stream = records.shard_batches(
+    stream = tfrecords.shard_batches(
         str(published.folder / shard.name),
         *(tf.constant(value, tf.int64) for value in (shard.count, shard.index, epoch)),
         shape=(4, 3),

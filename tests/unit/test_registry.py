@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpipeline import artifacts, registry
 from mlpipeline.errors import DamagedArtifactError, MissingArtifactError, ServingError
+from mlpipeline.store import artifacts, registry
 
 NAME = "shirts"
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabricated_run import CLASSES, artifact_of, fabricate
-from mlpipeline import report
-from mlpipeline.report import evidence, formats, measures
+from mlpipeline.runs import report
+from mlpipeline.runs.report import evidence, formats, measures
+from support.fabricated_run import CLASSES, artifact_of, fabricate
 
 _VOID = {"meta", "link", "br", "img"}
 _LOADING = ("src", "href", "srcset", "data", "action", "poster", "xlink:href")

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import artifacts, config, runs
-from mlpipeline.runs import RunRecord
+from mlpipeline.plan import config
+from mlpipeline.runs import record as runs
+from mlpipeline.runs.record import RunRecord
+from mlpipeline.store import artifacts
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import config, pipeline, search
-from mlpipeline.cluster import planning
-from mlpipeline.config import Candidate, Config
+from mlpipeline.backends.cluster import planning
 from mlpipeline.errors import ConfigurationError
+from mlpipeline.plan import config, pipeline, search
+from mlpipeline.plan.config import Candidate, Config
 
 GRID = {
     "model": "cnn",

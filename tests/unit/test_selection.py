@@ -10,13 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from mlpipeline import artifacts, registry
-from mlpipeline.config import Data
 from mlpipeline.errors import DamagedArtifactError, SelectionError
-from mlpipeline.learning import datasets, export, records
-from mlpipeline.learning.datasets import Dataset, Split
+from mlpipeline.learning.data import datasets, tfrecords
+from mlpipeline.learning.data.datasets import Dataset, Split
+from mlpipeline.learning.model import export
+from mlpipeline.plan.config import Data
+from mlpipeline.plan.decision import RULE, choose
 from mlpipeline.steps import ingestion, selection
-from mlpipeline.steps.decision import RULE, choose
+from mlpipeline.store import artifacts, registry
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
 
@@ -189,7 +190,7 @@ def test_the_test_accuracy_is_that_of_the_recorded_answers(workspace: Workspace)
     decision = artifacts.read_json(workspace.output / "decision.json")
     probabilities = np.load(workspace.output / "test_probabilities.npy")
     labels = np.load(workspace.output / "test_labels.npy")
-    images, expected_labels = records.read_split(workspace.dataset, "test")
+    images, expected_labels = tfrecords.read_split(workspace.dataset, "test")
 
     np.testing.assert_array_equal(labels, expected_labels)
     assert probabilities.shape == (TEST_IMAGES, 2)
@@ -204,7 +205,7 @@ def test_the_test_accuracy_is_that_of_the_recorded_answers(workspace: Workspace)
 
 
 def test_the_mistakes_are_the_wrong_answers_the_surest_first(workspace: Workspace) -> None:
-    images, labels = records.read_split(workspace.dataset, "test")
+    images, labels = tfrecords.read_split(workspace.dataset, "test")
     probabilities = np.load(workspace.output / "test_probabilities.npy")
     with np.load(workspace.output / "mistakes.npz") as mistakes:
         index, probability = mistakes["index"], mistakes["probability"]
@@ -221,7 +222,7 @@ def test_the_mistakes_are_the_wrong_answers_the_surest_first(workspace: Workspac
 
 
 def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
-    images, _ = records.read_split(workspace.dataset, "test")
+    images, _ = tfrecords.read_split(workspace.dataset, "test")
     served = export.predict(export.load(workspace.model / "saved_model"), images)
     np.testing.assert_array_equal(served, np.load(workspace.output / "test_probabilities.npy"))
 
@@ -242,7 +243,7 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
 
 def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace) -> None:
     request = json.loads((workspace.model / registry.EXAMPLE).read_text())
-    images, _ = records.read_split(workspace.dataset, "test")
+    images, _ = tfrecords.read_split(workspace.dataset, "test")
     assert request == {"instances": [images[0].tolist()]}
 
 

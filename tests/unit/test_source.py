@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mlpipeline import source
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.source import code_version, module_of
+from mlpipeline.plan import fingerprint
+from mlpipeline.plan.fingerprint import code_version, module_of
 
 MODULES = {
     "__init__.py": "",
@@ -41,7 +41,7 @@ def _forget() -> None:
     """As a new process would see the files."""
     importlib.invalidate_caches()
     code_version.cache_clear()
-    source._origin.cache_clear()
+    fingerprint._origin.cache_clear()
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_a_module_that_is_not_there_is_an_error_that_names_it(package: Path, mod
 def test_it_imports_neither_the_step_nor_tensorflow() -> None:
     script = """
 import sys
-from mlpipeline.source import code_version
+from mlpipeline.plan.fingerprint import code_version
 before = {name for name in sys.modules if name.startswith("mlpipeline")}
 print(code_version("mlpipeline.steps.training"))
 assert {name for name in sys.modules if name.startswith("mlpipeline")} == before

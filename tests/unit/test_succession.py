@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import artifacts, config, pipeline
-from mlpipeline.config import Config
 from mlpipeline.errors import SelectionError
-from mlpipeline.succession import judge
+from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.config import Config
+from mlpipeline.plan.succession import judge
+from mlpipeline.store import artifacts
 
 NAMES = ("a", "b", "c")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlpipeline import tracking
+from mlpipeline.runs.mlflow import sending
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def _script(file: Path, *lines: str) -> None:
 
 
 def test_without_a_place_to_send_to_nothing_is_started(python: Path, tmp_path: Path) -> None:
-    with tracking.sending(tmp_path, ""):
+    with sending.sending(tmp_path, ""):
         pass  # the interpreter does not exist: to start it would be an error
 
 
 def test_it_sends_while_the_caller_works(python: Path, tmp_path: Path) -> None:
     _script(python, f'echo "$MLFLOW_TRACKING_URI $*" >{tmp_path}/said')
-    with tracking.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(tmp_path, "http://mlflow:5000"):
         pass
     expected = f"http://mlflow:5000 -m mlpipeline track --workspace {tmp_path}"
     assert (tmp_path / "said").read_text().strip() == expected
@@ -57,7 +57,7 @@ def test_a_failure_is_one_line_of_warning(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _script(python, 'echo "noise\nerror: MLflow: away\n  expected: a server" >&2', "exit 1")
-    with tracking.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(tmp_path, "http://mlflow:5000"):
         pass
     said = capsys.readouterr().err
     assert said == (
@@ -69,11 +69,11 @@ def test_a_crash_without_a_message_is_a_warning_too(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _script(python, "exit 3")
-    with tracking.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(tmp_path, "http://mlflow:5000"):
         pass
     assert "not sent to MLflow: status 3" in capsys.readouterr().err
     _script(python, 'echo "Traceback:\n  in x\nKeyError: 7" >&2', "exit 1")
-    with tracking.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(tmp_path, "http://mlflow:5000"):
         pass
     assert "not sent to MLflow: KeyError: 7" in capsys.readouterr().err
 
@@ -82,7 +82,7 @@ def test_a_damaged_record_that_was_left_out_is_named(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _script(python, 'echo "warning: a damaged record is left out: runs/1/run.json" >&2')
-    with tracking.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(tmp_path, "http://mlflow:5000"):
         pass
     assert capsys.readouterr().err == "warning: a damaged record is left out: runs/1/run.json\n"
 
@@ -94,7 +94,7 @@ def test_what_hangs_is_ended(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _script(python, "exec sleep 600")
-    with tracking.sending(tmp_path, "http://mlflow:5000", seconds=1):
+    with sending.sending(tmp_path, "http://mlflow:5000", seconds=1):
         pass
     assert "it took more than 1 s" in capsys.readouterr().err
     assert [process.returncode for process in started] == [-signal.SIGKILL]
@@ -104,7 +104,7 @@ def test_an_error_of_the_caller_ends_it_too(
     python: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     _script(python, "exec sleep 600")
-    with pytest.raises(KeyboardInterrupt), tracking.sending(tmp_path, "http://mlflow:5000"):
+    with pytest.raises(KeyboardInterrupt), sending.sending(tmp_path, "http://mlflow:5000"):
         raise KeyboardInterrupt
     assert [process.returncode for process in started] == [-signal.SIGKILL]
 
@@ -112,12 +112,12 @@ def test_an_error_of_the_caller_ends_it_too(
 def test_where_to_is_the_variable_or_a_file_in_the_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedded = tracking.embedded(tmp_path)
+    embedded = sending.embedded(tmp_path)
     assert embedded == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.configured(default=embedded) == embedded
-    assert tracking.configured() == "", "on shared storage SQLite is not written"
+    assert sending.configured(default=embedded) == embedded
+    assert sending.configured() == "", "on shared storage SQLite is not written"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert tracking.configured(default=embedded) == "http://mlflow:5000"
+    assert sending.configured(default=embedded) == "http://mlflow:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert tracking.configured(default=embedded) == "", "set, but empty: nothing is sent"
+    assert sending.configured(default=embedded) == "", "set, but empty: nothing is sent"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mlpipeline.config import Training
+from mlpipeline.backends.local.processes import ExitError
+from mlpipeline.backends.local.training import TrainingProcesses
 from mlpipeline.errors import ProcessError
-from mlpipeline.processes import ExitError
-from mlpipeline.training_processes import TrainingProcesses
+from mlpipeline.plan.config import Training
 
 pytestmark = pytest.mark.timeout(60)
 

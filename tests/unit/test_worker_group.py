@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.cluster_spec import ClusterSpec
-from mlpipeline.learning.worker_group import WorkerGroup
+from mlpipeline.learning.training.cluster_spec import ClusterSpec
+from mlpipeline.learning.training.worker_group import WorkerGroup
 
 
 def test_nccl_without_a_gpu_is_refused_at_once() -> None:

@@ -13,8 +13,9 @@ import pytest
 import typer
 import yaml
 
-from mlpipeline import cli, config
-from mlpipeline.pipeline import STEPS
+from mlpipeline.cli import app
+from mlpipeline.plan import config
+from mlpipeline.plan.pipeline import STEPS
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -303,7 +304,7 @@ def _filled_in(text: str) -> str:
 def test_a_command_is_one_of_our_command_line_with_options_that_it_has(pod: Manifest) -> None:
     container = pod["container"]
     assert container["command"] == ["python", "-m", "mlpipeline"]
-    command = typer.main.get_command(cli.app)
+    command = typer.main.get_command(app.app)
     rest = [_filled_in(argument) for argument in container["args"]]
     while isinstance(command, typer.core.TyperGroup):
         command = command.commands[rest.pop(0)]
@@ -342,7 +343,7 @@ def test_every_parameter_of_a_run_has_a_default_and_says_what_it_is_for() -> Non
 
 def test_the_configuration_by_default_is_that_of_a_local_run() -> None:
     value = _parameters(_spec(), "arguments")["configuration"]["value"]
-    assert value == (ROOT / cli.DEFAULT_CONFIG).read_text()
+    assert value == (ROOT / app.DEFAULT_CONFIG).read_text()
 
 
 @each_workflow

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlpipeline import artifacts
 from mlpipeline.errors import ServingError
+from mlpipeline.store import artifacts
 
 Images = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]

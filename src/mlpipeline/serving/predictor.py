@@ -6,7 +6,7 @@ from typing import Any
 
 from kserve import InferRequest, InferResponse, Model
 
-from mlpipeline.learning import devices
+from mlpipeline.learning.training import devices
 from mlpipeline.serving import messages
 from mlpipeline.serving.batching import Batcher
 from mlpipeline.serving.model import PublishedModel

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mlpipeline import artifacts, image_files, progress
+from mlpipeline import image_files, progress
 from mlpipeline.errors import ServingError
-from mlpipeline.predictions import Batch
+from mlpipeline.plan.batch import Batch
 from mlpipeline.serving.model import PublishedModel, load
+from mlpipeline.store import artifacts
 
 _BATCH = 500  # bounds the memory, however many files there are
 

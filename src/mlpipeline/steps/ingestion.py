@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline import artifacts, progress
-from mlpipeline.config import Data
+from mlpipeline import progress
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning import corrections, datasets
-from mlpipeline.learning.cards import DatasetCard, Feedback, Shard, SplitName
-from mlpipeline.learning.images import Dataset, Split, canonical_order, content_digest
-from mlpipeline.learning.records import write_shards
+from mlpipeline.learning.data import corrections, datasets
+from mlpipeline.learning.data.images import Dataset, Split, canonical_order, content_digest
+from mlpipeline.learning.data.tfrecords import write_shards
+from mlpipeline.plan.config import Data
+from mlpipeline.store import artifacts
+from mlpipeline.store.cards import DatasetCard, Feedback, Shard, SplitName
 
 _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
 

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline import artifacts, progress, registry
-from mlpipeline.learning import export, records
-from mlpipeline.learning.cards import DatasetCard
-from mlpipeline.steps.decision import choose
+from mlpipeline import progress
+from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.model import export
+from mlpipeline.plan.decision import choose
+from mlpipeline.store import artifacts, registry
+from mlpipeline.store.cards import DatasetCard
 
 _MISTAKES_KEPT = 40
 
@@ -42,7 +44,7 @@ def select(
     print(f"selected {decision.chosen}: {decision.reason}", flush=True)
     chosen = candidates[decision.chosen]
 
-    images, labels = records.read_split(dataset, "test")
+    images, labels = tfrecords.read_split(dataset, "test")
     signature = export.load(chosen / "saved_model")
     probabilities = export.predict(signature, images)
     test = _measure(probabilities, labels)

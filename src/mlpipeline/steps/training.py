@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlpipeline import artifacts
-from mlpipeline.config import Candidate, Training
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning import devices, parameter_server
-from mlpipeline.learning.cluster_spec import ClusterSpec, ParameterServerSpec
-from mlpipeline.learning.training import Interrupted, Outcome, Trainer
+from mlpipeline.learning.training import devices, parameter_server
+from mlpipeline.learning.training.cluster_spec import ClusterSpec, ParameterServerSpec
+from mlpipeline.learning.training.synchronous import Interrupted, Outcome, Trainer
+from mlpipeline.plan.config import Candidate, Training
+from mlpipeline.store import artifacts
 
 _TERMINATED = 143  # 128 + SIGTERM: a TFJob with `restartPolicy: ExitCode` starts the worker again
 

@@ -1,0 +1,71 @@
+"""The manifests that steps apply: templates of the deployment, completed with what a run knows.
+
+They are files of `manifests/base/templates`, in a ConfigMap that these pods mount. So what a pod
+may do, asks for and mounts is read and changed where all other manifests are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.errors import ConfigurationError
+
+
+def load(folder: Path, name: str) -> Manifest:
+    """Read `NAME.yaml`, with the patches that components bring: `NAME.*patch.yaml`.
+
+    Raises:
+        ConfigurationError: There is no such file, or it is no manifest.
+    """
+    manifest = _read(folder / f"{name}.yaml")
+    for patch in sorted(folder.glob(f"{name}.*patch.yaml")):
+        manifest = merge(manifest, _read(patch))
+    return manifest
+
+
+def merge(base: Any, patch: Any) -> Any:
+    """Merge a patch as RFC 7386 does, but lists of named things by their names.
+
+    That is how Kubernetes merges containers and volumes; other lists are replaced.
+    """
+    if isinstance(patch, dict):
+        base = base if isinstance(base, dict) else {}
+        merged = {key: merge(base.get(key), value) for key, value in patch.items()}
+        return {k: v for k, v in (base | merged).items() if v is not None or k not in patch}
+    if _is_named(base) and _is_named(patch):
+        changes = {item["name"]: item for item in patch}
+        kept = [merge(item, changes.pop(item["name"], {})) for item in base]
+        return [*kept, *changes.values()]
+    return patch
+
+
+def with_container(containers: list[Manifest], name: str, **fields: Any) -> list[Manifest]:
+    """Return the containers of a pod with some fields of the named one set; others are sidecars."""
+    (main,) = (c for c in containers if c["name"] == name)
+    return [c | fields if c is main else c for c in containers]
+
+
+def _is_named(items: Any) -> bool:
+    return isinstance(items, list) and all(isinstance(i, dict) and "name" in i for i in items)
+
+
+def _read(file: Path) -> Manifest:
+    try:
+        manifest = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(
+            f"cannot read {file}: {error}",
+            expected="a manifest, as in manifests/base/templates",
+            remedy="`make deploy` makes the ConfigMap `templates`, which is mounted there",
+        ) from error
+    if not isinstance(manifest, dict):
+        raise ConfigurationError(
+            f"{file} holds {type(manifest).__name__}",
+            expected="one Kubernetes object",
+            remedy="mend manifests/base/templates, then `make deploy`",
+        )
+    return manifest

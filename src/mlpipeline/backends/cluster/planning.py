@@ -1,0 +1,161 @@
+"""Step `plan` in a cluster: turns a configuration into the cache keys that the workflow goes by.
+
+Argo memoizes a step by its key without a look at what it made. So this step looks, with the same
+eyes as the local backend, and has Argo forget what is gone or damaged, and the roll-out of what is
+not served any more: a hit is always true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlpipeline.backends.cluster import inference_service
+from mlpipeline.backends.cluster.api import Cluster
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.plan import config, pipeline, search
+from mlpipeline.plan.config import Config
+from mlpipeline.plan.fingerprint import code_version
+from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN
+from mlpipeline.store import artifacts
+
+_ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a workflow's parameters say in place of the configuration; empty for what it says."""
+
+    name: str = ""
+    candidates: str = ""
+    """Names of those to train, separated by commas."""
+    workers: str = ""
+    replicas: str = ""
+
+
+def resolve(text: str, overrides: Overrides) -> Config:
+    """Return the configuration of a run.
+
+    Raises:
+        ConfigurationError: It does not fit; names every problem.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # also: a date that there is not
+        raise ConfigurationError(
+            f"the parameter `configuration` is not YAML: {error}",
+            expected="the content of a file such as configs/default.yaml",
+            remedy='-p "configuration=$(cat my.yaml)"',
+        ) from error
+    if not isinstance(raw, dict):
+        config.parse(raw, origin="the parameter `configuration`")
+    assert isinstance(raw, dict)
+    if overrides.name:
+        raw["name"] = overrides.name
+    if overrides.workers:
+        _set(raw, "training", workers=_number(overrides.workers))
+    if overrides.replicas:
+        _set(raw, "serving", replicas=_number(overrides.replicas))
+    if overrides.candidates:  # which may be trials of a search
+        raw = dict(search.expand(raw)[0])
+        raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
+    _set(raw, "serving", host=_ALL_ADDRESSES, port=8080, grpc_port=8081)
+    return config.parse(raw, origin="the parameter `configuration`")
+
+
+def _set(raw: dict[str, Any], section: str, **values: Any) -> None:
+    """Set values of a section; one that is none is left for the check to complain of."""
+    if raw.get(section) is None:
+        raw[section] = values
+    elif isinstance(raw[section], dict):
+        raw[section] |= values
+
+
+def _number(text: str) -> int | str:
+    """A number, or the text for the check of the configuration to complain of."""
+    return int(text) if text.isdecimal() else text
+
+
+def _chosen(candidates: Any, names: str) -> dict[str, Any]:
+    known = candidates if isinstance(candidates, dict) else {}
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in chosen if name not in known]:
+        raise ConfigurationError(
+            f"the parameter `candidates` names {', '.join(unknown)}",
+            expected=f"some of {', '.join(known)}, separated by commas; empty for all",
+            remedy="add them to the configuration, or leave them out",
+        )
+    return {name: known[name] for name in chosen}
+
+
+def plan(
+    settings: Config, workspace: Path, cluster: Cluster, *, memo: str, image: str, templates: Path
+) -> dict[str, str]:
+    """Have Argo forget every memo that is worth nothing, and return the workflow's parameters.
+
+    Args:
+        settings: The run's configuration.
+        workspace: The folder of all artifacts.
+        cluster: Where the cache is.
+        memo: The name of the ConfigMap that is Argo's cache.
+        image: Of the replicas.
+        templates: The folder of the manifests that steps complete.
+    """
+    remembered: Mapping[str, str] = (cluster.get("ConfigMap", memo) or {}).get("data") or {}
+    tasks = pipeline.plan(settings)
+    keys = {task.name: task.key for task in tasks.values() if task.key}
+    done = {name: tasks[name].is_done(workspace) for name in keys}
+    keys[SERVE.name] = _serving_key(settings, keys[SELECT.name], image, templates)
+    done[SERVE.name] = done[SELECT.name] and _is_served(
+        cluster, remembered.get(keys[SERVE.name]), workspace / tasks[SELECT.name].publishes[1]
+    )
+    for name, key in keys.items():
+        print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)
+    stale = [key for name, key in keys.items() if key in remembered and not done[name]]
+    if stale:
+        print(f"forgotten, because it is gone, damaged or changed: {', '.join(stale)}", flush=True)
+        cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(stale)})
+    trainings = [t for t in tasks.values() if t.step is TRAIN]
+    return {
+        "name": settings.name,
+        "ingest-key": keys[INGEST.name],
+        "select-key": keys[SELECT.name],
+        "serve-key": keys[SERVE.name],
+        "trainings": json.dumps([{"candidate": t.candidate, "key": t.key} for t in trainings]),
+    }
+
+
+def _serving_key(settings: Config, selection: str, image: str, templates: Path) -> str:
+    """The key of the roll-out of a selection: of all that the service is completed from."""
+    files = sorted(file for file in templates.iterdir() if file.is_file())
+    return artifacts.make_key(
+        SERVE.name,
+        code=code_version(inference_service.__name__),
+        parameters={
+            "name": settings.name,
+            "image": image,
+            "serving": settings.serving.model_dump(),
+            "templates": {file.name: file.read_text(encoding="utf-8") for file in files},
+        },
+        inputs=[selection],
+    )
+
+
+def _is_served(cluster: Cluster, remembered: str | None, version: Path) -> bool:
+    """Whether the service is still as it was when its roll-out was remembered.
+
+    Another run, or a person, may have changed it since; it then has another revision.
+    """
+    if not remembered:
+        return False
+    found = inference_service.current(
+        cluster, version.parent.name, inference_service.digest_of(version)
+    )
+    outputs = (json.loads(remembered).get("outputs") or {}).get("parameters") or ()
+    revisions = [p.get("value") for p in outputs if p["name"] == "revision"]
+    return found is not None and revisions == [found.digest]

@@ -1,0 +1,104 @@
+"""Why a pod does not run: what `kubectl describe` would tell a person, for error messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mlpipeline.backends.cluster.api import Cluster, Manifest
+from mlpipeline.errors import ClusterError
+
+# Waiting does not mend these. A registry may have a bad minute, so not at the first sight of one.
+_HOPELESS = {
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RunContainerError",
+}
+_HOPELESS_SECONDS = 60.0
+
+
+class StartWatch:
+    """Notices pods that do not start, and says why."""
+
+    def __init__(
+        self, cluster: Cluster, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Allow `seconds` for a pod to start: to be scheduled, to pull its image, to mount."""
+        self._cluster = cluster
+        self._seconds = seconds
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def check(self, pods: list[Manifest]) -> None:
+        """Look at the pods that there are now.
+
+        Raises:
+            ClusterError: One has been waiting for too long.
+        """
+        now = self._clock()
+        for pod in pods:
+            uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+            reason = waiting_reason(pod)
+            if reason is None:
+                self._since.pop(uid, None)
+                continue
+            waited = now - self._since.setdefault(uid, now)
+            allowed = self._seconds
+            if reason.partition(":")[0] in _HOPELESS:
+                allowed = min(allowed, _HOPELESS_SECONDS)
+            if waited >= allowed:
+                lines = [*self._events(name), *self._cluster.last_lines(name)]
+                raise ClusterError(
+                    f"pod {name} does not start: {reason}" + "".join(f"\n    {x}" for x in lines),
+                    expected=f"that it runs within {allowed:.0f} s",
+                    remedy="for an image: `make image`, and the parameter `image`; for resources: "
+                    "ask for less or add a node; `make status` shows what waits",
+                )
+
+    def _events(self, pod: str) -> list[str]:
+        events = [e for e in self._cluster.find("Event") if e["involvedObject"].get("name") == pod]
+        return [str(e.get("message", "")) for e in events if e.get("type") == "Warning"][-3:]
+
+
+def waiting_reason(pod: Manifest) -> str | None:
+    """Return what a pod waits for, such as `Unschedulable: 0/3 nodes …`; None if it runs."""
+    status = pod.get("status", {})
+    statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    for container in statuses:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting and waiting.get("reason") not in (None, "PodInitializing"):
+            return ": ".join(filter(None, [waiting["reason"], waiting.get("message", "")]))
+    if status.get("phase", "Pending") != "Pending":
+        return None
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
+    return "Pending: it has not been started"
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether a pod answers, and is not on its way out."""
+    ready = _condition(pod, "Ready").get("status") == "True"
+    return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def is_cut_off(pod: Manifest) -> bool:
+    """Whether a pod without a readiness probe runs on a node that is not heard of any more.
+
+    The node controller then says of all the node's pods that they are not ready; a container
+    without such a probe is ready for as long as it runs.
+    https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller
+    """
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    runs = any("running" in container.get("state", {}) for container in containers)
+    return runs and _condition(pod, "Ready").get("status") == "False"
+
+
+def _condition(pod: Manifest, kind: str) -> Manifest:
+    conditions: list[Manifest] = pod.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), {})

@@ -1,0 +1,231 @@
+"""The exit handler's step: the record of a workflow, from what Argo knows of its nodes.
+
+Whatever became of the workflow, this leaves `runs/<workflow>/run.json` and the same `report.html`
+as a local run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.errors import ArtifactError, ConfigurationError
+from mlpipeline.plan import config as configuration
+from mlpipeline.plan import pipeline
+from mlpipeline.plan.config import Config
+from mlpipeline.plan.pipeline import SERVE, STEPS
+from mlpipeline.runs.record import RunRecord, ServedVersion, TaskRecord, describe_machine
+from mlpipeline.store import registry
+
+_STEPS = ("plan", *(step.name for step in STEPS))
+# Of Argo's nodes: a memoized step, any other step, one that never began.
+_NODES = ("DAG", "Retry", "Skipped")
+_STATES: dict[str, Literal["succeeded", "failed", "skipped"]] = {
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+    "Skipped": "skipped",
+    "Omitted": "skipped",
+}
+
+
+def record(workflow: Manifest, workspace: Path) -> RunRecord:
+    """Return the record of a workflow that has run all but its exit handler.
+
+    Args:
+        workflow: The object as the API returns it.
+        workspace: The folder of all artifacts.
+    """
+    name, status = workflow["metadata"]["name"], workflow["status"]
+    folder = workspace / "runs" / name
+    nodes = _nodes(status)
+    tasks = [_task(node, nodes) for node in _of_steps(nodes)]
+    config = _config(folder / "config.yaml")
+    planned = pipeline.plan_of_finished(config, workspace) if config else {}
+    with_all = pipeline.plan(config)["select"].key if config else None
+    for task in tasks:
+        if config and task.name in planned:
+            task.code = pipeline.code_of(planned[task.name], config)
+        if with_all and task.key == with_all:  # it does not know yet that some were not trained
+            task.key = planned["select"].key
+    began = status["startedAt"]
+    state: Literal["succeeded", "failed", "interrupted"] = (
+        "interrupted"
+        if workflow["spec"].get("shutdown")
+        else "failed"
+        if any(task.state == "failed" for task in tasks if task.step != "train")
+        or not any(task.step == "verify" for task in tasks)
+        else "succeeded"
+    )
+    return RunRecord(
+        run=name,
+        started=began,
+        config_file="config.yaml",
+        config=config.model_dump() if config else {"candidates": {}},
+        machine=describe_machine(),
+        source=_image(workflow),
+        folder=folder,
+        state=state,
+        seconds=_seconds(began, datetime.now(UTC).isoformat()),
+        tasks=tasks,
+        served=_served(nodes, began, config.name, workspace) if config else [],
+        verification=_verification(nodes),
+        error=_first_error(tasks) if state != "succeeded" else None,
+    )
+
+
+def _image(workflow: Manifest) -> str:
+    """The image of all pods; `make image` names it by the content of the code."""
+    # What is left at its default stands in the template that it was made from.
+    for spec in (workflow["spec"], workflow["status"].get("storedWorkflowTemplateSpec") or {}):
+        for parameter in (spec.get("arguments") or {}).get("parameters") or ():
+            if parameter["name"] == "image":
+                return f"image {parameter['value']}"
+    return ""
+
+
+def _nodes(status: Mapping[str, Any]) -> dict[str, Any]:
+    """All nodes; Argo packs them when there are many."""
+    if packed := status.get("compressedNodes"):
+        unpacked: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed)))
+        return unpacked
+    nodes: dict[str, Any] = status.get("nodes") or {}
+    return nodes
+
+
+def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The nodes of our steps in the order in which they began; all attempts of one are one."""
+    order = {name: place for place, name in enumerate(_STEPS)}
+    steps = [
+        node
+        for node in nodes.values()
+        if node.get("templateName") in order and node["type"] in _NODES
+    ]
+    yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
+
+
+def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
+    step = node["templateName"]
+    given = _parameters(node, "inputs")
+    candidate = given.get("candidate")
+    pods = _attempts(node, nodes)
+    hit = _is_hit(node)
+    # What still runs when the exit handler does was stopped.
+    state = "reused" if hit else _STATES.get(node["phase"], "failed")
+    messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
+    error = messages.pop() if state == "failed" and messages else None
+    return TaskRecord(
+        name=f"train-{candidate}" if candidate else step,
+        step=step,
+        candidate=candidate,
+        key=given.get("key", ""),
+        state=state,
+        seconds=0.0 if hit else _span(pods or [node]),
+        error=error or (_error(node.get("message", "")) if state == "failed" else None),
+        retries=messages,
+        started=None if state in ("reused", "skipped") else node.get("startedAt"),
+        where=_where(pods[-1]) if pods else None,
+    )
+
+
+def _where(pod: Mapping[str, Any]) -> str:
+    node = pod.get("hostNodeName")
+    return f"pod {pod['id']}" + (f" on node {node}" if node else "")
+
+
+def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pods of a step, in order: a memoized step is a DAG around what is tried again."""
+    if node["type"] == "DAG":
+        retries = [n for n in nodes.values() if n.get("boundaryID") == node["id"]]
+        return [pod for n in retries if n["type"] == "Retry" for pod in _attempts(n, nodes)]
+    children = [nodes[child] for child in node.get("children") or () if child in nodes]
+    pods = [child for child in children if child["type"] == "Pod"]  # not the steps that follow
+    return sorted(pods, key=lambda pod: pod.get("startedAt") or "")
+
+
+def _error(message: str) -> str:
+    """What a step said itself, out of what Argo, the kubelet and its log say around it."""
+    _, mark, own = message.rpartition("error: ")
+    # Argo's executor has the last words in the log: `time=… sub-process exited`, `Error: exit …`.
+    lines = [
+        line
+        for line in (own if mark else message).splitlines()
+        if not line.startswith(('time="', "Error: exit status"))
+    ]
+    return "\n".join(lines).strip() or "it was ended before it was done"
+
+
+def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) -> dict[str, str]:
+    parameters = (node.get(which) or {}).get("parameters") or ()
+    return {p["name"]: p.get("value", "") for p in parameters}
+
+
+def _served(
+    nodes: Mapping[str, Any], began: str, name: str, workspace: Path
+) -> list[ServedVersion]:
+    """What was put into service, in that order; a step that found all as it should be adds none."""
+    served: list[ServedVersion] = []
+    done = [n for n in _of_steps(nodes) if n["templateName"] == SERVE.name and _has_rolled(n)]
+    for node in sorted(done, key=lambda node: str(node["finishedAt"])):
+        version = _parameters(node, "outputs")["version"]
+        if not served or served[-1].version != version:
+            candidate = _candidate(workspace, name, version)
+            served.append(ServedVersion(version, candidate, _seconds(began, node["finishedAt"])))
+    return served
+
+
+def _candidate(workspace: Path, name: str, version: str) -> str:
+    """The candidate that a version is; empty if the version is gone by now."""
+    try:
+        return str(registry.description(workspace, name, version)["candidate"])
+    except ArtifactError:
+        return ""
+
+
+def _has_rolled(node: Mapping[str, Any]) -> bool:
+    """Whether a node of the step serve has done it in this run, and not the memo."""
+    done = node["phase"] == "Succeeded" and not _is_hit(node)
+    return done and "version" in _parameters(node, "outputs")
+
+
+def _is_hit(node: Mapping[str, Any]) -> bool:
+    return bool((node.get("memoizationStatus") or {}).get("hit"))
+
+
+def _verification(nodes: Mapping[str, Any]) -> dict[str, Any] | None:
+    for node in nodes.values():
+        text = _parameters(node, "outputs").get("figures")
+        if node.get("templateName") == "verify" and text:
+            figures: dict[str, Any] = json.loads(text)
+            return figures
+    return None
+
+
+def _config(file: Path) -> Config | None:
+    """The run's configuration; None if it failed before there was any."""
+    try:
+        return configuration.load(file)
+    except ConfigurationError:
+        return None
+
+
+def _first_error(tasks: list[TaskRecord]) -> str | None:
+    return next((task.error for task in tasks if task.state == "failed"), None)
+
+
+def _span(nodes: Sequence[Mapping[str, Any]]) -> float:
+    """From the first's start to the last's end: without what a step waited for its turn."""
+    return _seconds(nodes[0].get("startedAt"), nodes[-1].get("finishedAt"))
+
+
+def _seconds(began: str | None, ended: str | None) -> float:
+    if not began:
+        return 0.0
+    end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+    return round((end - datetime.fromisoformat(began)).total_seconds(), 1)

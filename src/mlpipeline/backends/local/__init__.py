@@ -1,0 +1,1 @@
+"""The local backend: every task is a process, or a group of them, on this machine."""

@@ -1,0 +1,169 @@
+"""What a person calls on this machine: run the pipeline, serve its model, ask it about an image."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from mlpipeline import image_files
+from mlpipeline.backends.local import replicas, sharded
+from mlpipeline.backends.local.asynchronous import AsynchronousBackend
+from mlpipeline.backends.local.backend import LocalBackend
+from mlpipeline.backends.local.display import Display, summary
+from mlpipeline.backends.local.inbox import Inbox
+from mlpipeline.errors import ServingError
+from mlpipeline.events import feedback
+from mlpipeline.plan import config as configuration
+from mlpipeline.plan import pipeline
+from mlpipeline.plan.config import Config
+from mlpipeline.runs import record as runs
+from mlpipeline.runs.record import RunRecord
+from mlpipeline.store import registry
+
+
+def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: bool = False) -> None:
+    """Run the pipeline, show it, and write its record and its report, whatever happens.
+
+    Raises:
+        PipelineError: A task failed for good; what was finished before is kept.
+    """
+    config = feedback.joined(config, workspace)
+    record = RunRecord.begin(config, config_file, workspace)
+    with runs.under_way(record.folder):
+        close_killed(workspace)
+        _run(config, workspace, record, asynchronous=asynchronous)
+
+
+def close_killed(workspace: Path) -> None:
+    """Conclude the records of runs whose processes were killed."""
+    for record in runs.close_killed(workspace):
+        from mlpipeline.runs import lineage
+
+        lineage.write(workspace, record)
+
+
+def _run(config: Config, workspace: Path, record: RunRecord, *, asynchronous: bool) -> None:
+    console = Console(highlight=False)
+    try:
+        config_file = record.folder / "config.yaml"  # what the steps read is what was planned
+        configuration.write(config, config_file)
+        with Display(pipeline.plan(config), console) as display:
+            kind = AsynchronousBackend if asynchronous else LocalBackend
+            backend = kind(config, config_file, workspace, record, display)
+            asyncio.run(_stoppable(backend.run()))
+        record.state = "succeeded"
+    except KeyboardInterrupt:
+        record.state, record.error = "interrupted", "stopped by a signal"
+        raise
+    except Exception as error:
+        record.state, record.error = "failed", str(error)
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong before
+            _conclude(record, workspace, console)
+
+
+def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
+    """Write the record and the report, and show the table that a run ends with."""
+    from mlpipeline.runs import lineage, report
+    from mlpipeline.runs.mlflow import sending  # with matplotlib, which takes a second
+
+    record.save()
+    lineage.write(workspace, record.as_dict())
+    uri = sending.configured(default=sending.embedded(workspace))
+    # Whoever presses Ctrl-C does not wait for MLflow: the next run sends this one.
+    with sending.sending(workspace, "" if record.state == "interrupted" else uri):
+        page = report.write(workspace, record.as_dict())
+    console.print()
+    console.print(summary(report.evidence.collect(workspace, record.as_dict())))
+    console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
+
+
+def serve(config: Config, workspace: Path, shards: int = 0) -> None:
+    """Serve the current model by all replicas until Ctrl-C; by `shards` behind a front if any."""
+    version = registry.current(workspace, config.name)
+
+    async def until_stopped() -> None:
+        logs = workspace / "serving"
+        if shards:
+            service = sharded.serving(config, workspace, version, shards, logs=logs)
+            who = f"{shards} shards and their front"
+        else:
+            service = replicas.serving(config, workspace, version, logs=logs)
+            who = f"{config.serving.replicas} replicas"
+        async with service as ended:
+            print(_greeting(config, workspace, version, who), flush=True)
+            await ended
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_stoppable(until_stopped()))
+
+
+def watch(workspace: Path) -> None:
+    """Do the events that are dropped into the workspace's inbox, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_stoppable(Inbox(workspace).watch()))
+
+
+def _greeting(config: Config, workspace: Path, version: str, who: str) -> str:
+    url = f"http://{config.serving.host}:{config.serving.port}/v1/models/{config.name}:predict"
+    request = registry.version_folder(workspace, config.name, version) / registry.EXAMPLE
+    return (
+        f"{config.name}, version {version}: {who} "
+        f"behind {config.serving.host}:{config.serving.port} (gRPC: {config.serving.grpc_port}); "
+        f"Ctrl-C stops them. Try:\n\n"
+        f"curl -H 'Content-Type: application/json' -d @{request} {url}\n"
+    )
+
+
+def predict(config: Config, workspace: Path, image: Path) -> None:
+    """Print what the current model sees in an image file.
+
+    Raises:
+        ServingError: There is no model, or the file is no image.
+    """
+    version = registry.current(workspace, config.name)
+    from mlpipeline.serving import model  # TensorFlow
+
+    model.use_available_processors()
+    published = model.load(registry.version_folder(workspace, config.name, version))
+    pixels = _read_image(image, published.input_shape)
+    (probabilities,) = published.predict(pixels[np.newaxis])
+    for index in probabilities.argsort()[::-1][:3]:
+        print(f"{probabilities[index]:7.2%}  {published.classes[index]}")
+
+
+def _read_image(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read an image file as the model takes it: uint8 of its shape, bright on a dark ground."""
+    try:
+        pixels, inverted = image_files.decode(file.read_bytes(), shape)
+    except image_files.UNREADABLE as error:
+        raise ServingError(
+            f"cannot read {file}: {error}",
+            expected="an image, such as a PNG or JPEG file",
+            remedy="name another file: make predict IMAGE=some.png",
+        ) from error
+    if inverted:
+        print("the background is bright, the data set's is dark: the image is inverted")
+    return pixels
+
+
+async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does: all that was started is stopped."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

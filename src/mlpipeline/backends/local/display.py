@@ -1,0 +1,144 @@
+"""What a person sees of a run: progress on a terminal or plain lines, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mlpipeline.plan.pipeline import Task
+
+if TYPE_CHECKING:  # the report's modules import matplotlib
+    from mlpipeline.runs.report.evidence import Evidence
+
+_PLAIN_INTERVAL_SECONDS = 10
+_TELLING_SHARE = 0.02
+_SHOWN = ("epoch", "loss", "accuracy", "test_accuracy", "images_per_second")
+_SYMBOLS = {
+    "succeeded": "[green]✔[/]",
+    "reused": "[cyan]↺[/]",
+    "failed": "[red]✘[/]",
+    "skipped": "[dim]-[/]",
+}
+
+
+class Display:
+    """Shows the tasks of a run and how long it is still going to take.
+
+    Args:
+        tasks: All of the run's tasks, in order.
+        console: Where to show them.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], console: Console) -> None:
+        self._console = console
+        self._waiting = dict(tasks)
+        self._bars: dict[str, TaskID] = {}
+        self._running: dict[str, tuple[Task, float]] = {}  # with the time it was started
+        self._shares: dict[str, float] = {}
+        self._printed = 0.0
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, task: Task) -> None:
+        self._waiting.pop(task.name, None)
+        self._running[task.name] = (task, time.monotonic())
+        self._shares[task.name] = 0.0
+        self._bars[task.name] = self._progress.add_task(
+            task.name, total=1.0, facts=task.step.purpose
+        )
+        if not self._console.is_terminal:
+            self.say(f"… {task.name}: {task.step.purpose} ({self._time_left()})")
+
+    def advance(self, task: Task, values: Mapping[str, str]) -> None:
+        """Show a progress line of a step."""
+        share = float(values["done"]) / max(1.0, float(values["total"]))
+        self._shares[task.name] = share
+        facts = "  ".join(
+            f"{k.replace('_', ' ')} {escape(values[k])}" for k in _SHOWN if k in values
+        )
+        left = self._time_left()
+        self._progress.update(
+            self._bars[task.name], completed=share, facts=f"{facts}  [dim]{left}[/]"
+        )
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._printed > _PLAIN_INTERVAL_SECONDS:
+            self._printed = now
+            self.say(f"  {task.name} {share:.0%}  {facts}  ({left})")
+
+    def finish(self, task: Task, state: str, seconds: float, note: str = "") -> None:
+        self._waiting.pop(task.name, None)
+        self._running.pop(task.name, None)
+        if (bar := self._bars.pop(task.name, None)) is not None:
+            self._progress.remove_task(bar)
+        # A note may hold a step's own output, with brackets that are no markup: [/job:worker/...].
+        line = f"{_SYMBOLS[state]} {task.name:<22} {state:<10} {seconds:6.1f} s  {escape(note)}"
+        self.say(line.rstrip())
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _time_left(self) -> str:
+        seconds = sum(task.step.typical_seconds for task in self._waiting.values())
+        for task, started in self._running.values():
+            elapsed, share = time.monotonic() - started, self._shares[task.name]
+            # At first it prepares, which says nothing of its pace.
+            is_telling = share > _TELLING_SHARE
+            expected = elapsed / share if is_telling else task.step.typical_seconds
+            seconds += max(0.0, expected - elapsed)
+        return (
+            f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"
+        )
+
+
+def summary(found: Evidence) -> Table:
+    """Return the table that a run ends with: what became of each candidate."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("candidate")
+    for heading in ("parameters", "validation", "test", "trained in"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for candidate in found.candidates:
+        metrics, state = candidate.metrics, candidate.task["state"].replace("succeeded", "")
+        test = found.decision["test"]["accuracy"] if found.decision and candidate.chosen else None
+        seconds = metrics.get("seconds")
+        table.add_row(
+            candidate.name,
+            f"{metrics['parameters']:,}" if metrics else "",
+            _percent(metrics.get("validation_accuracy")),
+            _percent(test),
+            "" if seconds is None else f"{seconds:.0f} s",
+            ", ".join(filter(None, [candidate.verdict, state, candidate.distinction])),
+            style="bold" if candidate.chosen else "",
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"

@@ -1,0 +1,144 @@
+"""The inbox: a watched folder in which every file is an event, done once, one after the other.
+
+workspace/inbox/  NAME.json (to do; put there by rename)  done/  failed/ (with the reason)  logs/
+
+An event stays where it is until it is done, and what does it is a step that can be done again: so
+one that was stopped in its middle, or came while nobody watched, is done at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchfiles import awatch
+
+from mlpipeline.backends.local import processes
+from mlpipeline.errors import EventError, PipelineError
+from mlpipeline.events import schema
+from mlpipeline.plan import config
+from mlpipeline.store import artifacts
+
+_GRACE_SECONDS = 60  # a run ends all that it has started, and gives that its own time
+_LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most network mounts
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """The events of a workspace."""
+
+    workspace: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where events are dropped."""
+        return self.workspace / "inbox"
+
+    async def watch(self) -> None:
+        """Do all events, those that are there and those that come, until it is cancelled.
+
+        Raises:
+            EventError: Another process watches already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            print(f"watching {self.folder}; Ctrl-C ends it", flush=True)
+            await self.do_all()
+            async for _ in awatch(
+                self.folder,
+                recursive=False,
+                yield_on_timeout=True,
+                rust_timeout=_LOOK_AGAIN_MS,
+            ):
+                await self.do_all()
+
+    async def do_all(self) -> None:
+        """Do what is there, the oldest first, until there is nothing left."""
+        while waiting := self._waiting():
+            await self._do(waiting[0])
+
+    def _waiting(self) -> list[Path]:
+        ages = {}
+        for file in self.folder.glob("[!.]*.json"):
+            with contextlib.suppress(FileNotFoundError):  # taken back
+                ages[file] = (file.stat().st_mtime_ns, file.name)
+        return sorted(ages, key=lambda file: ages[file])
+
+    async def _do(self, file: Path) -> None:
+        try:
+            event = schema.read(file)
+            if self._is_done(event):
+                print(f"{event.name}: done before", flush=True)
+                file.unlink(missing_ok=True)
+                return
+            print(f"{event.name}: begun", flush=True)
+            said = await self._run(event)
+        except PipelineError as error:
+            print(f"{file.name}: failed: {error}", flush=True)
+            artifacts.write_text(self.folder / "failed" / f"{file.stem}.txt", f"{error}\n")
+            _move(file, self.folder / "failed" / file.name)
+        else:
+            _move(file, self.folder / "done" / f"{event.name}.json")
+            print(f"{event.name}: done: {said}", flush=True)
+
+    def _is_done(self, event: schema.Event) -> bool:
+        """Whether an event with this id is done.
+
+        Raises:
+            EventError: One is, but it was another one.
+        """
+        before = self.folder / "done" / f"{event.name}.json"
+        if not before.exists():
+            return False
+        if schema.read(before) != event:
+            raise EventError(
+                f"the id {event.id!r} was that of another {event.kind} event",
+                expected=f"an id for each event; {before} has this one",
+                remedy="give it another id, and post it again",
+            )
+        return True
+
+    async def _run(self, event: schema.Event) -> str:
+        """Do an event by the command that does it in a cluster, too; return its last words."""
+        log = self.folder / "logs" / f"{event.name}.log"
+        with tempfile.TemporaryDirectory() as folder:
+            match event:
+                case schema.Predict():
+                    arguments = ["predict-batch", "--model", event.model, "--folder", event.folder]
+                case schema.Feedback():
+                    arguments = ["feedback", "--event", event.model_dump_json()]
+                case schema.Train():
+                    config.write(event.configuration, file := Path(folder, f"{event.name}.yaml"))
+                    arguments = ["run", "--config", str(file)]
+            command = [sys.executable, "-m", "mlpipeline", *arguments]
+            await processes.run(
+                [*command, "--workspace", str(self.workspace)],
+                log=log,
+                grace_seconds=_GRACE_SECONDS,
+            )
+        return log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EventError(
+                    f"{self.folder} is watched by another process",
+                    expected="one that does its events, one after the other",
+                    remedy="leave it to that one, or stop it",
+                ) from None
+            yield
+
+
+def _move(file: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # taken back
+        file.rename(target)

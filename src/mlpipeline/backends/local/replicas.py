@@ -1,0 +1,122 @@
+"""Replicas of the model server behind one address: processes that share a port."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlpipeline.backends.local import processes
+from mlpipeline.errors import ProcessError
+from mlpipeline.plan.config import Config, Serving
+
+
+@asynccontextmanager
+async def serving(
+    config: Config, workspace: Path, version: str, *, logs: Path
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve a registered version by all replicas while the body runs.
+
+    Yields:
+        A task that ends, with an error, when a replica does.
+
+    Raises:
+        ProcessError: A port is in use, or a replica did not become ready in time.
+    """
+    with reserved(config.serving):
+        async with started(config, workspace, version, logs=logs) as ended:
+            yield ended
+
+
+@contextmanager
+def reserved(settings: Serving) -> Iterator[None]:
+    """Hold the ports for replicas, which share them.
+
+    Raises:
+        ProcessError: One is in use.
+    """
+    with ExitStack() as stack:
+        for port in (settings.port, settings.grpc_port):
+            stack.enter_context(processes.reserved_port(settings.host, port))
+        yield
+
+
+@asynccontextmanager
+async def started(
+    config: Config, workspace: Path, version: str, *, logs: Path
+) -> AsyncIterator[asyncio.Task[None]]:
+    """As `serving`, on ports that are reserved: beside replicas of another version, for example."""
+    settings = config.serving
+    async with AsyncExitStack() as stack:
+        readiness = Readiness(settings.replica_names)
+        command = [sys.executable, "-m", "mlpipeline", "predictor", "--name", config.name]
+        command += ["--workspace", str(workspace), "--version", version, "--host", settings.host]
+        command += ["--port", str(settings.port), "--grpc-port", str(settings.grpc_port)]
+        followers = [
+            await stack.enter_async_context(
+                processes.started(
+                    [*command, "--replica", name],
+                    log=logs / f"{name}.log",
+                    on_progress=readiness.note,
+                )
+            )
+            for name in settings.replica_names
+        ]
+        ended = asyncio.ensure_future(first_to_end(followers))
+        stack.callback(ended.cancel)
+        await readiness.wait(ended, settings.ready_timeout_seconds, logs)
+        yield ended
+
+
+class Readiness:
+    """Which of several servers have said that they are ready."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Expect it of all of them."""
+        self._missing = set(names)
+        self._all_ready = asyncio.Event()
+
+    def note(self, progress: Mapping[str, str]) -> None:
+        """Take a server's line of progress, `ready=NAME`."""
+        self._missing.discard(progress["ready"])
+        if not self._missing:
+            self._all_ready.set()
+
+    async def wait(self, ended: asyncio.Future[None], seconds: float, logs: Path) -> None:
+        """Wait until all are, unless one ends.
+
+        Raises:
+            ProcessError: What `ended` has failed with, or that it took more than `seconds`.
+        """
+        all_ready = asyncio.ensure_future(self._all_ready.wait())
+        either: set[asyncio.Future[Any]] = {all_ready, ended}
+        try:
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            all_ready.cancel()
+        if ended.done():
+            ended.result()
+        if self._missing:
+            raise ProcessError(
+                f"{', '.join(sorted(self._missing))} not ready after {seconds} s",
+                expected="that every replica loads the model and answers",
+                remedy=f"read {logs}, or raise serving.ready_timeout_seconds",
+            )
+
+
+async def first_to_end(running: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until one of the servers ends, which is an error.
+
+    Raises:
+        ProcessError: Always.
+    """
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    done.pop().result()
+    raise ProcessError(
+        "a server ended by itself",
+        expected="that it serves until it is told to stop",
+        remedy="read its log",
+    )

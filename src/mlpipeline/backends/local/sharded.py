@@ -1,0 +1,87 @@
+"""A sharded service on this machine: replicas with a port each, and a front at the model's address.
+
+Unlike replicas that share a port, one that dies is started again: the front does without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mlpipeline.backends.local import processes, replicas
+from mlpipeline.plan.config import Config
+
+
+@asynccontextmanager
+async def serving(
+    config: Config, workspace: Path, version: str, count: int, *, logs: Path
+) -> AsyncIterator[asyncio.Future[None]]:
+    """Serve a registered version by `count` replicas and a front while the body runs.
+
+    Yields:
+        A future that ends, with an error, when the front does, or a replica that cannot start.
+
+    Raises:
+        ProcessError: A port is in use, or not all replicas became ready in time.
+    """
+    settings = config.serving
+    names = [f"shard-{index}" for index in range(count)]
+    ports = processes.free_ports(2 * count)
+    model = ["--name", config.name, "--host", settings.host]
+    commands = {
+        name: _command(
+            *("predictor", *model, "--workspace", str(workspace), "--version", version),
+            *("--replica", name, "--port", str(http), "--grpc-port", str(grpc)),
+        )
+        for name, http, grpc in zip(names, ports[:count], ports[count:], strict=True)
+    }
+    places = ",".join(f"{settings.host}:{port}" for port in ports[:count])
+    front = _command(
+        *("front", *model, "--replicas", places, "--at-least", str(count), "--replica", "front"),
+        *("--port", str(settings.port), "--grpc-port", str(settings.grpc_port)),
+    )
+    readiness = replicas.Readiness([*names, "front"])
+    with replicas.reserved(settings):
+        running = [
+            asyncio.create_task(_kept(command, logs / f"{name}.log", readiness))
+            for name, command in commands.items()
+        ]
+        running.append(
+            asyncio.create_task(
+                processes.run(front, log=logs / "front.log", on_progress=readiness.note)
+            )
+        )
+        ended = asyncio.ensure_future(replicas.first_to_end(running))
+        try:
+            await readiness.wait(ended, settings.ready_timeout_seconds, logs)
+            yield ended
+        finally:
+            for task in (ended, *running):
+                task.cancel()
+            await asyncio.wait([ended, *running])
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mlpipeline", *arguments]
+
+
+async def _kept(command: list[str], log: Path, readiness: replicas.Readiness) -> None:
+    """Run a replica, and start it again when it ends; one that never was ready is an error."""
+    was_ready = False
+
+    def on_progress(values: Mapping[str, str]) -> None:
+        nonlocal was_ready
+        was_ready = True
+        readiness.note(values)
+
+    while True:
+        was_ready = False
+        try:
+            await processes.run(command, log=log, on_progress=on_progress)
+        except processes.ExitError:
+            if not was_ready:
+                raise
+        print(f"{log.stem} has died and is started again; {log} may say why", flush=True)

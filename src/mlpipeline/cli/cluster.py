@@ -1,0 +1,210 @@
+"""`mlpipeline cluster …`: what the pods of the workflow run that talk to the cluster's API."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlpipeline.errors import ClusterError
+from mlpipeline.events import feedback
+from mlpipeline.plan import config as configuration
+from mlpipeline.plan import pipeline
+from mlpipeline.store import artifacts
+
+app = typer.Typer(help="What only the pods of the workflow run.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
+Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+Outputs = Annotated[Path, typer.Option(help="Folder for the step's output parameters.")]
+Templates = Annotated[Path, typer.Option(help="Folder of the manifests to complete.")]
+Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
+PendingSeconds = Annotated[int, typer.Option(help="How long a pod may take to start.")]
+Owner = Annotated[str, typer.Option("--workflow", help="NAME/UID of the workflow.")]
+
+
+@app.command()
+def plan(
+    text: Annotated[str, typer.Option("--configuration", help="The configuration, as YAML.")],
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    templates: Templates,
+    image: Image,
+    memo: Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")],
+    name: Annotated[str, typer.Option(help="Of the model; empty: as configured.")] = "",
+    candidates: Annotated[str, typer.Option(help="Some of them; empty: all.")] = "",
+    workers: Annotated[str, typer.Option(help="Empty: as configured.")] = "",
+    replicas: Annotated[str, typer.Option(help="Empty: as configured.")] = "",
+) -> None:
+    """Check the configuration, write it for the run, and say what has to be done."""
+    from mlpipeline.backends.cluster import api, planning
+
+    overrides = planning.Overrides(name, candidates, workers, replicas)
+    settings = feedback.joined(planning.resolve(text, overrides), workspace)
+    configuration.write(settings, config)
+    planned = planning.plan(
+        settings, workspace, api.connect(), memo=memo, image=image, templates=templates
+    )
+    _write_outputs(outputs, planned)
+
+
+@app.command()
+def train(
+    candidate: Annotated[str, typer.Option(help="Name of the candidate.")],
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    templates: Templates,
+    image: Image,
+    workflow: Owner,
+    pending_seconds: PendingSeconds = 300,
+    queue: Annotated[str, typer.Option(help="Of Kueue; empty: the template's.")] = "",
+    priority: Annotated[str, typer.Option(help="In the queue; empty: the template's.")] = "",
+    queue_seconds: Annotated[int, typer.Option(help="How long it may wait in there.")] = 10_800,
+) -> None:
+    """Have a candidate trained by a TFJob, and return its figures."""
+    from mlpipeline.backends.cluster import api, manifests, queueing, tfjob
+
+    settings = configuration.load(config)
+    task = pipeline.plan(settings)[f"train-{candidate}"]
+    if not task.is_done(workspace):
+        job = tfjob.complete(
+            manifests.load(templates, "tfjob"),
+            name=tfjob.job_name(task.key),
+            image=image,
+            arguments=task.command(config, workspace)[3:],  # the image's entrypoint is the rest
+            settings=settings.training,
+            workflow=(owner := tfjob.Workflow(*workflow.split("/"))),
+        )
+        tfjob.run(
+            api.connect(),
+            queueing.in_queue(job, queue=queue, priority=priority),
+            settings.training,
+            workflow=owner,
+            pending_seconds=pending_seconds,
+            queue_seconds=queue_seconds,
+            stop=_stop_event(),
+        )
+        artifacts.verify(workspace / task.publishes[0])
+    metrics = artifacts.read_json(workspace / task.publishes[0] / "metrics.json")
+    print(f"{candidate}: {metrics}", flush=True)
+    _write_outputs(outputs, {"metrics": json.dumps(metrics)})
+
+
+@app.command()
+def serve(
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    templates: Templates,
+    image: Image,
+    pending_seconds: PendingSeconds = 300,
+    among: Annotated[str, typer.Option(help="Candidates that count; empty: all.")] = "",
+) -> None:
+    """Publish the selected version by an InferenceService, and return who serves it."""
+    from mlpipeline.backends.cluster import api, inference_service, manifests
+
+    settings = configuration.load(config).among(among)
+    version = pipeline.plan_of_finished(settings, workspace)["select"].key
+    folder = workspace / "models" / settings.name / version
+    artifacts.verify(folder)
+    service = inference_service.complete(
+        manifests.load(templates, "inference-service"),
+        name=settings.name,
+        version=version,
+        content=inference_service.digest_of(folder),
+        image=image,
+        arguments=[
+            *("predictor", "--name", settings.name, "--workspace", str(workspace)),
+            *("--version", version, "--host", settings.serving.host),
+        ],
+        replicas=settings.serving.replicas,
+    )
+    revision = inference_service.roll_out(
+        api.connect(),
+        service,
+        manifests.load(templates, "disruption-budget"),
+        # They roll one after the other.
+        seconds=settings.serving.ready_timeout_seconds * (1 + settings.serving.replicas),
+        pending_seconds=pending_seconds,
+    )
+    print(f"version {version} is served by {', '.join(revision.replicas)}", flush=True)
+    _write_outputs(
+        outputs,
+        {
+            "version": version,
+            "name": settings.name,
+            "revision": revision.digest,
+            "replicas": ",".join(revision.replicas),
+        },
+    )
+
+
+@app.command()
+def judge(
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    last: Annotated[bool, typer.Option("--last", help="No other is going to be trained.")] = False,
+) -> None:
+    """Say which candidates' selection is to be served, and whether that is another model."""
+    from mlpipeline.backends.cluster import api, inference_service
+    from mlpipeline.plan import succession
+
+    settings = configuration.load(config)
+    served = inference_service.version(api.connect(), settings.name)
+    found = succession.judge(settings, workspace, served, last=last)
+    among = ",".join(found.among)
+    print(found.reason, flush=True)
+    _write_outputs(
+        outputs,
+        {
+            "replaces": str(found.replaces).lower(),
+            "among": among,
+            "key": pipeline.plan(settings.among(among))["select"].key,
+        },
+    )
+
+
+@app.command()
+def record(workspace: Workspace, workflow: Owner) -> None:
+    """Write the record and the report of a workflow, and end the jobs that it has left."""
+    from mlpipeline.backends.cluster import api, tfjob
+    from mlpipeline.backends.cluster import record as records
+    from mlpipeline.runs import lineage, report
+    from mlpipeline.runs.mlflow import sending
+
+    cluster = api.connect()
+    owner = tfjob.Workflow(*workflow.split("/"))
+    found = cluster.get("Workflow", owner.name)
+    if found is None:
+        raise ClusterError(
+            f"there is no workflow {owner.name}",
+            expected="the one that this step is the exit handler of",
+            remedy="nothing: there is nothing left to record",
+        )
+    run = records.record(found, workspace)
+    run.save()
+    lineage.write(workspace, run.as_dict())
+    # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
+    with sending.sending(workspace, sending.configured()):
+        print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
+    tfjob.delete_unfinished(cluster, owner)
+
+
+def _write_outputs(folder: Path, values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        artifacts.write_text(folder / name, value)
+
+
+def _stop_event() -> threading.Event:
+    """An event that SIGTERM sets: so the wait ends in order, where it can look at the workflow."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,121 @@
+"""Events: what may be asked for from outside, on this machine and in a cluster.
+
+An event is a JSON object. It is posted to Argo's events API, or dropped into `workspace/inbox`:
+
+    {"kind": "predict",  "id": "monday", "model": "fashion-mnist", "folder": "images/monday"}
+    {"kind": "train",    "id": "week-7", "configuration": {…, "data": {"revision": "week-7"}}}
+    {"kind": "feedback", "id": "ann-1",  "model": "fashion-mnist", "time": "2026-11-24T09:00:00Z",
+     "corrections": [{"image": "SHA-256 of its pixels", "label": "Coat"}]}
+
+Whoever makes an event chooses its id. The same id again is the same event, and is done once; so who
+has got no answer asks again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
+
+from mlpipeline.errors import EventError
+from mlpipeline.plan.config import Config, ModelName, Section
+
+
+def _below_the_workspace(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError("expected a folder below the workspace, such as images/monday")
+    return path.as_posix()
+
+
+# It becomes part of a Kubernetes name and of file names.
+Id = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+Folder = Annotated[str, AfterValidator(_below_the_workspace)]
+
+
+class _Event(Section):
+    id: Id
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """Of the event among those of all kinds: its workflow's in a cluster, its file's here."""
+        return f"{self.kind}-{self.id}"
+
+
+class Predict(_Event):
+    """Predict a folder of image files by the current version of a model."""
+
+    kind: Literal["predict"]
+    model: ModelName
+    folder: Folder
+    """Of the workspace."""
+
+
+class Train(_Event):
+    """Run the pipeline: on new data, or in another way."""
+
+    kind: Literal["train"]
+    configuration: Config
+    """All of it, as a configuration file has it."""
+
+
+class CorrectedLabel(Section):
+    image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of its raw pixels, as `learning.data.corrections` says."""
+    label: str
+    """The name of a class."""
+
+
+class Feedback(_Event):
+    """Corrected labels, which the next run of the model's pipeline joins with its data."""
+
+    kind: Literal["feedback"]
+    model: ModelName
+    time: AwareDatetime
+    """When the labels were corrected: of two for one image the later one holds."""
+    corrections: Annotated[tuple[CorrectedLabel, ...], Field(min_length=1, max_length=500)]
+    """More of them come as several events: each is handed to its step as one argument."""
+
+
+Event = Predict | Train | Feedback
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def read(file: Path) -> Event:
+    """Read and check an event.
+
+    Raises:
+        EventError: There is no such file, or it is not an event; names every problem.
+    """
+    try:
+        return parse(file.read_text(encoding="utf-8"), origin=str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(f"cannot read {file}: {error}") from error
+
+
+def parse(text: str, *, origin: str) -> Event:
+    """Check the JSON text of an event; `origin` names it in messages."""
+    try:
+        return _EVENT.validate_python(json.loads(text))
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_describe(problem)}" for problem in error.errors())
+        raise _unusable(f"{origin} is not an event:\n{problems}") from error
+    except (ValueError, RecursionError) as error:
+        raise _unusable(f"{origin} is not JSON: {error}") from error
+
+
+def _describe(problem: Any) -> str:
+    # The place begins with the kind, by which the schema was chosen.
+    place = ".".join(str(part) for part in problem["loc"][1:])
+    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+
+
+def _unusable(got: str) -> EventError:
+    return EventError(
+        got,
+        expected="one JSON object, as src/mlpipeline/events/schema.py describes",
+        remedy="mend it, and post it again",
+    )

@@ -1,0 +1,1 @@
+"""Models: architectures, augmentation, optimizers, and the exported SavedModel."""

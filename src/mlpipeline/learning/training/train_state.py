@@ -1,0 +1,110 @@
+"""What training changes, whichever strategy carries it out: weights, moments, the number of steps.
+
+What is done with a batch, and how the result is evaluated and exported, is the same for all
+strategies, and is here. Who takes which batch, and when, is the trainer's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlpipeline.learning.model import augmentation, models, optimization
+from mlpipeline.learning.model.export import Predictor, preprocess
+from mlpipeline.learning.training import devices
+from mlpipeline.plan.config import Candidate
+from mlpipeline.store.cards import DatasetCard
+
+
+class TrainState:
+    """A candidate's model and optimizer in the scope of a strategy, and what is exported of them.
+
+    Args:
+        candidate: What to train and how.
+        card: Of the data set.
+        strategy: Where the variables live.
+        total_steps: Of the whole run, for the schedule of the learning rate.
+    """
+
+    def __init__(
+        self, candidate: Candidate, card: DatasetCard, strategy: Any, total_steps: int
+    ) -> None:
+        self._candidate, self._card = candidate, card
+        keras.config.set_dtype_policy(devices.policy(candidate.precision))
+        with strategy.scope():
+            self.model = self._build_model()
+            self.optimizer = optimization.build(candidate, total_steps)
+            self.optimizer.build(self.model.trainable_variables)
+            self.step = tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+        # What is evaluated and exported: the same model in float32, outside the strategy's scope.
+        keras.config.set_dtype_policy("float32")
+        self.predictor = Predictor(
+            self._build_model(), card.shape, average_flip=candidate.average_flip
+        )
+
+    def learn(self, images: Any, labels: Any, draw: Any) -> Any:
+        """Take one step, inside of a compiled function and of the strategy's `run`.
+
+        Args:
+            images: uint8 `[B, *shape]`.
+            labels: int64 `[B]`.
+            draw: int64 scalar that all randomness of the augmentation follows from.
+
+        Returns:
+            float32 `[3]`: the sums of the loss and of the hits, and how many images there were.
+        """
+        recipe, classes = self._candidate, len(self._card.classes)
+        # Stateless: what is drawn depends on these numbers alone, also after a resume.
+        inputs = augmentation.augment(preprocess(images), recipe, tf.stack([draw, 1]))
+        smooth = recipe.label_smoothing
+        targets = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
+        with tf.GradientTape() as tape:
+            logits = tf.cast(self.model(inputs, training=True), tf.float32)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            # Of the global batch: where workers share one, their gradients are summed.
+            loss = tf.reduce_sum(losses) / recipe.batch_size
+        variables = self.model.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.step.assign_add(1)
+        hits = tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32)
+        size = tf.cast(tf.size(labels), tf.float32)
+        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(hits), size])
+
+    def has_finite_weights(self) -> bool:
+        """The loss does not tell: of NaN alone, max pooling makes the lowest number."""
+        return all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables)
+
+    def update_predictor(self) -> None:
+        """Give the exported model the present weights, or their moving averages."""
+        for own, trained in zip(self.predictor.model.weights, self.model.weights, strict=True):
+            own.assign(trained.numpy())
+        if self._candidate.ema:
+            averages = self.optimizer._model_variables_moving_average
+            targets = self.predictor.model.trainable_weights
+            for own, average in zip(targets, averages, strict=True):
+                own.assign(average.numpy())
+
+    def evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64]
+    ) -> tuple[float, float, float]:
+        """The exported model's loss and hits, summed over some images, and how many these are."""
+        probabilities = self.predictor.predict(images)
+        of_label = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-9)
+        hits = probabilities.argmax(axis=1) == labels
+        return float(-np.log(of_label).sum()), float(hits.sum()), float(len(labels))
+
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.optimizer.learning_rate.numpy())
+
+    def _build_model(self) -> keras.Model:
+        return models.build(self._candidate, self._card.shape, len(self._card.classes))

@@ -1,0 +1,147 @@
+"""The workers that train together: how they find, wait for and agree with each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlpipeline.errors import ConfigurationError, PeerLostError
+from mlpipeline.learning.training.cluster_spec import ClusterSpec
+from mlpipeline.learning.training.deadline import deadline
+
+# What a lost peer shows as. InvalidArgumentError at times too, when a collective breaks off midway.
+_PEER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+    tf.errors.InvalidArgumentError,
+)
+
+
+@contextmanager
+def waiting_for(peers: str, seconds: int) -> Iterator[None]:
+    """Bound a wait for other processes; what a lost one shows as becomes `PeerLostError`."""
+    try:
+        with deadline(seconds):
+            yield
+    except _PEER_ERRORS as error:
+        raise PeerLostError(
+            f"lost one of {peers}: {str(error)[:300]}",
+            expected="that all of them answer until the end",
+            remedy="start all again that have ended: they resume from the newest checkpoint",
+        ) from error
+
+
+class WorkerGroup:
+    """This worker's connection to the others. Making it waits until all are there.
+
+    Args:
+        cluster: Who they are, and which one this process is.
+        timeout_seconds: How long to wait for the others, now and at every exchange.
+        communication: What sums over all workers.
+        pack_bytes: Sum gradients in packs of so many bytes; 0 for all at once.
+
+    Attributes:
+        sent_bytes: What this worker has sent to the others so far, see `account`.
+
+    Raises:
+        ConfigurationError: NCCL was asked for, and there is no GPU here.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        timeout_seconds: int,
+        *,
+        communication: Literal["auto", "ring", "nccl"] = "auto",
+        pack_bytes: int = 0,
+    ) -> None:
+        self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
+        self.sent_bytes = 0.0
+        self._timeout = timeout_seconds
+        self._peers = ", ".join(cluster.workers)
+        if communication == "nccl" and not tf.config.get_visible_devices("GPU"):
+            raise ConfigurationError(
+                f"training.communication is `nccl`, and worker {self.index} sees no GPU",
+                expected="a GPU for each worker, or `ring`",
+                remedy="set `auto`, which is NCCL where there are GPUs",
+            )
+        if self.size == 1:
+            self.strategy = tf.distribute.get_strategy()
+            return
+        print(f"waiting at most {timeout_seconds} s for all of {self._peers}", flush=True)
+        implementations = tf.distribute.experimental.CommunicationImplementation
+        options = tf.distribute.experimental.CommunicationOptions(
+            timeout_seconds=timeout_seconds,
+            implementation=implementations[communication.upper()],
+            bytes_per_pack=pack_bytes,
+        )
+        with self.waiting():
+            self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+    @contextmanager
+    def waiting(self, extra_seconds: int = 0) -> Iterator[None]:
+        """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`."""
+        bound = self._timeout + extra_seconds
+        with deadline(bound) if self.size == 1 else waiting_for(self._peers, bound):
+            yield
+
+    def sum(self, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+        """Sum a vector over all workers."""
+        own = np.asarray(values, np.float64)
+        if self.size == 1:
+            return own
+        self.account(own.nbytes)
+        with self.waiting():
+            return np.asarray(self._reduce(tf.constant(own)).numpy())
+
+    def account(self, summed_bytes: float) -> None:
+        """Add to `sent_bytes` what a worker sends while so many bytes are summed over all.
+
+        In a ring, each of W pieces goes around twice, but for a hop: once to be summed, once to be
+        known to all. So a worker sends 2 (W - 1) / W of the bytes, and receives as many, however
+        many workers there are. https://doi.org/10.1016/j.jpdc.2008.09.002 shows that no way of
+        summing needs less. What carries them (gRPC, TCP) adds to it.
+        """
+        self.sent_bytes += 2 * (self.size - 1) / self.size * summed_bytes
+
+    def gather(self, value: float) -> list[float]:
+        """Every worker's value, in the order of their indices."""
+        own = np.zeros(self.size)
+        own[self.index] = value
+        return [float(v) for v in self.sum(own)]
+
+    def average(self, variables: Sequence[Any]) -> None:
+        """Give all workers the mean of the float variables that each keeps for itself."""
+        if not variables or self.size == 1:
+            return
+        flat = np.concatenate([np.ravel(v.numpy()) for v in variables])
+        mean = self.sum(flat) / self.size
+        ends = np.cumsum([np.size(v.numpy()) for v in variables])[:-1]
+        for variable, part in zip(variables, np.split(mean, ends), strict=True):
+            variable.assign(part.reshape(variable.shape).astype(np.float32))
+
+    def agree(self, variables: Sequence[Any]) -> bool:
+        """Whether the variables are bit-identical on all workers."""
+        digest = hashlib.sha256()
+        for variable in variables:
+            digest.update(variable.numpy().tobytes())
+        # 48 bits: a number that a float64 holds exactly.
+        return len(set(self.gather(int.from_bytes(digest.digest()[:6])))) == 1
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def _reduce(self, own: Any) -> Any:
+        replicated = self.strategy.run(lambda value: value, args=(own,))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, replicated, axis=None)
+
+    def run(self, function: Callable[..., Any], args: Any) -> Any:
+        """Run a training step on this worker; the optimizer sums its gradients over all."""
+        return self.strategy.run(function, args=args)

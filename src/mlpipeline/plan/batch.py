@@ -1,0 +1,88 @@
+"""Batch predictions as artifacts: the files of a folder, and the key of what a model says of them.
+
+predictions/<key>/  predictions.csv  summary.json
+
+The key follows from the content of the files and the version of the model. So to ask again costs
+nothing, and a folder that has changed, or another current version, is another prediction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpipeline.errors import ServingError
+from mlpipeline.plan.fingerprint import code_version
+from mlpipeline.store import artifacts, registry
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A folder of files to predict.
+
+    Attributes:
+        folder: The files' own.
+        files: The SHA-256 of each file by its path in the folder, sorted.
+        model: What the model is called.
+        published: Its version's folder.
+        key: Of the predictions.
+    """
+
+    folder: Path
+    files: dict[str, str]
+    model: str
+    published: Path
+    key: str
+
+    @property
+    def publishes(self) -> Path:
+        """The predictions' folder below the workspace."""
+        return Path("predictions", self.key)
+
+
+def plan(workspace: Path, model: str, folder: str) -> Batch:
+    """Return what is to be predicted by the current version of a model.
+
+    Args:
+        workspace: The folder of all artifacts.
+        model: What the model is called.
+        folder: The files' folder below the workspace; hidden files are left out.
+
+    Raises:
+        ServingError: There is no such folder or no file in it, or no current model.
+    """
+    place = workspace / folder
+    if not place.resolve().is_relative_to(workspace.resolve()):
+        raise _no_files(f"{place} is not in {workspace}")
+    paths = {
+        path.relative_to(place).as_posix(): path
+        for path in place.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(place).parts)
+    }
+    if not paths:
+        raise _no_files(f"there are no files in {place}")
+    files = {name: _sha256(path) for name, path in sorted(paths.items())}
+    version = registry.current(workspace, model)
+    code = code_version("mlpipeline.steps.batch_prediction")
+    return Batch(
+        folder=place,
+        files=files,
+        model=model,
+        published=registry.version_folder(workspace, model, version),
+        key=artifacts.make_key(model, code=code, parameters={"files": files}, inputs=[version]),
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _no_files(got: str) -> ServingError:
+    return ServingError(
+        got,
+        expected="a folder of image files below the workspace",
+        remedy="put the images there first, then ask again",
+    )

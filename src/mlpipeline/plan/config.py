@@ -1,0 +1,316 @@
+"""The configuration: what a YAML file may say, its defaults, and a check that reports all problems.
+
+Every section is frozen and rejects keys that it does not know. What a step is given is what its
+cache key is made of, so a field belongs to the section of the step whose result it changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.plan import search as searching
+from mlpipeline.plan.search import Search
+from mlpipeline.store import artifacts
+
+# A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
+Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """What to ingest. The split and the shards are a function of these values alone."""
+
+    dataset: str = "fashion_mnist"
+    """A name known to `learning.data.datasets`, or `package.module:function` of your own."""
+    source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
+    validation: PositiveInt = 5_000
+    """Images cut from the training split, stratified by class."""
+    shards: PositiveInt = 8
+    """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
+    seed: NonNegativeInt = 17
+    revision: str | None = None
+    """Which state of the data this is, where it changes under one name: another is read anew."""
+    feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    """Snapshot of the corrected labels to join; a run takes all of its model's until then."""
+
+
+class Recipe(Section):
+    """How a candidate is trained."""
+
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = 128
+    """Images in a global batch, over all workers; a multiple of `data.shards`."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    """Constant, or the peak of the schedule."""
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    weight_decay: NonNegativeFloat = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    flip: bool = False
+    """Flip training images left to right at random."""
+    average_flip: bool = False
+    """Let the exported model average an image's and its mirror image's probabilities. It is a
+    little more accurate, and takes twice the work of every prediction."""
+    shift: NonNegativeInt = 0
+    """Move training images by up to so many pixels in each direction."""
+    erase: NonNegativeInt = 0
+    """Erase a square of up to so many pixels from training images."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential moving average of the weights that is exported; 0 for none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; weights are float32. `auto` is bfloat16 where the processor multiplies it."""
+
+
+class Candidate(Recipe):
+    """One model to train: its architecture, and where its recipe differs from the common one."""
+
+    model: str
+    """A name known to `learning.model.models`, or `package.module:function` of your own."""
+    options: dict[str, JsonValue] = {}
+    """Keyword arguments of the model's function."""
+
+
+class Training(Section):
+    """How training is carried out: not what a candidate *is*, so not part of its key."""
+
+    strategy: Literal["multi_worker_mirrored", "parameter_server", "single"] = (
+        "multi_worker_mirrored"
+    )
+    """`parameter_server` updates asynchronously, with another result: it is part of the key."""
+    workers: PositiveInt = 2
+    parameter_servers: PositiveInt = 1
+    """Processes that hold the weights, with strategy `parameter_server`."""
+    cache: Literal["memory", "disk", "none"] = "memory"
+    """Where decoded shards are kept after the first epoch; strategy `parameter_server` keeps none,
+    because any worker may get any shard."""
+    communication: Literal["auto", "ring", "nccl"] = "auto"
+    """What sums the gradients of all workers: `auto` is NCCL between GPUs, a ring otherwise."""
+    pack_bytes: NonNegativeInt = 0
+    """Sum gradients in packs of about so many bytes, each sent while the next is being computed;
+    0 sums all at once, which is the quickest for small models."""
+    checkpoint_steps: PositiveInt = 200
+    """A worker that dies costs at most so many steps."""
+    peer_timeout_seconds: PositiveInt = 120
+    """How long a worker waits for the others, at the start and at every step."""
+    deadline_seconds: PositiveInt = 3_600
+    """For one candidate, over all attempts."""
+    attempts: PositiveInt = 3
+    """How often the workers of one candidate are started before it counts as failed."""
+    parallel: PositiveInt = 1
+    """Candidates that are trained at once on this machine; they share its processors fairly. In a
+    cluster `manifests/base/limits.yaml` is the limit, over all runs."""
+
+
+class Asynchronous(Section):
+    """When the asynchronous mode publishes: not what a step makes, so not part of any key."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.85
+    """Validation accuracy from which on a candidate is served while others are still trained."""
+
+
+class Serving(Section):
+    replicas: PositiveInt = 2
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8080
+    grpc_port: Annotated[int, Field(ge=1, le=65_535)] = 8081
+    ready_timeout_seconds: PositiveInt = 120
+
+    @property
+    def replica_names(self) -> list[str]:
+        """What the replicas of the local backend call themselves in their answers."""
+        return [f"replica-{index}" for index in range(self.replicas)]
+
+
+class Config(Section):
+    name: ModelName
+    """What the model is called in its URL."""
+    seed: NonNegativeInt = 17
+    data: Data = Data()
+    recipe: Recipe = Recipe()
+    candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
+    search: dict[Label, Search] = {}
+    """Becomes candidates before the rest is checked; empty from then on."""
+    training: Training = Training()
+    asynchronous: Asynchronous = Asynchronous()
+    serving: Serving = Serving()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _candidates_inherit_the_recipe(cls, raw: Any) -> Any:
+        match raw:
+            case {"recipe": dict(recipe), "candidates": dict(candidates)}:
+                merged = {
+                    # A misspelt key of the recipe is one problem, not one for each candidate.
+                    name: {k: v for k, v in recipe.items() if k in Recipe.model_fields} | own
+                    if isinstance(own, dict)
+                    else own
+                    for name, own in candidates.items()
+                }
+                return raw | {"candidates": merged}
+        return raw
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Config:
+        shards = self.data.shards
+        problems = [
+            f"candidates.{name}.batch_size is {c.batch_size}: expected a multiple of "
+            f"data.shards ({shards}), because each shard gives an equal part of every batch"
+            for name, c in self.candidates.items()
+            if c.batch_size % shards
+        ]
+        problems += [
+            f"search.{name}: expected that its trials are called like no other candidate"
+            for name in self.search
+        ]
+        if self.training.workers > shards:
+            problems.append(
+                f"training.workers is {self.training.workers}: expected at most data.shards "
+                f"({shards}), because each worker reads whole shards"
+            )
+        if self.training.strategy == "single" and self.training.workers != 1:
+            problems.append(
+                f"training.workers is {self.training.workers}: expected 1 with strategy `single`"
+            )
+        servers, strategy = self.training.parameter_servers, self.training.strategy
+        if strategy != "parameter_server" and servers != 1:
+            problems.append(
+                f"training.parameter_servers is {servers}: expected strategy `parameter_server`, "
+                f"got `{strategy}`, which has none"
+            )
+        if self.serving.port == self.serving.grpc_port:
+            problems.append(f"serving.port and serving.grpc_port are both {self.serving.port}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def among(self, names: str) -> Config:
+        """Return it with some of its candidates only: their names by commas; empty for all.
+
+        Raises:
+            ConfigurationError: There is no such candidate.
+        """
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        if unknown := [name for name in wanted if name not in self.candidates]:
+            raise ConfigurationError(
+                f"there are no candidates {', '.join(unknown)}",
+                expected=f"some of {', '.join(self.candidates)}, separated by commas",
+                remedy="add them to the configuration, or leave them out",
+            )
+        kept = {n: c for n, c in self.candidates.items() if n in wanted or not wanted}
+        return self.model_copy(update={"candidates": kept})
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not YAML, or does not fit; names every
+            problem, with the nearest known key for each unknown one.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error.strerror}",
+            expected="a configuration file",
+            remedy="name one with --config, such as configs/default.yaml",
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:  # also: not UTF-8, a date that there is not
+        raise ConfigurationError(
+            f"{path} is not YAML: {error}",
+            expected="a mapping such as configs/default.yaml",
+            remedy="mend the place that the message names",
+        ) from error
+    return parse(raw, origin=str(path))
+
+
+def parse(raw: Any, *, origin: str) -> Config:
+    """Check what a configuration file says; `origin` names the file in messages."""
+    raw, origins = searching.expand(raw)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        errors = [
+            {**e, "loc": searching.place_in_space(e["loc"], origins)}
+            for e in error.errors()
+            if not _is_inherited(e["loc"], raw)
+        ]
+        # What is wrong with a search is wrong with many of its trials.
+        problems = list(dict.fromkeys(line for e in errors for line in _describe(e)))
+        raise ConfigurationError(
+            f"{origin} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
+            + "\n".join(f"  - {problem}" for problem in problems),
+            expected="the keys and values that src/mlpipeline/plan/config.py describes",
+            remedy=f"mend {origin}; every problem is listed above",
+        ) from error
+
+
+def write(config: Config, file: Path) -> None:
+    """Write a configuration for the steps of a run, so that `load` reads an equal one."""
+    content = config.model_dump(mode="json")
+    artifacts.write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _is_inherited(location: tuple[Any, ...], raw: Any) -> bool:
+    """Whether it is a problem elsewhere already: in the recipe, or in the search."""
+    match location:
+        case ("candidates",):  # there are none only because a search could not be expanded
+            return bool(raw.get("search")) and not raw.get("candidates")
+        case ("candidates", name, key, *_):
+            return key in Recipe.model_fields and key not in raw["candidates"][name]
+    return False
+
+
+def _describe(error: dict[str, Any]) -> list[str]:
+    place = ".".join(str(part) for part in error["loc"])
+    prefix = f"{place}: " if place else ""
+    match error["type"]:
+        case "extra_forbidden":
+            known = _fields_at(error["loc"][:-1])
+            near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+            return [f"{place}: unknown key; {hint}"]
+        case "missing":
+            return [f"{place}: missing"]
+        case "value_error":
+            return [f"{prefix}{line}" for line in str(error["ctx"]["error"]).splitlines()]
+        case _:
+            said = f": {error['msg']}".replace(": Input should be ", ", expected ")
+            return [f"{prefix}got {error['input']!r}{said}"]
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys of the section that a location of a pydantic error points to."""
+    section: Any = Config
+    match location:
+        case ("candidates", _) | ("search", _, "space"):
+            section = Candidate
+        case ("search", _):
+            section = Search
+        case ("search", _, "space", _):
+            section = searching.Dimension
+        case (name,):
+            section = Config.model_fields[name].annotation
+    return sorted(section.model_fields)

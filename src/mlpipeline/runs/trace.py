@@ -1,0 +1,131 @@
+"""The way back from a model's version: to the run, the candidate, the data and the code.
+
+What led to what is read from the runs' OpenLineage events, what is in an artifact from itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.tree import Tree
+
+from mlpipeline.errors import ArtifactError
+from mlpipeline.runs import lineage
+from mlpipeline.store import artifacts, registry
+from mlpipeline.store.cards import CARD
+
+
+@dataclass(frozen=True)
+class Making:
+    """The task that made an artifact, as its COMPLETE event says."""
+
+    run: str
+    time: str
+    seconds: str
+    retries: str
+    module: str
+    code: str
+    source: str
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Making | None:
+        """Read an event; None if it is not of a task that made something."""
+        tags = {tag["key"]: tag["value"] for tag in _facet(event["run"], "tags").get("tags", ())}
+        if event["eventType"] != "COMPLETE" or tags.get("state") != "succeeded":
+            return None
+        code = _facet(event["job"], "sourceCodeLocation")
+        return cls(
+            run=tags["run"],
+            time=event["eventTime"],
+            seconds=tags.get("seconds", "?"),
+            retries=tags.get("retries", "0"),
+            module=code.get("url", "").rpartition(":")[2],
+            code=code.get("version", ""),
+            source=code.get("tag") or "",
+        )
+
+
+@dataclass
+class Origins:
+    """Who made which artifact, out of all runs of a workspace."""
+
+    makers: dict[str, Making] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    """What could not be read, each with its file and line."""
+
+    @classmethod
+    def read(cls, workspace: Path) -> Origins:
+        """Read the events of all runs. Of several that made the same, the last one counts."""
+        origins = cls()
+        for file in sorted(workspace.glob(f"runs/*/{lineage.FILE}")):
+            for number, line in enumerate(file.read_bytes().splitlines(), 1):
+                try:
+                    origins._add(json.loads(line))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    origins.damaged.append(f"{file}, line {number}: {error!r}")
+        return origins
+
+    def _add(self, event: Mapping[str, Any]) -> None:
+        making = Making.of(event)
+        for output in event["outputs"] if making else ():
+            before = self.makers.get(output["name"])
+            if making and (before is None or before.time <= making.time):
+                self.makers[output["name"]] = making
+
+
+def trace(workspace: Path, version: str) -> tuple[Tree, list[str]]:
+    """Return where a version of a model came from, and what of that could not be read.
+
+    Raises:
+        ServingError: No model has this version.
+        ArtifactError: The model is damaged.
+    """
+    folder = registry.find(workspace, version)
+    about = artifacts.read_json(folder / "model.json")
+    origins = Origins.read(workspace)
+    tree = Tree(f"{about['name']}, version {version}")
+    tree.add(f"test accuracy {about['test_accuracy']:.2%}")
+    tree.add(f"digest {artifacts.digest(folder)}")
+    _say_who(tree, origins, f"models/{about['name']}/{version}", "selected")
+    candidate = tree.add(f"candidate {about['candidate']}, {about['candidate_key']}")
+    candidate.add(f"validation accuracy {about['validation_accuracy']:.2%}")
+    _say_who(candidate, origins, f"candidates/{about['candidate_key']}", "trained")
+    data = candidate.add(f"data set {about['dataset_key']}")
+    dataset = workspace / "datasets" / about["dataset_key"]
+    try:
+        for line in _describe(artifacts.read_json(dataset / CARD)):
+            data.add(line)
+    except ArtifactError as error:
+        origins.damaged.append(error.got)
+    _say_who(data, origins, f"datasets/{about['dataset_key']}", "ingested")
+    return tree, origins.damaged
+
+
+def _say_who(tree: Tree, origins: Origins, artifact: str, did: str) -> None:
+    making = origins.makers.get(artifact)
+    if making is None:
+        tree.add(f"{did} by no run on record")
+        return
+    retries = f", {making.retries} retries" if making.retries != "0" else ""
+    tree.add(f"{did} by run {making.run}, {making.time[:19]}, in {making.seconds} s{retries}")
+    where = f" at {making.source}" if making.source else ""
+    tree.add(f"code {making.code[:16]} of {making.module}{where}")
+
+
+def _describe(card: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{sum(card['counts'].values()):,} images of {card['name']}, from {card['source']}",
+        f"digest {card['digest']}",
+    ]
+    if feedback := card.get("feedback"):
+        lines.append(f"feedback {feedback['snapshot']}, {feedback['corrections']} corrections")
+    return lines
+
+
+def _facet(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    facet: Mapping[str, Any] = (of.get("facets") or {}).get(name) or {}
+    return facet

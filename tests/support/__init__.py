@@ -1,0 +1,1 @@
+"""What several tests share: clients, clusters, runs and projects to test with."""

@@ -1,0 +1,61 @@
+"""Log lines: plain for a person at a terminal, structured elsewhere."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from mlpipeline import logs
+
+_log = logging.getLogger("mlpipeline.test_logs")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("mlpipeline")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+def test_a_structured_line_says_when_how_grave_and_whose() -> None:
+    stream = io.StringIO()
+    logs.configure(step="train", candidate="cnn", stream=stream)
+    _log.warning('resuming at step %d of "all"', 200)
+    time, rest = stream.getvalue().split(" ", 1)
+    assert time.startswith("time=20")
+    message = 'msg="resuming at step 200 of \\"all\\""'
+    assert rest == f"level=WARNING {message} step=train candidate=cnn\n"
+
+
+def test_many_lines_stay_one_record() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    _log.info("first\nsecond")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_a_person_reads_plain_lines() -> None:
+    stream = io.StringIO()
+    logs.configure(form="text", stream=stream)
+    _log.info("resuming")
+    _log.warning("a GPU is not used")
+    assert stream.getvalue() == "resuming\nwarning: a GPU is not used\n"
+
+
+def test_libraries_warn_through_it_and_chat_is_left_out() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    logging.getLogger("some.library").info("chat")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("soon gone", UserWarning, stacklevel=1)
+    assert "chat" not in stream.getvalue()
+    assert "soon gone" in stream.getvalue()
