@@ -16,7 +16,7 @@ TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C 
 	| sha256sum | cut -c1-12)$(addprefix -,$(filter-out cpu,$(VARIANT)))
 CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
-DEFAULT_CONTAINER := mlpipeline:0.1.0
+DEFAULT_CONTAINER := mlpipeline:0.2.0
 TRACKING_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-tracking:$(shell sed -n 's/^mlflow==\([^ ]*\).*/\1/p' docker/tracking.in)
 # The image that was built or pushed last is the one that is submitted.
 LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
@@ -75,7 +75,7 @@ cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kin
 	kind delete cluster --name mlpipeline
 
 .PHONY: image
-image: ## Build the image of all steps, and load it into kind where that runs. VARIANT=cpu|gpu
+image: ## Build the image of all steps, and load it into kind where that runs. VARIANT=cpu|gpu|light
 	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
 		--tag $(CONTAINER) --tag $(DEFAULT_CONTAINER) .
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
@@ -188,14 +188,16 @@ $(TRACKING)/.ready: docker/requirements-tracking.lock | $(READY)
 
 UV      = $$(command -v uv || echo $(VENV)/bin/uv)
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-header
+	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew: of development, of the images, of MLflow's server.
+lock: $(READY) ## Resolve the dependencies anew: of development, of the images, of MLflow's server. UPGRADE=1
 	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
-	$(COMPILE) pyproject.toml -c requirements.lock -o docker/requirements-cpu.lock
-	$(COMPILE) pyproject.toml -c requirements.lock --override docker/gpu-overrides.txt \
+	$(COMPILE) pyproject.toml --extra all -c requirements.lock -o docker/requirements-cpu.lock
+	$(COMPILE) pyproject.toml --extra all -c requirements.lock --override docker/gpu-overrides.txt \
 		-o docker/requirements-gpu.lock
+	$(COMPILE) pyproject.toml --extra serve --extra tracking --extra cluster -c requirements.lock \
+		-o docker/requirements-light.lock
 	$(COMPILE) docker/tracking.in -o docker/requirements-tracking.lock
 
 .PHONY: help

@@ -22,7 +22,7 @@ from hera.workflows import DAG, Container, Parameter, Resources, RetryStrategy, 
 from hera.workflows import models as m
 
 NAMESPACE = "mlpipeline"
-IMAGE = "mlpipeline:0.1.0"
+IMAGE = "mlpipeline:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
 LIMITS = "limits"  # that of limits.yaml beside it

@@ -18,6 +18,7 @@ import typer
 
 from mlpipeline import environment, logs
 from mlpipeline.cli import cluster as cluster_commands
+from mlpipeline.cli import extras
 from mlpipeline.errors import PipelineError
 from mlpipeline.events import feedback, schema
 from mlpipeline.plan import batch as predictions
@@ -40,7 +41,8 @@ def main() -> None:
     environment.prepare()
     logs.configure()
     try:
-        app()
+        with extras.named_when_missing():
+            app()
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
