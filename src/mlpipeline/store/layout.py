@@ -7,7 +7,8 @@
     models/NAME/VERSION/    model.json  request.json  saved_model/
     models/NAME/current     the version that passed verification last
     predictions/KEY/        predictions.csv  summary.json
-    runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html  logs/
+    runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
+                            logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
     feedback/               events/MODEL/ID.json  snapshots/DIGEST.json
     serving/                logs of `mlpipeline serve`
