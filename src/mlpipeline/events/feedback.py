@@ -7,25 +7,25 @@ feedback/snapshots/<digest>.json    all corrections of a model when a run began:
 from __future__ import annotations
 
 from datetime import UTC
-from pathlib import Path
 
 from mlpipeline.events import schema
 from mlpipeline.learning.data import corrections
 from mlpipeline.learning.data.corrections import Correction
 from mlpipeline.plan.config import Config
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 
-def add(workspace: Path, event: schema.Feedback) -> bool:
+def add(workspace: Workspace, event: schema.Feedback) -> bool:
     """Keep an event's corrections; return whether they are new."""
-    file = _events(workspace, event.model) / f"{event.id}.json"
+    file = workspace.feedback.event(event.model, event.id)
     if file.exists():
         return False
     artifacts.write_json(file, event.model_dump(mode="json"))
     return True
 
 
-def joined(config: Config, workspace: Path) -> Config:
+def joined(config: Config, workspace: Workspace) -> Config:
     """Return the configuration of a run that is about to begin: with the feedback until now.
 
     Nothing changes where there is none, or where the configuration names a snapshot itself.
@@ -35,7 +35,7 @@ def joined(config: Config, workspace: Path) -> Config:
     """
     posted = [
         event
-        for file in sorted(_events(workspace, config.name).glob("*.json"))
+        for file in workspace.feedback.events(config.name)
         if isinstance(event := schema.read(file), schema.Feedback)
     ]
     if not posted or config.data.feedback is not None:
@@ -45,15 +45,6 @@ def joined(config: Config, workspace: Path) -> Config:
         for event in posted
         for one in event.corrections
     ]
-    snapshot = corrections.save_snapshot(found, snapshots(workspace))
+    snapshot = corrections.save_snapshot(found, workspace.feedback)
     data = config.data.model_copy(update={"feedback": snapshot})
     return config.model_copy(update={"data": data})
-
-
-def snapshots(workspace: Path) -> Path:
-    """The folder of all snapshots."""
-    return workspace / "feedback" / "snapshots"
-
-
-def _events(workspace: Path, model: str) -> Path:
-    return workspace / "feedback" / "events" / model
