@@ -264,7 +264,7 @@ def keep_feedback(
 ) -> None:
     """Step: keep corrected labels for the next run."""
     posted = schema.parse(event, origin="--event")
-    if not isinstance(posted, schema.Feedback):
+    if not isinstance(posted, schema.FeedbackEvent):
         raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
     kept = "kept" if feedback.add(workspace, posted) else "there already"
     print(f"corrected labels: {len(posted.corrections)}, {kept}", flush=True)

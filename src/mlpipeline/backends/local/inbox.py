@@ -110,11 +110,11 @@ class Inbox:
         log = self.folder / "logs" / f"{event.name}.log"
         with tempfile.TemporaryDirectory() as folder:
             match event:
-                case schema.Predict():
+                case schema.PredictEvent():
                     arguments = ["predict-batch", "--model", event.model, "--folder", event.folder]
-                case schema.Feedback():
+                case schema.FeedbackEvent():
                     arguments = ["feedback", "--event", event.model_dump_json()]
-                case schema.Train():
+                case schema.TrainEvent():
                     config.write(event.configuration, file := Path(folder, f"{event.name}.yaml"))
                     arguments = ["run", "--config", str(file)]
             command = [sys.executable, "-m", "mlpipeline", *arguments]
