@@ -190,7 +190,7 @@ def test_serve_publishes_the_version_that_was_selected(
     (container,) = service["spec"]["predictor"]["containers"]
     assert service["metadata"]["name"] == "shirts"
     assert container["args"] == [
-        *("predictor", "--name", "shirts", "--workspace", str(tmp_path)),
+        *("step", "serve", "--name", "shirts", "--workspace", str(tmp_path)),
         *("--version", version, "--host", "0.0.0.0"),
     ]
     assert limits["pending_seconds"] == 7
