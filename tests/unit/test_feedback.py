@@ -40,7 +40,7 @@ def an_event(
     model: str = "toy",
     time: str = "2026-11-24T09:00:00+00:00",
     labels: dict[str, str] | None = None,
-) -> schema.Feedback:
+) -> schema.FeedbackEvent:
     event = {
         "kind": "feedback",
         "id": identity,
@@ -52,7 +52,7 @@ def an_event(
         ],
     }
     parsed = schema.parse(json.dumps(event), origin="test")
-    assert isinstance(parsed, schema.Feedback)
+    assert isinstance(parsed, schema.FeedbackEvent)
     return parsed
 
 

@@ -275,7 +275,7 @@ def feedback(
 ) -> None:
     """Keep corrected labels for the next run."""
     posted = schema.parse(event, origin="--event")
-    if not isinstance(posted, schema.Feedback):
+    if not isinstance(posted, schema.FeedbackEvent):
         raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
     kept = "kept" if corrections.add(workspace, posted) else "there already"
     typer.echo(f"corrected labels: {len(posted.corrections)}, {kept}")

@@ -16,8 +16,16 @@ from mlpipeline.plan.config import Config
 from mlpipeline.store import artifacts
 
 
-def add(workspace: Path, event: schema.Feedback) -> bool:
-    """Keep an event's corrections; return whether they are new."""
+def add(workspace: Path, event: schema.FeedbackEvent) -> bool:
+    """Keep an event's corrections until the next run.
+
+    Args:
+        workspace: The folder of all artifacts.
+        event: What was posted.
+
+    Returns:
+        Whether they are new: the same event may come any number of times.
+    """
     file = _events(workspace, event.model) / f"{event.id}.json"
     if file.exists():
         return False
@@ -30,22 +38,29 @@ def joined(config: Config, workspace: Path) -> Config:
 
     Nothing changes where there is none, or where the configuration names a snapshot itself.
 
+    Args:
+        config: A configuration, as its file has it.
+        workspace: The folder of all artifacts; a snapshot of all corrections is written into it.
+
+    Returns:
+        The configuration, whose `data.feedback` names that snapshot.
+
     Raises:
         EventError: What is kept is damaged.
     """
     posted = [
         event
         for file in sorted(_events(workspace, config.name).glob("*.json"))
-        if isinstance(event := schema.read(file), schema.Feedback)
+        if isinstance(event := schema.read(file), schema.FeedbackEvent)
     ]
     if not posted or config.data.feedback is not None:
         return config
-    found = [
-        Correction(event.time.astimezone(UTC).isoformat(), event.id, one.image, one.label)
+    known = [
+        Correction(event.time.astimezone(UTC).isoformat(), event.id, label.image, label.label)
         for event in posted
-        for one in event.corrections
+        for label in event.corrections
     ]
-    snapshot = corrections.save_snapshot(found, snapshots(workspace))
+    snapshot = corrections.save_snapshot(known, snapshots(workspace))
     data = config.data.model_copy(update={"feedback": snapshot})
     return config.model_copy(update={"data": data})
 

@@ -108,15 +108,15 @@ class Inbox:
         log = self.folder / "logs" / f"{event.name}.log"
         with tempfile.TemporaryDirectory() as folder:
             match event:
-                case schema.Predict():
+                case schema.PredictEvent():
                     arguments = commands.predict_batch_arguments(
                         event.model, event.folder, workspace=self.workspace
                     )
-                case schema.Feedback():
+                case schema.FeedbackEvent():
                     arguments = commands.feedback_arguments(
                         event.model_dump_json(), workspace=self.workspace
                     )
-                case schema.Train():
+                case schema.TrainEvent():
                     config.write(event.configuration, file := Path(folder, f"{event.name}.yaml"))
                     arguments = commands.run_arguments(config=file, workspace=self.workspace)
             await processes.run(
