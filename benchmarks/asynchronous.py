@@ -42,7 +42,7 @@ def main(
         ingested = pipeline.plan(configuration.load(config))["ingest"].publishes[0]
         source = dataset or Path(folder, "ingested")
         if not (source / ingested).exists():
-            _mlpipeline(step_arguments("ingest", config=config, workspace=source))
+            _mlpipeline(step_arguments("ingest", config=config, workspace=str(source)))
         for workspace in workspaces.values():
             shutil.copytree(source / ingested, workspace / ingested)
         figures = {
@@ -55,7 +55,7 @@ def main(
 
 
 def _measure(config: Path, workspace: Path, options: list[str]) -> dict[str, Any]:
-    _mlpipeline([*run_arguments(config=config, workspace=workspace), *options])
+    _mlpipeline([*run_arguments(config=config, workspace=str(workspace)), *options])
     (file,) = (workspace / "runs").glob("*/run.json")
     record = artifacts.read_json(file)
     select = [task["key"] for task in record["tasks"] if task["step"] == "select"][-1]

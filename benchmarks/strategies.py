@@ -28,6 +28,7 @@ from mlpipeline.backends.local.training import TrainingProcesses
 from mlpipeline.plan import config, pipeline
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "cnn"
@@ -73,7 +74,7 @@ async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> di
         began = time.monotonic()
         await TrainingProcesses(
             task.name,
-            processes.python_m(task.arguments(file, workspace)),
+            processes.python_m(task.arguments(file, Workspace(workspace))),
             settings.training,
             logs=workspace / "logs",
             say=said.append,

@@ -18,6 +18,7 @@ from mlpipeline.errors import ConfigurationError, PeerLostError, PipelineError, 
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan.pipeline import STEPS, plan
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 PIPELINE = """
 name: shirts
@@ -145,7 +146,7 @@ def _described(text: str) -> list[str]:
 def test_every_task_that_is_a_process_has_a_command_line_that_parses(config: Path) -> None:
     tasks = plan(configuration.load(config)).values()
     for task in tasks:
-        status, text = _invoke(*task.arguments(config, config.parent), "--help")
+        status, text = _invoke(*task.arguments(config, Workspace(config.parent)), "--help")
         assert status == 0, text
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mlpipeline import logs
-from mlpipeline.cli.options import Among
+from mlpipeline.cli.options import Among, Workspace
 from mlpipeline.errors import ClusterError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
@@ -28,7 +28,6 @@ app = typer.Typer(
 _log = logging.getLogger(__name__)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
-Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
 Outputs = Annotated[Path, typer.Option(help="The folder for the step's output parameters.")]
 Templates = Annotated[Path, typer.Option(help="The folder of the manifests to complete.")]
 Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
@@ -118,8 +117,8 @@ def train(
             queue_seconds=queue_seconds,
             stop=_stop_event(),
         )
-        artifacts.verify(workspace / task.publishes[0])
-    metrics = artifacts.read_json(workspace / task.publishes[0] / "metrics.json")
+        artifacts.verify(workspace.candidate(task.key).path)
+    metrics = artifacts.read_json(workspace.candidate(task.key).metrics)
     _write_outputs(outputs, {"metrics": json.dumps(metrics)})
 
 
@@ -138,7 +137,7 @@ def serve(
 
     settings = configuration.load(config).among(among)
     version = pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
-    folder = workspace / "models" / settings.name / version
+    folder = workspace.model(settings.name, version).path
     artifacts.verify(folder)
     service = inference_service.complete(
         manifests.load(templates, "inference-service"),

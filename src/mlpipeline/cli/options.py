@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_CONFIG, DEFAULT_WORKSPACE = Path("configs/default.yaml"), Path("workspace")
+from mlpipeline.store import layout
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+DEFAULT_WORKSPACE = layout.Workspace(Path("workspace"))
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
-Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+Workspace = Annotated[
+    layout.Workspace,
+    typer.Option(
+        parser=layout.Workspace.parse, metavar="DIRECTORY", help="The folder of all artifacts."
+    ),
+]
 Among = Annotated[
     str,
     typer.Option(help="Names of the candidates that count, separated by commas; empty for all."),

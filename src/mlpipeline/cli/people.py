@@ -11,7 +11,7 @@ import typer
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.events import schema
 from mlpipeline.plan import config as configuration
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, layout
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def report(
     """Write the report of an earlier run again."""
     from mlpipeline.runs import report as reports
 
-    typer.echo(reports.write(workspace, artifacts.read_json(run / "run.json")))
+    typer.echo(reports.write(workspace, artifacts.read_json(layout.RunFolder(run).record)))
 
 
 def lineage(

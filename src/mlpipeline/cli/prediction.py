@@ -13,11 +13,12 @@ from mlpipeline import image_files
 from mlpipeline.errors import ServingError
 from mlpipeline.plan.config import Config
 from mlpipeline.store import registry
+from mlpipeline.store.layout import Workspace
 
 _SHOWN = 3
 
 
-def describe(config: Config, workspace: Path, image: Path) -> Iterator[str]:
+def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]:
     """Yield a line for each of the most probable classes, the most probable one first.
 
     Args:
@@ -32,7 +33,7 @@ def describe(config: Config, workspace: Path, image: Path) -> Iterator[str]:
     from mlpipeline.serving import model  # TensorFlow
 
     model.use_available_processors()
-    published = model.load(registry.version_folder(workspace, config.name, version))
+    published = model.load(workspace.model(config.name, version).path)
     pixels = read_image(image, published.input_shape)
     (probabilities,) = published.predict(pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:_SHOWN]:

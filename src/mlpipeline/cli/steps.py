@@ -30,7 +30,7 @@ from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, layout, registry
 
 app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
 
@@ -56,9 +56,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         return
     from mlpipeline.steps import ingestion
 
-    ingestion.ingest(
-        settings.data, workspace / task.publishes[0], snapshots=corrections.snapshots(workspace)
-    )
+    ingestion.ingest(settings.data, workspace.dataset(task.key).path, feedback=workspace.feedback)
 
 
 @app.command()
@@ -74,7 +72,7 @@ def train(
     task = tasks[TRAIN.task_name(_known(candidate, settings))]
     if _is_reused(task, workspace):
         return
-    dataset = workspace / tasks[INGEST.name].publishes[0]
+    dataset = workspace.dataset(tasks[INGEST.name].key).path
     artifacts.verify(dataset)  # of every worker: all of it is read, tens of megabytes
     from mlpipeline.learning.training.cluster_spec import from_environment
     from mlpipeline.steps import training
@@ -85,7 +83,7 @@ def train(
         settings.training,
         seed=settings.seed,
         dataset=dataset,
-        output=workspace / task.publishes[0],
+        output=workspace.candidate(task.key).path,
         cluster=from_environment(os.environ),
     )
 
@@ -107,10 +105,10 @@ def select(
     trainings = [tasks[name] for name in task.reads if tasks[name].step is TRAIN]
     selection.select(
         settings.name,
-        {str(each.candidate): workspace / each.publishes[0] for each in trainings},
-        dataset=workspace / tasks[INGEST.name].publishes[0],
-        output=workspace / task.publishes[0],
-        model=workspace / task.publishes[1],
+        {str(each.candidate): workspace.candidate(each.key).path for each in trainings},
+        dataset=workspace.dataset(tasks[INGEST.name].key).path,
+        output=workspace.selection(task.key).path,
+        model=workspace.model(settings.name, task.key).path,
     )
 
 
@@ -144,7 +142,7 @@ def serve(
     from mlpipeline.steps import serving as servers
 
     servers.serve(
-        registry.version_folder(workspace, name, version),
+        workspace.model(name, version).path,
         name=name,
         host=host or serving.host,
         http_port=port or serving.port,
@@ -181,9 +179,9 @@ def verify(
     from mlpipeline.learning.data import tfrecords
     from mlpipeline.steps import verification
 
-    selection = workspace / tasks[SELECT.name].publishes[0]
-    artifacts.verify(selection)
-    images, labels = tfrecords.read_split(workspace / tasks[INGEST.name].publishes[0], "test")
+    selection = workspace.selection(tasks[SELECT.name].key)
+    artifacts.verify(selection.path)
+    images, labels = tfrecords.read_split(workspace.dataset(tasks[INGEST.name].key).path, "test")
     serving = settings.serving
     figures = verification.verify(
         base_url=url or f"http://{serving.host}:{serving.port}",
@@ -192,8 +190,8 @@ def verify(
         expected=verification.Expected(
             images=images,
             labels=labels,
-            probabilities=np.load(selection / "test_probabilities.npy"),
-            accuracy=artifacts.read_json(selection / "decision.json")["test"]["accuracy"],
+            probabilities=np.load(selection.test_probabilities),
+            accuracy=artifacts.read_json(selection.decision)["test"]["accuracy"],
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
     )
@@ -252,18 +250,18 @@ def predict_batch(
 ) -> None:
     """Predict a folder of image files."""
     batch = predictions.plan(workspace, model, folder)
-    place = workspace / batch.publishes
-    if artifacts.is_whole(place):
+    place = workspace.predictions(batch.key)
+    if artifacts.is_whole(place.path):
         typer.echo(f"{batch.key} is there already")
     else:
         from mlpipeline.steps import batch_prediction
 
-        batch_prediction.predict(batch, place)
-    summary = artifacts.read_json(place / "summary.json")
+        batch_prediction.predict(batch, place.path)
+    summary = artifacts.read_json(place.summary)
     if output:
         artifacts.write_text(output, batch.key)
     typer.echo(
-        f"{place}/predictions.csv: {summary['files']} files, of which {summary['unreadable']} "
+        f"{place.table}: {summary['files']} files, of which {summary['unreadable']} "
         f"could not be read, by version {summary['version']}"
     )
 
@@ -281,7 +279,7 @@ def feedback(
     typer.echo(f"corrected labels: {len(posted.corrections)}, {kept}")
 
 
-def _is_reused(task: Task, workspace: Path) -> bool:
+def _is_reused(task: Task, workspace: layout.Workspace) -> bool:
     is_done = task.is_done(workspace)
     if is_done:
         typer.echo(f"{task.name}: {task.key} is there already")

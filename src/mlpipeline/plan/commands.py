@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlpipeline.store.layout import Workspace
+
 
 def step_arguments(
     name: str,
     *,
     config: str | Path,
-    workspace: object,
+    workspace: str | Workspace,
     candidate: str | None = None,
     among: str | None = None,
     output: str | Path | None = None,
@@ -45,7 +47,7 @@ def predictor_arguments(
     name: str,
     version: str,
     *,
-    workspace: object,
+    workspace: str | Workspace,
     host: str,
     port: int | None = None,
     grpc_port: int | None = None,
@@ -94,7 +96,7 @@ def front_arguments(
 
 
 def predict_batch_arguments(
-    model: str, folder: str, *, workspace: object, output: str | Path | None = None
+    model: str, folder: str, *, workspace: str | Workspace, output: str | Path | None = None
 ) -> list[str]:
     """Return the command line that predicts a folder of image files.
 
@@ -110,12 +112,12 @@ def predict_batch_arguments(
     return arguments if output is None else [*arguments, "--output", str(output)]
 
 
-def feedback_arguments(event: str, *, workspace: object) -> list[str]:
+def feedback_arguments(event: str, *, workspace: str | Workspace) -> list[str]:
     """Return the command line that keeps the corrected labels of an event, given as JSON."""
     return ["step", "feedback", f"--event={event}", "--workspace", str(workspace)]
 
 
-def run_arguments(*, config: str | Path, workspace: object) -> list[str]:
+def run_arguments(*, config: str | Path, workspace: str | Workspace) -> list[str]:
     """Return the command line that runs the whole pipeline on this machine."""
     return ["run", "--config", str(config), "--workspace", str(workspace)]
 

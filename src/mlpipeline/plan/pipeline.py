@@ -18,7 +18,7 @@ from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.fingerprint import code_version, module_of
 from mlpipeline.store.artifacts import is_whole, make_key
-from mlpipeline.store.layout import CANDIDATES, DATASETS, MODELS, SELECTIONS
+from mlpipeline.store.layout import CANDIDATES, DATASETS, MODELS, SELECTIONS, Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class Task:
     """The candidates that count, where some do not; empty where all of them do."""
 
     def arguments(
-        self, config: str | Path, workspace: object, *, output: str | Path | None = None
+        self, config: str | Path, workspace: str | Workspace, *, output: str | Path | None = None
     ) -> list[str]:
         """Return the command line that does it, the same in a process and in a pod.
 
@@ -211,9 +211,10 @@ class Task:
             output=output,
         )
 
-    def is_done(self, workspace: Path) -> bool:
+    def is_done(self, workspace: Workspace) -> bool:
         """Tell whether all that it publishes is there and undamaged: only then is a memo a hit."""
-        return bool(self.publishes) and all(is_whole(workspace / p) for p in self.publishes)
+        folders = [workspace.artifact(name).path for name in self.publishes]
+        return bool(folders) and all(is_whole(folder) for folder in folders)
 
 
 def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
@@ -274,7 +275,7 @@ def _ancestors(names: Iterable[str], tasks: Mapping[str, Task]) -> Iterator[str]
         yield from _ancestors(tasks[name].needs, tasks)
 
 
-def plan_of_finished(config: Config, workspace: Path) -> dict[str, Task]:
+def plan_of_finished(config: Config, workspace: Workspace) -> dict[str, Task]:
     """Return the plan without the candidates whose training failed for good.
 
     It reads, and compares with its checksum, every file of every trained candidate, each time

@@ -278,6 +278,11 @@ class Workspace:
 
     root: Path
 
+    @classmethod
+    def parse(cls, root: object) -> Workspace:
+        """Return the workspace that an argument of a command line names."""
+        return cls(Path(str(root)))
+
     def __str__(self) -> str:
         """Return the root, for messages and command lines."""
         return str(self.root)
