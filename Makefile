@@ -3,7 +3,11 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-UV_VERSION := 0.13.9
+# What bytecode saves: TensorFlow's import takes a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
+
+UV_VERSION         := 0.13.9
+ACTIONLINT_VERSION := 1.7.12
 
 CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
@@ -130,22 +134,20 @@ ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctr
 ##@ Develop
 
 .PHONY: check
-check: $(READY) ## Lint, check types and the directions of imports.
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+check: $(READY) tools ## Lint everything, check types, imports, manifests, docs. ONLY="ruff mypy"
+	@$(VENV)/bin/python scripts/check.py $(ONLY)
 
 .PHONY: test
-test: test-unit test-integration ## Run all tests.
+test: $(READY) ## Run all tests; ends with what could not be tested here, and why.
+	@scripts/test.sh unit integration
 
 .PHONY: test-unit
 test-unit: $(READY) ## Run the quick, hermetic tests.
-	$(VENV)/bin/pytest tests/unit
+	@scripts/test.sh unit
 
 .PHONY: test-integration
 test-integration: $(READY) ## Run the tests that start real processes.
-	$(VENV)/bin/pytest tests/integration tests/contract
+	@scripts/test.sh integration
 
 .PHONY: smoke
 smoke: $(READY) ## From no cluster at all to a verified model in a kind cluster, and back.
@@ -175,20 +177,22 @@ bench-cluster: $(READY) ## Measure what Kubernetes adds, on the deployed kind cl
 ##@ Environment
 
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: found no Python 3.11 or 3.12; name one: make PYTHON=..."; exit 1; }
-	@if command -v uv >/dev/null; then uv venv --quiet --clear --python $(PYTHON) $(VENV); else \
-		$(PYTHON) -m venv --clear $(VENV) && $(VENV)/bin/pip install --quiet uv==$(UV_VERSION); fi
-	@uv=$$(command -v uv || echo $(VENV)/bin/uv); export VIRTUAL_ENV=$(VENV); \
-		$$uv pip install --require-hashes -r requirements.lock; \
-		$$uv pip install --no-deps --no-build-isolation --editable .
+	@scripts/environment.sh $(VENV) requirements.lock "$(PYTHON)" $(UV_VERSION)
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # MLflow with its page is 620 MB that a run does without: it comes when it is asked for.
 $(TRACKING)/.ready: docker/requirements-tracking.lock | $(READY)
-	@uv=$$(command -v uv || echo $(VENV)/bin/uv); \
-		$$uv venv --quiet --clear --python $(VENV)/bin/python $(TRACKING); \
-		VIRTUAL_ENV=$(TRACKING) $$uv pip install --require-hashes -r docker/requirements-tracking.lock
+	@scripts/environment.sh $(TRACKING) $< $(VENV)/bin/python $(UV_VERSION)
 	@touch $@
+
+# Linters that no package index has. Where there is no Go, `make check` ends with what it left out.
+.PHONY: tools
+tools: $(if $(shell command -v actionlint go),.tools/bin/actionlint)
+
+.tools/bin/actionlint:
+	@command -v actionlint >/dev/null || GOBIN=$(CURDIR)/.tools/bin \
+		go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
 
 UV      = $$(command -v uv || echo $(VENV)/bin/uv)
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \

@@ -115,7 +115,7 @@ def run(check: Check) -> Result:
     done = subprocess.run(
         check.command,
         cwd=ROOT,
-        env=os.environ | {"PATH": _path()},
+        env=os.environ | {"PATH": _path(), "NO_MKDOCS_2_WARNING": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

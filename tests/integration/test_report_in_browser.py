@@ -1,7 +1,7 @@
 """The report in a real browser: it loads by itself, without an error, and fits phone and desktop.
 
-In Chromium or Chrome with its driver (Debian: chromium, chromium-driver), or else in what Selenium's
-own manager fetches.
+In Chromium or Chrome with its driver (Debian: chromium, chromium-driver), or else in what
+Selenium's own manager fetches.
 """
 
 from __future__ import annotations

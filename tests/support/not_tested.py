@@ -1,6 +1,6 @@
-"""Nothing is skipped in silence: a run of tests ends with what it could not test, why, and the remedy.
+"""Nothing is skipped in silence: a run of tests ends with what it could not test, and why.
 
-With CI=true such a test fails the run, unless MAY_SKIP names what it lacks, such as "kubectl browser".
+With CI=true such a test fails the run, unless MAY_SKIP names what it lacks: "kubectl browser".
 """
 
 from __future__ import annotations

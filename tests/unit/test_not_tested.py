@@ -16,7 +16,7 @@ FILE = """
 import pytest
 from support.not_tested import leave_out, needs
 
-@needs("no-such-program", to_do="apt-get install it")
+@needs("no-such-program", to_do="install it")
 def test_marked(): ...
 
 def test_left_out():
@@ -45,7 +45,7 @@ def test_what_was_left_out_is_listed_at_the_end_and_in_a_file(tmp_path: Path) ->
     assert done.returncode == 0
     lines = [
         "test_file.py::test_left_out: mount: no right to; to do: be root",
-        "test_file.py::test_marked: no-such-program: it is not installed; to do: apt-get install it",
+        "test_file.py::test_marked: no-such-program: it is not installed; to do: install it",
     ]
     assert kept.read_text().splitlines() == lines
     assert done.stdout.index("NOT TESTED") < done.stdout.index(lines[0])
