@@ -161,6 +161,10 @@ e2e: $(READY) ## As smoke, and on the same cluster a test of each pattern that n
 test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.
 	IMAGE=$(LAST_CONTAINER) $(VENV)/bin/pytest tests/e2e
 
+.PHONY: docs
+docs: $(READY) ## Build the site of docs/ into site/; a broken link or a page without a place fails it.
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
 .PHONY: render
 render: $(READY) ## Write the workflows' YAML anew from their Python.
 	$(VENV)/bin/python -m workflows
@@ -173,6 +177,22 @@ bench: $(READY) ## Measure what README states: trains configs/best.yaml too, so 
 bench-cluster: $(READY) ## Measure what Kubernetes adds, on the deployed kind cluster. CONFIG=
 	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --config $(CONFIG) \
 		--output benchmarks/results/cluster.json
+
+##@ Release
+
+.PHONY: release
+release: $(READY) ## Check that tag, changelog and manifests agree; build wheel, bill of materials, image.
+	@$(VENV)/bin/python scripts/release.py
+	@$(MAKE) --no-print-directory image
+
+.PHONY: release-version
+release-version: $(READY) ## Write the version of pyproject.toml into all files that name the image.
+	@$(VENV)/bin/python scripts/release.py --set
+
+.PHONY: publish
+publish: ## Push the image with its provenance and bill of materials. IMAGE=ghcr.io/me/mlpipeline TAG=0.2.0
+	docker buildx build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
+		--provenance=mode=max --sbom=true --push --tag $(IMAGE):$(TAG) .
 
 ##@ Environment
 
