@@ -171,7 +171,7 @@ class V2BinaryClient(_RestClient):
 def binary_request(images: Images) -> tuple[bytes, dict[str, str]]:
     """Return a V2 request in the binary tensor extension, whose response is to be binary, too.
 
-    https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/binary_data_extension.md
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, C).

@@ -12,7 +12,7 @@ line knows three that nobody writes by hand:
     --predictor_host HOST    taken and not used: the predictor's Service is one address for all
                              replicas, and the front has to know each (`--replicas`)
 
-https://kserve.github.io/website/docs/model-serving/predictive-inference/transformers/custom-transformer
+https://kserve.github.io/website/docs/model-serving/predictive-inference/transformers
 """
 
 from __future__ import annotations
