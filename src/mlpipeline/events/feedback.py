@@ -7,16 +7,16 @@ feedback/snapshots/<digest>.json    all corrections of a model when a run began:
 from __future__ import annotations
 
 from datetime import UTC
-from pathlib import Path
 
 from mlpipeline.events import schema
 from mlpipeline.learning.data import corrections
 from mlpipeline.learning.data.corrections import Correction
 from mlpipeline.plan.config import Config
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 
-def add(workspace: Path, event: schema.FeedbackEvent) -> bool:
+def add(workspace: Workspace, event: schema.FeedbackEvent) -> bool:
     """Keep an event's corrections until the next run.
 
     Args:
@@ -26,14 +26,14 @@ def add(workspace: Path, event: schema.FeedbackEvent) -> bool:
     Returns:
         Whether they are new: the same event may come any number of times.
     """
-    file = _events(workspace, event.model) / f"{event.id}.json"
+    file = workspace.feedback.event(event.model, event.id)
     if file.exists():
         return False
     artifacts.write_json(file, event.model_dump(mode="json"))
     return True
 
 
-def joined(config: Config, workspace: Path) -> Config:
+def joined(config: Config, workspace: Workspace) -> Config:
     """Return the configuration of a run that is about to begin: with the feedback until now.
 
     Nothing changes where there is none, or where the configuration names a snapshot itself.
@@ -50,7 +50,7 @@ def joined(config: Config, workspace: Path) -> Config:
     """
     posted = [
         event
-        for file in sorted(_events(workspace, config.name).glob("*.json"))
+        for file in workspace.feedback.events(config.name)
         if isinstance(event := schema.read(file), schema.FeedbackEvent)
     ]
     if not posted or config.data.feedback is not None:
@@ -60,15 +60,6 @@ def joined(config: Config, workspace: Path) -> Config:
         for event in posted
         for label in event.corrections
     ]
-    snapshot = corrections.save_snapshot(known, snapshots(workspace))
+    snapshot = corrections.save_snapshot(known, workspace.feedback)
     data = config.data.model_copy(update={"feedback": snapshot})
     return config.model_copy(update={"data": data})
-
-
-def snapshots(workspace: Path) -> Path:
-    """The folder of all snapshots."""
-    return workspace / "feedback" / "snapshots"
-
-
-def _events(workspace: Path, model: str) -> Path:
-    return workspace / "feedback" / "events" / model

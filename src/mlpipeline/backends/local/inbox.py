@@ -24,6 +24,7 @@ from mlpipeline.errors import EventError, PipelineError
 from mlpipeline.events import schema
 from mlpipeline.plan import config
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _GRACE_SECONDS = 60  # a run ends all that it has started, and gives that its own time
 _LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most network mounts
@@ -33,12 +34,12 @@ _LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most 
 class Inbox:
     """The events of a workspace."""
 
-    workspace: Path
+    workspace: Workspace
 
     @property
     def folder(self) -> Path:
         """Where events are dropped."""
-        return self.workspace / "inbox"
+        return self.workspace.inbox.path
 
     async def watch(self) -> None:
         """Do all events, those that are there and those that come, until it is cancelled.
