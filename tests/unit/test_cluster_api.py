@@ -18,6 +18,7 @@ import yaml
 
 from mlpipeline.backends.cluster import api
 from mlpipeline.errors import ClusterError
+from support.fake_cluster import discovery
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/shirts/tfjobs"
 PODS = "/api/v1/namespaces/shirts/pods"
@@ -36,7 +37,10 @@ class Request:
 
 @dataclass
 class Server:
-    """Answers each request with the next answer there is, the last one again and again."""
+    """Answers each request with the next answer there is, the last one again and again.
+
+    What is asked for the resources that there are (discovery) it answers as an API server does.
+    """
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -52,6 +56,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             url = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if (resources := discovery(url.path)) is not None:
+                self._send(200, resources)
+                return
             server.requests.append(
                 Request(
                     self.command,
@@ -65,7 +72,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self._stream(server.pieces)
                 return
             answers = server.answers
-            status, content = answers.pop(0) if len(answers) > 1 else answers[0]
+            self._send(*(answers.pop(0) if len(answers) > 1 else answers[0]))
+
+        def _send(self, status: int, content: Any) -> None:
             text = content if isinstance(content, str) else json.dumps(content)
             self.send_response(status)
             self.send_header("Content-Length", str(len(text.encode())))
