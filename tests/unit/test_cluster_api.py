@@ -122,6 +122,7 @@ def use_context(
     file = tmp_path / "kubeconfig"
     monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
     monkeypatch.setattr(api, "_NAMESPACE_FILE", tmp_path / "not in a pod")
+    monkeypatch.delenv("NAMESPACE", raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -320,6 +321,16 @@ def test_outside_of_a_pod_it_is_the_current_kube_context(
 ) -> None:
     use_context(_kube_config(1, **context))
     assert api.connect().namespace == namespace
+
+
+def test_a_context_that_names_no_namespace_leaves_it_to_the_environment(
+    use_context: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAMESPACE", "other")
+    use_context(_kube_config(1))
+    assert api.connect().namespace == "other"
+    use_context(_kube_config(1, namespace="shirts"))
+    assert api.connect().namespace == "shirts"
 
 
 def test_without_any_context_the_error_says_how_to_get_one(

@@ -29,7 +29,7 @@ from mlpipeline.errors import ClusterError, ClusterUnreachableError
 Manifest = dict[str, Any]
 
 _MANAGER = "mlpipeline"  # owns the fields that these steps set, and no others
-_NAMESPACE = "mlpipeline"  # outside of a pod, where the kube context names none
+_DEFAULT_NAMESPACE = "mlpipeline"  # outside of a pod, where nothing names one
 _TIMEOUT = (5, 30)  # seconds to connect, and for an answer
 _LOG_TIMEOUT = (5, 3600)  # a worker may compute for long without a word
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -295,7 +295,9 @@ def connect() -> Cluster:
         else:
             kubernetes.config.load_kube_config(client_configuration=settings)
             _, context = kubernetes.config.list_kube_config_contexts()
-            namespace = context["context"].get("namespace", _NAMESPACE)
+            namespace = context["context"].get("namespace") or os.environ.get(
+                "NAMESPACE", _DEFAULT_NAMESPACE
+            )
     except kubernetes.config.ConfigException as error:
         raise ClusterError(
             f"no cluster to connect to: {error}",
