@@ -306,7 +306,7 @@ def test_the_front_gets_the_image_and_keeps_its_arguments(sharded: Manifest) -> 
     service = _complete(sharded)
     (front,) = service["spec"]["transformer"]["containers"]
     assert front["image"] == NEW
-    assert front["args"] == ["front", "--replicas", "shards:8080", "--host", "0.0.0.0"]
+    assert front["args"] == ["step", "front", "--replicas", "shards:8080", "--host", "0.0.0.0"]
     assert _container(service) == _container(_complete()), "the replicas are as they were"
 
 
