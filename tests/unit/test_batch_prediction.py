@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from mlpipeline.cli import app
 from mlpipeline.errors import ServingError
 from mlpipeline.plan import batch as predictions
-from mlpipeline.serving.model import Images, Probabilities, PublishedModel
+from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.model import PublishedModel
 from mlpipeline.steps import batch_prediction
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace

@@ -43,8 +43,8 @@ app.add_typer(cluster.app, name="cluster", rich_help_panel=_FOR_MACHINES)
 def main() -> None:
     """Run the command line; an error with a remedy is printed without a traceback."""
     environment.prepare()
-    logs.configure()
     try:
+        logs.configure()
         with extras.named_when_missing():
             app()
     except PipelineError as error:

@@ -18,6 +18,8 @@ from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -27,10 +29,10 @@ class ServerSettings:
         host: The address to listen on.
         http_port: The REST port; replicas on one machine share it.
         grpc_port: The gRPC port; shared as well.
-        replica: This replica's name, which every answer carries.
+        replica: Name of this replica, which every response carries.
         max_body: The most bytes of a REST body or a gRPC message.
-        linger: For how many seconds to go on answering after SIGTERM. SIGINT does not linger.
-        grace_period: For how many seconds more to finish what has begun.
+        linger: Seconds to go on answering after SIGTERM. SIGINT does not linger.
+        grace_period: Seconds after that to finish what has begun.
     """
 
     host: str
@@ -46,7 +48,12 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
     """KServe's server with our data plane, sockets and shutdown."""
 
     def __init__(self, settings: ServerSettings, on_ready: Callable[[], None]) -> None:
-        """Make a server that does not listen yet; `on_ready` is called once it does."""
+        """Make a server that does not listen yet.
+
+        Args:
+            settings: Where and how it serves.
+            on_ready: Called once it listens.
+        """
         super().__init__(
             http_port=settings.http_port,
             grpc_port=settings.grpc_port,
@@ -57,7 +64,9 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         self._on_ready = on_ready
         self.dataplane = StrictDataPlane(self.registered_models)
         self.model_repository_extension = FixedRepository(self.registered_models)
-        for name in ("uvicorn.access", "kserve.trace"):  # a line for each request
+        # KServe sets its own logging up only where there is none (`mlpipeline.logs`): then these
+        # two would write a line for each request.
+        for name in ("uvicorn.access", "kserve.trace"):
             logging.getLogger(name).setLevel(logging.WARNING)
         warnings.simplefilter("ignore", FastAPIDeprecationWarning)  # KServe's to mend, not ours
 
@@ -66,6 +75,9 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
 
         KServe's own handler of these signals removes the model first, so that requests under way
         get a 404; here uvicorn's catches them, see `SharedPortServer`.
+
+        Args:
+            models: What is served, each under its name.
 
         Raises:
             ServingError: A port is in use.
@@ -82,7 +94,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             replica=settings.replica,
             max_body=settings.max_body,
             linger=settings.linger,
-            on_ready=self._on_ready,
+            on_ready=self._begin,
         )
         self._grpc_server = SharedPortGrpcServer(
             settings.grpc_port,
@@ -98,6 +110,15 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         # KServe runs asyncio's own loop whatever `event_loop` says; uvicorn knows the faster one.
         with asyncio.Runner(loop_factory=self._rest_server.config.get_loop_factory()) as runner:
             runner.run(self._serve())
+        _log.info("%s has stopped", settings.replica)
+
+    def _begin(self) -> None:
+        settings = self._settings
+        names = ", ".join(self.registered_models.get_models())
+        address = f"{settings.host}:{settings.http_port}"
+        grpc = f"{settings.host}:{settings.grpc_port}"
+        _log.info("%s serves %s on %s (REST) and %s (gRPC)", settings.replica, names, address, grpc)
+        self._on_ready()
 
     async def _serve(self) -> None:
         settings = self._settings
@@ -114,7 +135,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
 def _shared_listener(host: str, port: int) -> socket.socket:
     """Bind a socket that this user's other processes can bind too.
 
-    The kernel deals new connections out between them.
+    The kernel deals new connections out between them: https://lwn.net/Articles/542629/
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
