@@ -23,12 +23,13 @@ WORKFLOWS = {
     for path in sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 }
 CI = WORKFLOWS["ci"]
-JOBS = [
-    pytest.param(job, id=f"{workflow}-{name}")
+_NAMED_JOBS = {
+    f"{workflow}-{name}": job
     for workflow, content in WORKFLOWS.items()
     for name, job in content["jobs"].items()
-]
-STEPS = [step for case in JOBS for step in case.values[0]["steps"]]
+}
+JOBS = [pytest.param(job, id=name) for name, job in _NAMED_JOBS.items()]
+STEPS: list[dict[str, Any]] = [step for job in _NAMED_JOBS.values() for step in job["steps"]]
 SCRIPTS = [step["run"] for step in STEPS if "run" in step]
 COMMITS = {
     "actions/checkout": "3d3c42e5aac5ba805825da76410c181273ba90b1",
