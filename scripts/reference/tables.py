@@ -77,9 +77,20 @@ def default_of(schema: dict[str, Any], *, required: bool) -> str:
 
 
 def fields(
-    schema: dict[str, Any], meanings: dict[str, str], *, without: tuple[str, ...] = ()
+    schema: dict[str, Any],
+    meanings: dict[str, str],
+    *,
+    without: tuple[str, ...] = (),
+    with_defaults: bool = True,
 ) -> str:
-    """Return the table of an object's fields."""
+    """Return the table of an object's fields.
+
+    Args:
+        schema: The object's JSON schema.
+        meanings: What the fields mean, by their names.
+        without: Fields that are left out.
+        with_defaults: Whether there is a column of defaults.
+    """
     required = schema.get("required", [])
     rows = [
         (
@@ -91,4 +102,7 @@ def fields(
         for name, field in schema["properties"].items()
         if name not in without
     ]
-    return table(("key", "what it may be", "default", "meaning"), rows)
+    head = ("key", "what it may be", "default", "meaning")
+    if not with_defaults:
+        head, rows = head[:2] + head[3:], [row[:2] + row[3:] for row in rows]
+    return table(head, rows)
