@@ -92,7 +92,7 @@ def fields(
         with_defaults: Whether there is a column of defaults.
     """
     required = schema.get("required", [])
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"`{name}`",
             type_of(field),
@@ -102,7 +102,7 @@ def fields(
         for name, field in schema["properties"].items()
         if name not in without
     ]
-    head = ("key", "what it may be", "default", "meaning")
+    head: tuple[str, ...] = ("key", "what it may be", "default", "meaning")
     if not with_defaults:
         head, rows = head[:2] + head[3:], [row[:2] + row[3:] for row in rows]
     return table(head, rows)
