@@ -9,7 +9,6 @@ import errno
 import os
 import socket
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +24,9 @@ from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.store import artifacts, layout, registry
+from mlpipeline.store.schemas.prediction import PredictionSummary
+from mlpipeline.store.schemas.run import Run
+from mlpipeline.store.schemas.selection import Decision
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cluster_commands.app, name="cluster")
@@ -220,15 +222,13 @@ def verify(
             images=images,
             labels=labels,
             probabilities=np.load(selection.test_probabilities),
-            accuracy=artifacts.read_json(selection.decision)["test"]["accuracy"],
+            accuracy=Decision.load(selection.decision).test.accuracy,
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
     )
     registry.promote(workspace, settings.name, tasks["select"].key)
     if output:
-        protocols = [asdict(protocol) for protocol in figures]
-        seen = sorted({replica for protocol in figures for replica in protocol.replicas})
-        artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
+        figures.save(output)
 
 
 @app.command()
@@ -247,10 +247,10 @@ def predict_batch(
         from mlpipeline.steps import batch_prediction
 
         batch_prediction.predict(batch, place.path)
-    summary = artifacts.read_json(place.summary)
+    summary = PredictionSummary.load(place.summary)
     print(
-        f"{place.table}: {summary['files']} files, of which {summary['unreadable']} "
-        f"could not be read, by version {summary['version']}",
+        f"{place.table}: {summary.files} files, of which {summary.unreadable} "
+        f"could not be read, by version {summary.version}",
         flush=True,
     )
     if output:
@@ -354,7 +354,7 @@ def report(
     """Write the report of an earlier run again."""
     from mlpipeline.runs import report as reports
 
-    print(reports.write(workspace, artifacts.read_json(layout.RunFolder(run).record)))
+    print(reports.write(workspace, Run.load(layout.RunFolder(run).record)))
 
 
 @app.command()

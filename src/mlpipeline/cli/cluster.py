@@ -16,6 +16,7 @@ from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.store import artifacts, layout
+from mlpipeline.store.schemas.candidate import Metrics
 
 app = typer.Typer(help="What only the pods of the workflow run.", no_args_is_help=True)
 
@@ -97,9 +98,9 @@ def train(
             stop=_stop_event(),
         )
         artifacts.verify(workspace.candidate(task.key).path)
-    metrics = artifacts.read_json(workspace.candidate(task.key).metrics)
-    print(f"{candidate}: {metrics}", flush=True)
-    _write_outputs(outputs, {"metrics": json.dumps(metrics)})
+    metrics = Metrics.load(workspace.candidate(task.key).metrics)
+    print(f"{candidate}: {metrics.content()}", flush=True)
+    _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
 
 
 @app.command()
@@ -196,10 +197,10 @@ def record(workspace: Workspace, workflow: Owner) -> None:
         )
     run = records.record(found, workspace)
     run.save()
-    lineage.write(workspace, run.as_dict())
+    lineage.write(workspace, run.content())
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
-        print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
+        print(f"{run.state}: {report.write(workspace, run.content())}", flush=True)
     tfjob.delete_unfinished(cluster, owner)
 
 

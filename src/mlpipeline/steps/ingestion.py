@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +17,9 @@ from mlpipeline.learning.data.images import Dataset, Split, canonical_order, con
 from mlpipeline.learning.data.tfrecords import write_shards
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard, Feedback, Shard, SplitName
-from mlpipeline.store.layout import FeedbackFolder
+from mlpipeline.store.layout import DatasetFolder, FeedbackFolder
+from mlpipeline.store.schemas.dataset import AppliedFeedback, DatasetCard, Shard, SplitName
+from mlpipeline.store.schemas.feedback import Snapshot
 
 _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
 
@@ -59,11 +59,13 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
             remedy="lower data.shards or data.validation",
         )
     # After the cut, so that corrected labels leave every image in its split.
-    applied: Feedback | None = None
+    applied: AppliedFeedback | None = None
     if data.feedback is not None:
         assert feedback is not None, "data.feedback needs the folder of snapshots"
-        corrected = corrections.load_snapshot(feedback, data.feedback)
-        dataset, applied = corrections.corrected(dataset, corrected, snapshot=data.feedback)
+        snapshot = Snapshot.find(feedback, data.feedback)
+        dataset, applied = corrections.corrected(
+            dataset, snapshot.corrections, snapshot=data.feedback
+        )
     parts: Parts = {
         "train": Part(dataset.train, train, data.shards),
         "validation": Part(dataset.train, validation, _EVALUATION_SHARDS),
@@ -72,7 +74,7 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
-        replace(card, feedback=applied).save(draft)
+        card.model_copy(update={"feedback": applied}).publish(DatasetFolder(draft))
 
 
 def cut_validation(

@@ -21,6 +21,7 @@ from mlpipeline.serving.clients import (
     V2BinaryClient,
     V2JsonClient,
 )
+from mlpipeline.store.schemas.run import ProtocolFigures, Verification
 
 # Two float32 runs of one model differ by the order in which they add: 1e-7 to 1e-6 was seen.
 TOLERANCE = 1e-5
@@ -49,31 +50,9 @@ class Expected:
     replicas: Collection[str] | int
 
 
-@dataclass(frozen=True)
-class ProtocolFigures:
-    """What one protocol answered.
-
-    Attributes:
-        images: How many were sent.
-        max_difference: The largest between a served and a recorded probability.
-        accuracy: Of the served classes.
-        seconds: For all images.
-        images_per_second: Over several connections at once.
-        replicas: Who answered, sorted.
-    """
-
-    protocol: str
-    images: int
-    max_difference: float
-    accuracy: float
-    seconds: float
-    images_per_second: float
-    replicas: tuple[str, ...]
-
-
 def verify(
     *, base_url: str, grpc_address: str, name: str, expected: Expected, timeout: float = 300.0
-) -> tuple[ProtocolFigures, ...]:
+) -> Verification:
     """Send all images through V1 JSON, V2 JSON, V2 binary and gRPC, and compare.
 
     Args:
@@ -98,7 +77,8 @@ def verify(
         progress.report(len(figures), len(protocols), protocol=protocol)
         figures.append(_verify_protocol(protocol, connect, expected, deadline))
     progress.report(len(figures), len(protocols))
-    return tuple(figures)
+    seen = {replica for protocol in figures for replica in protocol.replicas}
+    return Verification(replicas=tuple(sorted(seen)), protocols=tuple(figures))
 
 
 class _Deadline:

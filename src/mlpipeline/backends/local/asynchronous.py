@@ -36,7 +36,7 @@ class AsynchronousBackend(LocalBackend):
         await self._memoized(tasks["ingest"], self._run_process)
         more = asyncio.Queue[bool]()  # after each training: whether others are still to come
         async with (
-            _Service(self.config, self.workspace, self.record.folder / "logs") as service,
+            _Service(self.config, self.workspace, self.record.folder.logs) as service,
             together() as group,
         ):
             group.create_task(self._follow(more, service))

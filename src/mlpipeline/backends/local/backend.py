@@ -22,8 +22,9 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
-from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Verification
+from mlpipeline.store.schemas.selection import ModelCard
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class LocalBackend:
         await self._memoized(tasks["select"], self._run_process)
         version = tasks["select"].key
         async with AsyncExitStack() as stack:
-            logs = self.record.folder / "logs"
+            logs = self.record.folder.logs
             running = replicas.serving(self.config, self.workspace, version, logs=logs)
             await self._timed(tasks["serve"], lambda _: stack.enter_async_context(running))
             self._is_served(version)
@@ -126,13 +127,13 @@ class LocalBackend:
         )
 
     def _is_served(self, version: str) -> None:
-        model = registry.description(self.workspace, self.config.name, version)
-        self.record.add_served(version, model["candidate"])
+        card = ModelCard.load(self.workspace.model(self.config.name, version).card)
+        self.record.add_served(version, card.candidate)
 
     async def _verify(self, task: Task, *extra: str) -> None:
-        output = self.record.folder / "verification.json"
+        output = self.record.folder.verification
         await self._run_process(task, "--output", str(output), *extra)
-        self.record.verification = artifacts.read_json(output)
+        self.record.verification = Verification.load(output)
 
     async def _train(self, task: Task, *, cpus: list[int]) -> None:
         await TrainingProcesses(
@@ -140,11 +141,11 @@ class LocalBackend:
             task.command(self.config_file, self.workspace),
             self.config.training,
             cpus=cpus,
-            logs=self.record.folder / "logs",
+            logs=self.record.folder.logs,
             say=self.display.say,
             on_lost=partial(self.record.retry, task),
             on_progress=lambda values: self.display.advance(task, values),
         ).run()
 
     def _log(self, name: str) -> Path:
-        return self.record.folder / "logs" / f"{name}.log"
+        return self.record.folder.log(name)
