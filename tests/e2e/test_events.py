@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlpipeline.store.cards import DatasetCard
 from PIL import Image
 
 from mlpipeline.learning.data import datasets
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
 from support.workflows_on_kind import (
     IMAGE,
     QUICK,

@@ -1,9 +1,9 @@
 """Has a run's record sent to MLflow at its end, within seconds, whatever becomes of MLflow.
 
-The record in the workspace is the truth; MLflow has a copy, made by `runs.mlflow.client`. That is done in
-a process of its own, beside the report: to import MLflow takes two seconds, and neither a server
-that does not answer nor a damaged database may fail a run or hold it up. What could not be sent is
-sent at the end of the next run, or by `mlpipeline track`.
+The record in the workspace is the truth; MLflow has a copy, which `runs.mlflow.client` makes. That
+is done in a process of its own, beside the report: to import MLflow takes two seconds, and neither
+a server that does not answer nor a damaged database may fail a run or hold it up. What could not be
+sent is sent at the end of the next run, or by `mlpipeline track`.
 """
 
 from __future__ import annotations
