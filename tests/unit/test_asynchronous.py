@@ -21,6 +21,7 @@ from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from support import documents
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
 
@@ -48,13 +49,8 @@ class Stage(AsynchronousBackend):
             await asyncio.sleep(0)
         if self.accuracy[name] < 0:
             raise ProcessError("it broke", expected="", remedy="")
-        figures: dict[str, Any] = {
-            "validation_accuracy": self.accuracy[name],
-            "validation_loss": 1.0,
-        }
-        figures |= {"status": "trained", "parameters": 1}
         with artifacts.publish(self.workspace.root / task.publishes[0]) as draft:
-            artifacts.write_json(draft / "metrics.json", figures)
+            documents.metrics(self.accuracy[name]).save(draft / "metrics.json")
         self.said.append(f"trained {name}")
 
     async def _run_process(self, task: Task, *extra: str) -> None:
@@ -70,13 +66,13 @@ class Stage(AsynchronousBackend):
                 if self.accuracy[name] >= 0
             }
             best = max(trained, key=lambda name: self.accuracy[name])
-            decision = {"candidates": {name: {"key": key} for name, key in trained.items()}}
+            decision = documents.decision(trained)
             for folder in task.publishes:
                 with artifacts.publish(self.workspace.root / folder) as draft:
-                    artifacts.write_json(draft / "decision.json", decision)
-                    artifacts.write_json(draft / "model.json", {"candidate": best})
+                    decision.save(draft / "decision.json")
+                    documents.model_card(candidate=best).save(draft / "model.json")
         if task.step is pipeline.VERIFY:
-            artifacts.write_json(Path(extra[extra.index("--output") + 1]), {"among": among})
+            documents.verification(among).save(Path(extra[extra.index("--output") + 1]))
 
 
 @pytest.fixture
@@ -135,7 +131,7 @@ def test_the_best_so_far_is_served_and_only_a_better_one_replaces_it(
         (first, "a"),
         (second, "c"),
     ]
-    assert backend.record.verification == {"among": "a,b,c"}
+    assert backend.record.verification == documents.verification("a,b,c")
 
 
 def test_what_no_threshold_lets_pass_is_served_in_the_end_as_a_synchronous_run_would(
