@@ -56,20 +56,20 @@ def judge(config: Config, workspace: Workspace, served: str, *, last: bool) -> S
         name: Metrics.load(workspace.candidate(task.key).metrics)
         for name, task in trainings.items()
     }
-    now = _selected_from(config, workspace, served, trainings)
+    current = _selected_from(config, workspace, served, trainings)
     try:
         decision = choose(metrics)
     except SelectionError as error:  # all that were trained so far diverged
         if last:
             raise
-        return Succession(now, replaces=False, reason=error.got)
+        return Succession(current, replaces=False, reason=error.got)
     best = decision.chosen
-    if now and decision.chosen == choose({name: metrics[name] for name in now}).chosen:
-        return Succession(now, replaces=False, reason=f"{best} is served, and stays the best")
+    if current and decision.chosen == choose({name: metrics[name] for name in current}).chosen:
+        return Succession(current, replaces=False, reason=f"{best} is served, and stays the best")
     accuracy, threshold = metrics[best].validation_accuracy, config.asynchronous.threshold
     if accuracy is not None and accuracy < threshold and not last:
         reason = f"{best} is the best so far, {accuracy:.2%} is below {threshold:.2%}"
-        return Succession(now, replaces=False, reason=reason)
+        return Succession(current, replaces=False, reason=reason)
     return Succession(tuple(trainings), replaces=True, reason=f"{best}: {decision.reason}")
 
 

@@ -53,7 +53,7 @@ class RunRecord:
         served: What was put into service, in that order.
         verification: The figures of the last verification.
         error: Why it failed.
-        retries: By task, until it is added: why its attempts so far failed.
+        retries: Why the attempts at tasks so far failed, by task, until it is added.
     """
 
     folder: RunFolder

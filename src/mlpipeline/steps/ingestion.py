@@ -25,7 +25,13 @@ _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads 
 
 
 class Part(NamedTuple):
-    """What becomes one published split: some rows of a given one, and how many files to write."""
+    """What becomes one published split.
+
+    Attributes:
+        split: The images and labels to take from.
+        rows: The rows to take, in the order to write them in: int64 `[N]`.
+        shards: How many files to write at most.
+    """
 
     split: Split
     rows: NDArray[np.int64]
@@ -39,7 +45,7 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
     """Publish the data set that the configuration describes at `output`.
 
     Args:
-        data: The configuration.
+        data: The data section of the configuration.
         output: The folder to be published.
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
 
@@ -83,7 +89,10 @@ def cut_validation(
     """Choose exactly `count` rows for validation, from each class in proportion to its size.
 
     Args:
+        split: The images and their labels.
         order: All rows in an order that does not depend on where they came from: int64 `[N]`.
+        count: How many rows to choose.
+        seed: Random seed of the choice within a class.
 
     Returns:
         The rows that remain, and the rows for validation: int64 `[N - count]` and `[count]`.

@@ -35,10 +35,10 @@ class Expected:
     """What the trained model said of the test split.
 
     Attributes:
-        images: uint8 (N, ...).
-        labels: integers (N).
-        probabilities: float32 (N, classes).
-        accuracy: Of these probabilities, as it was recorded.
+        images: The images: uint8 `[N, ...]`.
+        labels: Their classes: integers `[N]`.
+        probabilities: The recorded probabilities: float32 `[N, classes]`.
+        accuracy: The share of hits of these probabilities, as it was recorded, 0 to 1.
         replicas: The names of all replicas; or how many must answer at least, where they come and
             go with the load.
     """
@@ -56,11 +56,11 @@ def verify(
     """Send all images through V1 JSON, V2 JSON, V2 binary and gRPC, and compare.
 
     Args:
-        base_url: Of the REST port, such as `http://127.0.0.1:8080`.
+        base_url: The URL of the REST port, such as `http://127.0.0.1:8080`.
         grpc_address: HOST:PORT.
         name: What the model is called in URLs.
         expected: What must come back.
-        timeout: For all of it, in seconds.
+        timeout: Seconds that all of it may take.
 
     Raises:
         ServingError: An answer is missing or wrong, or a replica did not answer in time.

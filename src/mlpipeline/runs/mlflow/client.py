@@ -45,7 +45,7 @@ def send(workspace: Workspace, uri: str) -> list[str]:
 
     Args:
         workspace: The folder of all artifacts.
-        uri: Of MLflow's server or database.
+        uri: The address of MLflow's server or database.
 
     Raises:
         TrackingError: MLflow cannot be reached, or refuses.
@@ -219,6 +219,6 @@ def _register_version(client: MlflowClient, folder: ModelFolder) -> str:
 
 
 def _versions(client: MlflowClient, name: str) -> dict[str, str]:
-    """Of each version of a model that is registered, MLflow's own number."""
+    """MLflow's own number of each version of a model that is registered."""
     versions = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     return {v.tags[_VERSION]: str(v.version) for v in versions if _VERSION in v.tags}

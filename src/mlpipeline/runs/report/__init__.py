@@ -46,7 +46,7 @@ def build(workspace: Workspace, run: Run) -> str:
         workspace: The folder of all artifacts.
         run: The record of the run.
     """
-    found = evidence.collect(workspace, run)
+    collected = evidence.collect(workspace, run)
     # Names and messages come from the user's files, so everything is escaped.
     environment = Environment(
         loader=PackageLoader("mlpipeline.runs.report", ""),
@@ -58,22 +58,22 @@ def build(workspace: Workspace, run: Run) -> str:
     environment.filters |= formats.FILTERS
     template = environment.get_template("page.html.j2")
     return template.render(
-        found=found,
+        evidence=collected,
         run=run,
-        curves=figures.learning_curves(found.candidates),
-        quality=_quality(found),
+        curves=figures.learning_curves(collected.candidates),
+        quality=_quality(collected),
         mistakes=[
             (figures.picture(mistake.image), mistake)
-            for mistake in found.mistakes[:_MISTAKES_SHOWN]
+            for mistake in collected.mistakes[:_MISTAKES_SHOWN]
         ],
         series=figures.SERIES,
         fewest_in_bin=figures.FEWEST_IN_BIN,
     )
 
 
-def _quality(found: evidence.Evidence) -> dict[str, Any] | None:
+def _quality(collected: evidence.Evidence) -> dict[str, Any] | None:
     """Everything that is computed from the chosen model's predictions for the test split."""
-    predictions = found.predictions
+    predictions = collected.predictions
     if predictions is None:
         return None
     classes = predictions.probabilities.shape[1]
