@@ -201,6 +201,7 @@ def verify(
         figures.save(output)
 
 
+# The options spelt with underscores are KServe's: `mlpipeline.steps.front` says why.
 @app.command()
 def front(
     name: Annotated[str, typer.Option("--name", "--model_name", help="The model's name.")],
