@@ -94,7 +94,7 @@ def test_a_history_that_is_a_mere_list_is_version_0(tmp_path: Path) -> None:
 def test_a_document_cannot_be_changed() -> None:
     metrics = documents.metrics()
     with pytest.raises(ValueError, match="frozen"):
-        metrics.parameters = 7  # type: ignore[misc]
+        metrics.parameters = 7
 
 
 # --- snapshots --------------------------------------------------------------------------------
