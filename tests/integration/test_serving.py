@@ -29,7 +29,6 @@ from mlpipeline.serving import model as models
 from mlpipeline.serving.clients import GrpcClient, V1Client, V2BinaryClient, V2JsonClient
 from mlpipeline.steps.verification import Expected, verify
 from mlpipeline.store import artifacts
-from support.documents import model_card
 from support.model_servers import (
     CLASSES,
     HOST,
@@ -41,6 +40,7 @@ from support.model_servers import (
     publish,
     started_replica,
 )
+from support.stored_documents import model_card
 
 # isort: split
 # KServe reads sys.argv when it is imported, unless `mlpipeline.serving` did so before.

@@ -1,68 +1,102 @@
-"""Documents of a workspace with everything in them, of which a test says what matters to it."""
+"""README and docs/ as tests see them: blocks of commands and files, and what is done with each.
+
+Before each block of commands stands a comment that a reader does not see:
+
+    <!-- test: local -->                     run on this machine, after those before it
+    <!-- test: local, until TEXT -->         a command that does not end: until it prints TEXT
+    <!-- test: cluster -->                   run on kind; `until` as above
+    <!-- test: tutorial -->                  a step of the tutorial, in its order
+    <!-- test: tutorial cluster -->          the same, where there is a cluster
+    <!-- test: none, REASON -->              cannot be run by a test, and why
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from mlpipeline.store.schemas.candidate import Metrics
-from mlpipeline.store.schemas.run import Verification
-from mlpipeline.store.schemas.selection import ComparedCandidate, Decision, ModelCard, TestFigures
-
-
-def metrics(accuracy: float | None = 0.9, **others: Any) -> Metrics:
-    """Return the metrics of a candidate; `others` replace what it says otherwise."""
-    content: dict[str, Any] = {
-        "candidate": "cnn",
-        "status": "trained",
-        "validation_accuracy": accuracy,
-        "validation_loss": 0.3,
-        "parameters": 10,
-    }
-    return Metrics(**content | others)
+ROOT = Path(__file__).parents[2]
+RINGS = ("local", "cluster", "tutorial", "tutorial cluster", "none")
+_BLOCK = re.compile(
+    r"^(?:<!-- test: (?P<marker>[^>]*?) -->\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_COMMANDS = ("console", "bash", "sh", "shell")
 
 
-def decision(keys: dict[str, str], **others: Any) -> Decision:
-    """Return the decision among candidates, of which the first was chosen.
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page.
 
-    Args:
-        keys: The candidates' keys by their names.
-        others: What it says otherwise.
+    Attributes:
+        page: The page, relative to the repository.
+        language: As the fence says.
+        text: Its content.
+        ring: What a test does with it; empty where nothing says so.
+        remark: The text to wait for, or the reason why it is not run.
     """
-    candidates = {
-        name: ComparedCandidate(key=key, **dict(metrics(candidate=name)))
-        for name, key in keys.items()
-    }
-    content: dict[str, Any] = {
-        "chosen": next(iter(keys), ""),
-        "reason": "validation accuracy 90.00%",
-        "rule": "highest validation accuracy",
-        "ranking": tuple(keys),
-        "rejected": {},
-        "name": "shirts",
-        "version": "shirts-1",
-        "candidates": candidates,
-        "dataset": "ingest-1",
-        "test": TestFigures(images=100, hits=90, accuracy=0.9),
-    }
-    return Decision(**content | others)
+
+    page: str
+    language: str
+    text: str
+    ring: str
+    remark: str
+
+    @property
+    def holds_commands(self) -> bool:
+        return self.language in _COMMANDS
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands without what they print; one that spans several lines is one."""
+        found: list[str] = []
+        continued = False
+        for line in self.text.splitlines():
+            if line.startswith("$ "):
+                found.append(line[2:])
+            elif continued:
+                found[-1] += "\n" + line
+            else:
+                continue
+            continued = line.rstrip().endswith(("|", "\\"))
+        return found
+
+    @property
+    def until(self) -> str:
+        """What a command that does not end prints when it is ready; empty for one that ends."""
+        return self.remark.removeprefix("until ") if self.remark.startswith("until ") else ""
+
+    @property
+    def file(self) -> tuple[str, str] | None:
+        """Path and content of a file that the reader is to write; its first line names it."""
+        first, _, _ = self.text.partition("\n")
+        name = first.removeprefix("# ")
+        is_named = first.startswith("# ") and "/" in name and " " not in name
+        return (name, self.text) if is_named and not self.holds_commands else None
 
 
-def model_card(**others: Any) -> ModelCard:
-    """Return the card of a model; `others` replace what it says otherwise."""
-    content: dict[str, Any] = {
-        "name": "shirts",
-        "version": "shirts-1",
-        "classes": ("dark", "bright"),
-        "candidate": "cnn",
-        "candidate_key": "cnn-1",
-        "dataset_key": "ingest-1",
-        "synthetic_data": True,
-        "validation_accuracy": 0.9,
-        "test_accuracy": 0.9,
-    }
-    return ModelCard(**content | others)
+def repository() -> str:
+    """The address from which the project is cloned."""
+    (url,) = re.findall(r"^repo_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    return str(url)
 
 
-def verification(*replicas: str) -> Verification:
-    """Return the figures of a verification that some replicas have answered."""
-    return Verification(replicas=replicas, protocols=())
+def pages() -> list[Path]:
+    """README and every page of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield the fenced blocks of a page."""
+    for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+        ring, _, remark = (match["marker"] or "").partition(", ")
+        yield Block(
+            page.relative_to(ROOT).as_posix(), match["language"], match["text"], ring, remark
+        )
+
+
+def all_blocks() -> list[Block]:
+    """The blocks of all pages."""
+    return [block for page in pages() for block in blocks(page)]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlpipeline.backends.local.processes import free_ports, python_m
 from mlpipeline.plan.commands import front_arguments
 from mlpipeline.store import artifacts
-from support.documents import model_card
+from support.stored_documents import model_card
 
 NAME = "fashion-mnist"
 CLASSES = [f"class {number}" for number in range(10)]

@@ -22,7 +22,7 @@ from mlpipeline.plan.config import Config, Serving
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import CandidateFolder, Workspace
-from support import documents
+from support import stored_documents as documents
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
 

@@ -20,7 +20,7 @@ from mlpipeline.steps import batch_prediction
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.prediction import PredictionSummary
-from support.documents import model_card
+from support.stored_documents import model_card
 
 CLASSES = ("dark", "bright")
 

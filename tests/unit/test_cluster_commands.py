@@ -21,7 +21,7 @@ from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
 from mlpipeline.store import artifacts
-from support import documents
+from support import stored_documents as documents
 from support.fake_cluster import Clock, FakeCluster
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas import run as records_of
 from mlpipeline.store.schemas.run import TaskRecord
-from support import documents
+from support import stored_documents as documents
 
 NAME = "mlpipeline-x7k2p"
 CONFIG = {

@@ -18,8 +18,8 @@ from mlpipeline.errors import TrackingError
 from mlpipeline.runs.mlflow import client, sending
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
-from support.documents import model_card
 from support.fabricated_run import artifact_of, fabricate
+from support.stored_documents import model_card
 
 KILLED = "this command ended with signal SIGKILL"
 

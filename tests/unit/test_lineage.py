@@ -15,9 +15,9 @@ from mlpipeline.runs import lineage, trace
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
-from support import documents
-from support.documents import model_card
+from support import stored_documents as documents
 from support.fabricated_run import artifact_of, fabricate
+from support.stored_documents import model_card
 
 VERSION = "fashion-mnist-d2b7c6e5f4a39180"
 CANDIDATE, DATA = "batch-norm-6c02fa9be1d47385", "fashion-mnist-0f3a5d7791c2be64"

@@ -14,7 +14,7 @@ from mlpipeline.runs import report
 from mlpipeline.runs.report import evidence, formats, measures
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
-from support import documents
+from support import stored_documents as documents
 from support.fabricated_run import CLASSES, artifact_of, fabricate
 
 _VOID = {"meta", "link", "br", "img"}

@@ -17,7 +17,7 @@ from mlpipeline.store.schemas.manifest import Manifest
 from mlpipeline.store.schemas.prediction import PredictionSummary
 from mlpipeline.store.schemas.run import Run, Verification
 from mlpipeline.store.schemas.selection import Decision, ModelCard
-from support import documents
+from support import stored_documents as documents
 from support.fabricated_run import fabricate
 
 EPOCH = Epoch(1, 430, 0.9, 0.7, 0.8, 0.75, 1e-3, 11.6, None)

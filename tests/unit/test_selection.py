@@ -19,7 +19,7 @@ from mlpipeline.plan.decision import RULE, choose
 from mlpipeline.steps import ingestion, selection
 from mlpipeline.store import artifacts, layout
 from mlpipeline.store.schemas.candidate import Metrics
-from support.documents import metrics as metrics_of
+from support.stored_documents import metrics as metrics_of
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
 

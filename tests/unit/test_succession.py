@@ -11,7 +11,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.succession import judge
 from mlpipeline.store import artifacts, layout
-from support import documents
+from support import stored_documents as documents
 
 NAMES = ("a", "b", "c")
 
