@@ -110,15 +110,17 @@ def arguments() -> list[Parameter]:
         Parameter(
             name="candidates",
             value="",
-            description="Those to train, separated by commas; empty for all.",
+            description="Names of those to train, separated by commas; empty: all.",
         ),
         Parameter(
             name="workers",
             value="",
-            description="Their number in each training; empty: as configured.",
+            description="Workers of each training, a number; empty: as configured.",
         ),
         Parameter(
-            name="replicas", value="", description="The number that serve; empty: as configured."
+            name="replicas",
+            value="",
+            description="Replicas that serve, a number; empty: as configured.",
         ),
         Parameter(
             name="pending-seconds",
