@@ -76,7 +76,7 @@ class Recipe(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the exponential moving average of the weights that is exported; 0 for none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The type of activations; weights are float32. `auto` is bfloat16 where the processor has it."""
+    """Type of activations; weights are float32. `auto` is bfloat16 where the processor has it."""
 
 
 class Candidate(Recipe):
