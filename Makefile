@@ -6,7 +6,7 @@ SHELL := bash
 # What bytecode saves: TensorFlow's import takes a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-UV_VERSION         := 0.13.9
+UV_VERSION := 0.13.9
 ACTIONLINT_VERSION := 1.7.12
 
 CONFIG    ?= configs/default.yaml
