@@ -80,6 +80,7 @@ class Execution:
     """A share of this machine's processors for each training that may run at once."""
 
     def __post_init__(self) -> None:
+        """Divide this machine's processors among the trainings that may run at once."""
         for share in shares(own_processors(), self.backend.config.training.parallel):
             self.processors.put_nowait(share)
 
