@@ -33,10 +33,10 @@ _CONFIG = f"{WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
 RUN = {"config": _CONFIG, "workspace": WORKSPACE}
 _RUN = ["--config", _CONFIG, "--workspace", WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
-# Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
-_TALKS, COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
-_COMPLETES = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
-_STARTS_PODS = [*_COMPLETES, "--pending-seconds", "{{workflow.parameters.pending-seconds}}"]
+# Memory requested, and the limit: of a step that only calls the API, and of one with TensorFlow.
+_API_CLIENT, COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
+_MANIFESTS = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
+_STARTS_PODS = [*_MANIFESTS, "--pending-seconds", "{{workflow.parameters.pending-seconds}}"]
 _QUEUED = [
     *("--queue={{workflow.parameters.queue}}", "--priority={{workflow.parameters.priority}}"),
     *("--queue-seconds", "{{workflow.parameters.queue-seconds}}"),
@@ -116,7 +116,7 @@ def add_steps() -> Steps:
     """Add the templates of all steps to the workflow whose context this is called in."""
     plan = step(
         "plan",
-        ["cluster", "plan", *_RUN, "--outputs", OUTPUTS, "--memo", MEMO, *_COMPLETES]
+        ["cluster", "plan", *_RUN, "--outputs", OUTPUTS, "--memo", MEMO, *_MANIFESTS]
         + [f"--{to}={{{{workflow.parameters.{of}}}}}" for of, to in _OVERRIDES.items()],
         outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
         account="pipeline",
@@ -276,7 +276,7 @@ def step(
     component: str = "",
     environment: Sequence[m.EnvVar] = (),
     account: str = "step",
-    memory: tuple[str, str] = _TALKS,
+    memory: tuple[str, str] = _API_CLIENT,
     limit: str = "",
 ) -> Container:
     """Return the template of a step.
