@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -27,16 +25,13 @@ from pydantic import (
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import search as searching
 from mlpipeline.plan.search import Search
+from mlpipeline.plan.section import Section
 from mlpipeline.store import artifacts
 
 # A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -88,7 +83,7 @@ class Candidate(Recipe):
 
     model: str
     """A name known to `learning.model.models`, or `package.module:function` of your own."""
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of the model's function."""
 
 
@@ -150,7 +145,7 @@ class Config(Section):
     data: Data = Data()
     recipe: Recipe = Recipe()
     candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
-    search: dict[Label, Search] = {}
+    search: dict[Label, Search] = Field(default_factory=dict)
     """Becomes candidates before the rest is checked; empty from then on."""
     training: Training = Training()
     asynchronous: Asynchronous = Asynchronous()

@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeInt,
@@ -30,17 +28,15 @@ from pydantic import (
     model_validator,
 )
 
+from mlpipeline.plan.section import Section
+
 _OPTIONS = "options."
 _NAME_DIGITS = 6
 
 Trial: TypeAlias = dict[str, JsonValue]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Dimension(_Part):
+class Dimension(Section):
     """What one hyper-parameter may be: one of a list of values, or a number of a range."""
 
     values: tuple[JsonValue, ...] = ()
@@ -89,7 +85,7 @@ class Dimension(_Part):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
-class Search(_Part):
+class Search(Section):
     """Trials of one model."""
 
     model: str

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from mlpipeline.backends.local import replicas, sharded
-from mlpipeline.backends.local.asynchronous import AsynchronousBackend
 from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
@@ -55,9 +54,8 @@ def _run(config: Config, workspace: Workspace, record: RunRecord, *, asynchronou
         config_file = record.folder / "config.yaml"  # what the steps read is what was planned
         configuration.write(config, config_file)
         with Display(pipeline.plan(config), console) as display:
-            kind = AsynchronousBackend if asynchronous else LocalBackend
-            backend = kind(config, config_file, workspace, record, display)
-            asyncio.run(_stoppable(backend.run()))
+            backend = LocalBackend(config, config_file, workspace, record, display)
+            asyncio.run(_stoppable(backend.run(asynchronous=asynchronous)))
         record.state = "succeeded"
     except KeyboardInterrupt:
         record.state, record.error = "interrupted", "stopped by a signal"
