@@ -21,6 +21,7 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import predictor_arguments
 from mlpipeline.plan.pipeline import SELECT, TRAIN
 from mlpipeline.store import artifacts
+from mlpipeline.store.schemas.candidate import Metrics
 
 app = typer.Typer(
     help="Do what only the pods of a workflow do: they talk to the cluster.", no_args_is_help=True
@@ -118,8 +119,8 @@ def train(
             stop=_stop_event(),
         )
         artifacts.verify(workspace.candidate(task.key).path)
-    metrics = artifacts.read_json(workspace.candidate(task.key).metrics)
-    _write_outputs(outputs, {"metrics": json.dumps(metrics)})
+    metrics = Metrics.load(workspace.candidate(task.key).metrics)
+    _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
 
 
 @app.command()
@@ -217,10 +218,10 @@ def record(workspace: Workspace, workflow: Owner) -> None:
         )
     run = records.record(found, workspace)
     run.save()
-    lineage.write(workspace, run.as_dict())
+    lineage.write(workspace, run.content())
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
-        typer.echo(f"{run.state}: {report.write(workspace, run.as_dict())}")
+        typer.echo(f"{run.state}: {report.write(workspace, run.content())}")
     tfjob.delete_unfinished(cluster, owner)
 
 

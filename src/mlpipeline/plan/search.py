@@ -94,9 +94,9 @@ class Search(Section):
     trials: PositiveInt | None = None
     """How many are drawn; where a draw repeats an earlier one, there are fewer."""
     seed: NonNegativeInt = 0
-    """Of the draws. More trials leave those before as they are."""
+    """Random seed for drawing trials. More trials leave those before as they are."""
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
-    """By a key of a candidate, or `options.NAME` for an argument of its model's function."""
+    """What to try for a key of a candidate, or `options.NAME` for an argument of its function."""
 
     @model_validator(mode="after")
     def _method_has_what_it_needs(self) -> Search:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ def run(
 ) -> None:
     """Run the pipeline, show it, and write its record and its report, whatever happens.
 
+    Args:
+        config: The configuration.
+        config_file: Where it was read from, for the record.
+        workspace: The folder of all artifacts.
+        asynchronous: Whether a good candidate is served while others are trained.
+
     Raises:
         PipelineError: A task failed for good; what was finished before is kept.
     """
@@ -51,7 +57,7 @@ def close_killed(workspace: Workspace) -> None:
 def _run(config: Config, workspace: Workspace, record: RunRecord, *, asynchronous: bool) -> None:
     console = Console(highlight=False)
     try:
-        config_file = record.folder / "config.yaml"  # what the steps read is what was planned
+        config_file = record.folder.config  # what the steps read is what was planned
         configuration.write(config, config_file)
         with Display(pipeline.plan(config), console) as display:
             backend = LocalBackend(config, config_file, workspace, record, display)
@@ -74,18 +80,31 @@ def _conclude(record: RunRecord, workspace: Workspace, console: Console) -> None
     from mlpipeline.runs.mlflow import sending  # with matplotlib, which takes a second
 
     record.save()
-    lineage.write(workspace, record.as_dict())
+    lineage.write(workspace, record.content())
     uri = sending.configured(default=sending.embedded(workspace))
     # Whoever presses Ctrl-C does not wait for MLflow: the next run sends this one.
     with sending.sending(workspace, "" if record.state == "interrupted" else uri):
-        page = report.write(workspace, record.as_dict())
+        page = report.write(workspace, record.content())
     console.print()
-    console.print(summary(report.evidence.collect(workspace, record.as_dict())))
+    console.print(summary(report.evidence.collect(workspace, record.content())))
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
 
 
-def serve(config: Config, workspace: Workspace, shards: int = 0) -> None:
-    """Serve the current model by all replicas until Ctrl-C; by `shards` behind a front if any."""
+def serve(
+    config: Config, workspace: Workspace, shards: int = 0, *, say: Callable[[str], None]
+) -> None:
+    """Serve the current model by all replicas until Ctrl-C.
+
+    Args:
+        config: The configuration, which names the model.
+        workspace: The folder of all artifacts.
+        shards: How many replicas stand behind a front and share large requests; 0 for no front.
+        say: Called with the address and an example once all replicas answer.
+
+    Raises:
+        ServingError: There is no current model.
+        ProcessError: A port is in use, or a replica did not become ready, or ended.
+    """
     version = registry.current(workspace, config.name)
 
     async def until_stopped() -> None:
@@ -97,7 +116,7 @@ def serve(config: Config, workspace: Workspace, shards: int = 0) -> None:
             service = replicas.serving(config, workspace, version, logs=logs)
             who = f"{config.serving.replicas} replicas"
         async with service as ended:
-            print(_greeting(config, workspace, version, who), flush=True)
+            say(_greeting(config, workspace, version, who))
             await ended
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -37,6 +37,14 @@ class ExitError(ProcessError):
     def __init__(
         self, command: Sequence[str], status: int, log: Path, last: Collection[str]
     ) -> None:
+        """Say how a command ended.
+
+        Args:
+            command: The program and its arguments.
+            status: Its exit status; a negative one is the number of the signal that ended it.
+            log: The file with all of its output.
+            last: The last lines of its output.
+        """
         how = f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
         lines = "\n".join(f"    {line}" for line in last)
         super().__init__(

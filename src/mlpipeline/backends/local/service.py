@@ -31,9 +31,11 @@ class Service:
         self._ended: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        """Begin without a replica."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """End the replicas, then let the ports go."""
         with self._ports or ExitStack():  # the replicas end first
             await self._replicas.aclose()
 
