@@ -66,7 +66,7 @@ def invoke(tmp_path: Path) -> Invoke:
             common += ["--config", str(file), "--outputs", str(tmp_path / "outputs")]
         if command in ("plan", "train", "serve"):
             common += ["--templates", str(TEMPLATES), "--image", "mlpipeline:2"]
-        if command in ("train", "record"):
+        if command in ("plan", "train", "record"):
             common += ["--workflow", OWNER]
         result = CliRunner().invoke(app.app, ["cluster", command, *common, *options])
         if result.exception:
@@ -93,12 +93,25 @@ def _declared(step: str) -> set[str]:
     return {p["name"] for p in templates[step]["outputs"]["parameters"]}
 
 
+def _parameters(values: dict[str, str]) -> dict[str, Any]:
+    given = [{"name": name, "value": value} for name, value in values.items()]
+    return {"arguments": {"parameters": given}}
+
+
 def test_plan_writes_the_configuration_and_what_the_workflow_reads(
     tmp_path: Path, cluster: FakeCluster, invoke: Invoke
 ) -> None:
-    text = yaml.safe_dump(CONFIG)
-    options = (f"--configuration={text}", "--name=", "--candidates=cnn", "--workers=3")
-    said = invoke("plan", *options, "--replicas=", "--memo", "memo")
+    defaults = {"configuration": yaml.safe_dump(CONFIG), "model": "", "candidates": ""}
+    submitted = {"candidates": "cnn", "workers": "3"}
+    cluster.put(
+        {
+            "kind": "Workflow",
+            "metadata": {"name": RUN},
+            "spec": _parameters(submitted),
+            "status": {"storedWorkflowTemplateSpec": _parameters(defaults | {"replicas": ""})},
+        }
+    )
+    said = invoke("plan", "--memo", "memo")
     assert TASKS["train-cnn"].key in said
     written = config.load(tmp_path / "config.yaml")
     assert (list(written.candidates), written.training.workers) == (["cnn"], 3)
