@@ -51,7 +51,7 @@ def main(
             "cost_seconds": disturbed["seconds"] - undisturbed["seconds"],
         }
     _show(figures, epochs)
-    machine = describe_machine() | {"load": os.getloadavg()}
+    machine = describe_machine().model_dump() | {"load": os.getloadavg()}
     artifacts.write_json(output, {"machine": machine, "epochs": epochs, "figures": figures})
 
 

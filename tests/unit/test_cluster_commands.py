@@ -21,6 +21,7 @@ from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
 from mlpipeline.store import artifacts
+from support import stored_documents as documents
 from support.fake_cluster import Clock, FakeCluster
 
 ROOT = Path(__file__).parents[2]
@@ -254,8 +255,8 @@ def test_judge_goes_by_what_is_served(tmp_path: Path, cluster: FakeCluster, invo
     metadata = {"name": "shirts", "annotations": annotations}
     cluster.put({"kind": "InferenceService", "metadata": metadata})
     with artifacts.publish(tmp_path / first.publishes[0]) as draft:
-        keys = {"cnn": {"key": TASKS["train-cnn"].key}}
-        artifacts.write_json(draft / "decision.json", {"candidates": keys})
+        keys = {"cnn": TASKS["train-cnn"].key}
+        documents.decision(keys).save(draft / "decision.json")
     _publish(TASKS["train-dropout"], tmp_path, figures | {"validation_accuracy": 0.8})
     invoke("judge", "--last")
     assert _outputs(tmp_path) == expected | {"replaces": "false"}

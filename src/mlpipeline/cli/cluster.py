@@ -21,6 +21,7 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import predictor_arguments
 from mlpipeline.plan.pipeline import SELECT, TRAIN
 from mlpipeline.store import artifacts
+from mlpipeline.store.schemas.candidate import Metrics
 
 if TYPE_CHECKING:  # importing it takes a second
     from mlpipeline.backends.cluster.api import Cluster, Manifest
@@ -114,8 +115,8 @@ def train(
             stop=_stop_event(),
         )
         artifacts.verify(workspace.candidate(task.key).path)
-    metrics = artifacts.read_json(workspace.candidate(task.key).metrics)
-    _write_outputs(outputs, {"metrics": json.dumps(metrics)})
+    metrics = Metrics.load(workspace.candidate(task.key).metrics)
+    _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
 
 
 @app.command()
@@ -206,10 +207,10 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     owner = tfjob.WorkflowReference.parse(workflow)
     run = records.record(_workflow(cluster, workflow), workspace)
     run.save()
-    lineage.write(workspace, run.as_dict())
+    lineage.write(workspace, run.content())
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
-        typer.echo(f"{run.state}: {report.write(workspace, run.as_dict())}")
+        typer.echo(f"{run.state}: {report.write(workspace, run.content())}")
     tfjob.delete_unfinished(cluster, owner)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +17,8 @@ from mlpipeline.learning.training.cluster_spec import ClusterSpec, ParameterServ
 from mlpipeline.learning.training.synchronous import Interrupted, Outcome, Trainer
 from mlpipeline.plan.config import Candidate, Training
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import CandidateFolder
+from mlpipeline.store.schemas.candidate import Metrics, TrainingHistory
 
 _TERMINATED = 143  # 128 + SIGTERM: a TFJob with `restartPolicy: ExitCode` starts the worker again
 
@@ -109,23 +110,21 @@ def _publish(
         for folder in ("checkpoints", "tensorboard"):
             if (work / folder).exists():  # a run may diverge before its first checkpoint
                 shutil.copytree(work / folder, draft / folder)
-        artifacts.write_json(draft / "history.json", [asdict(e) for e in outcome.epochs])
-        artifacts.write_json(
-            draft / "metrics.json",
-            {
-                "candidate": name,
-                "status": "trained" if sound else "diverged",
-                "diverged_at_step": outcome.diverged_at,
-                "validation_accuracy": sound.validation_accuracy if sound else None,
-                "validation_loss": sound.validation_loss if sound else None,
-                "parameters": outcome.parameters,
-                **facts,
-                "sent_bytes_per_step": outcome.sent_bytes_per_step,
-                "seconds": last.seconds if last else None,
-                "cpu_seconds": last.cpu_seconds if last else None,
-                "recipe": candidate.model_dump(),
-            },
-        )
+        published = CandidateFolder(draft)
+        TrainingHistory(epochs=tuple(outcome.epochs)).save(published.history)
+        Metrics(
+            candidate=name,
+            status="trained" if sound else "diverged",
+            diverged_at_step=outcome.diverged_at,
+            validation_accuracy=sound.validation_accuracy if sound else None,
+            validation_loss=sound.validation_loss if sound else None,
+            parameters=outcome.parameters,
+            **facts,
+            sent_bytes_per_step=outcome.sent_bytes_per_step,
+            seconds=last.seconds if last else None,
+            cpu_seconds=last.cpu_seconds if last else None,
+            recipe=candidate.model_dump(),
+        ).save(published.metrics)
     shutil.rmtree(work)
 
 

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.store import artifacts
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Figures of one epoch, over all workers."""
-
-    epoch: int
-    step: int
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
-    """Since training began, over all attempts."""
-    cpu_seconds: float | None
-    """Processor time of all workers since training began, over all attempts; None where the one
-    that keeps the record does not learn it."""
+from mlpipeline.store.layout import CandidateFolder
+from mlpipeline.store.schemas.candidate import Epoch, TrainingHistory
 
 
 class History:
@@ -41,8 +24,8 @@ class History:
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.epochs: list[Epoch] = []
-        self._file = folder / "history.json"
-        logs = str(folder / "tensorboard")
+        self._file = CandidateFolder(folder).history
+        logs = str(CandidateFolder(folder).tensorboard)
         self._log = (
             tf.summary.create_file_writer(logs) if write else tf.summary.create_noop_writer()
         )
@@ -52,7 +35,7 @@ class History:
     def resume(self, step: int) -> None:
         """Read the epochs that had ended at a step that a checkpoint was taken at."""
         if step:
-            saved = [Epoch(**values) for values in artifacts.read_json(self._file)]
+            saved = TrainingHistory.load(self._file).epochs
             self.epochs = [epoch for epoch in saved if epoch.step <= step]
             self._before = self.epochs[-1] if self.epochs else None
 
@@ -102,4 +85,4 @@ class History:
 
     def save(self) -> None:
         if self._write:
-            artifacts.write_json(self._file, [asdict(epoch) for epoch in self.epochs])
+            TrainingHistory(epochs=tuple(self.epochs)).save(self._file)

@@ -39,7 +39,8 @@ from mlpipeline.learning.training.synchronous import FIRST_CALL_SECONDS, Interru
 from mlpipeline.learning.training.train_state import TrainState
 from mlpipeline.learning.training.worker_group import waiting_for
 from mlpipeline.plan.config import Candidate, Training
-from mlpipeline.store.cards import DatasetCard, Shard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard, Shard
 
 _POLL_SECONDS = 0.1
 _REPORT_SECONDS = 1.0
@@ -128,7 +129,7 @@ class ChiefTrainer:
         # Only now: TensorFlow installs a handler of its own when it makes the strategy.
         signal.signal(signal.SIGTERM, self._request_stop)
 
-        self._card = DatasetCard.load(dataset)
+        self._card = DatasetCard.load(DatasetFolder(dataset).card)
         self._validation = tfrecords.read_split(dataset, "validation")
         self._pieces = schedule(
             self._card.shards["train"],

@@ -28,11 +28,13 @@ from mlpipeline.learning.model.export import Predictor
 from mlpipeline.learning.training import devices
 from mlpipeline.learning.training.checkpoints import Checkpoints
 from mlpipeline.learning.training.cluster_spec import ClusterSpec
-from mlpipeline.learning.training.history import Epoch, History
+from mlpipeline.learning.training.history import History
 from mlpipeline.learning.training.train_state import TrainState
 from mlpipeline.learning.training.worker_group import WorkerGroup
 from mlpipeline.plan.config import Candidate, Training
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.candidate import Epoch
+from mlpipeline.store.schemas.dataset import DatasetCard
 
 # How long a call of the compiled loop should take: to report, and to stop when asked to, in time.
 _CALL_SECONDS = 1.0
@@ -98,7 +100,7 @@ class Trainer:
         # Only now: TensorFlow installs a handler of its own when it makes the strategy.
         signal.signal(signal.SIGTERM, self._request_stop)
 
-        self._card = DatasetCard.load(dataset)
+        self._card = DatasetCard.load(DatasetFolder(dataset).card)
         self._validation = tfrecords.read_split(dataset, "validation")
         self._state = TrainState(candidate, self._card, self.workers.strategy, self.total_steps)
         self._checkpoints = Checkpoints(
