@@ -6,11 +6,18 @@ Anything that is not a `PipelineError` is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+RETRY_STATUS = 143
+"""What a process ends with that should be started again, as it can go on where it stopped.
+
+It is 128 + SIGTERM, what a process that is told to end exits with anyway. For a TFJob with
+`restartPolicy: ExitCode` 1-127 are permanent and 128 and above are retried; Argo's steps are tried
+again by the same rule, unless the workflow was stopped.
+"""
+
 
 class PipelineError(Exception):
     """Base of all errors with a remedy. The command line prints it and exits with `exit_status`."""
 
-    # 1-127 is permanent for a TFJob with `restartPolicy: ExitCode`, 128 and above is retried.
     exit_status = 1
 
     def __init__(self, got: str, *, expected: str, remedy: str) -> None:
@@ -47,7 +54,7 @@ class TrainingError(PipelineError):
 class PeerLostError(PipelineError):
     """Another worker died or never came. Starting all workers again resumes from the checkpoint."""
 
-    exit_status = 143  # as after SIGTERM: retried by a TFJob
+    exit_status = RETRY_STATUS
 
 
 class SelectionError(PipelineError):
@@ -78,7 +85,7 @@ class ClusterError(PipelineError):
 class ClusterUnreachableError(ClusterError):
     """The cluster's API gave no answer for about a minute: nothing is known of what runs there."""
 
-    exit_status = 143  # as after SIGTERM: the step is tried again, and finds its work under way
+    exit_status = RETRY_STATUS  # the next attempt finds its work under way
 
 
 class TrackingError(PipelineError):
@@ -88,7 +95,7 @@ class TrackingError(PipelineError):
 class StoppedError(PipelineError):
     """This process was told to end before its work was done; its successor goes on with it."""
 
-    exit_status = 143  # 128 + SIGTERM: the step is tried again, unless the workflow was stopped
+    exit_status = RETRY_STATUS
 
     def __init__(self, got: str) -> None:
         super().__init__(

@@ -8,6 +8,7 @@ power truncated, is passed over.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import keras
 import tensorflow as tf
 
 from mlpipeline.store import artifacts
+
+_log = logging.getLogger(__name__)
 
 _KEPT = 2
 _STATE = "checkpoint"  # where TensorFlow writes the names of those that it keeps
@@ -65,7 +68,7 @@ class Checkpoints:
             if _is_whole(path):
                 self._checkpoint.restore(path).assert_existing_objects_matched()
                 break
-            print(f"{path} is damaged: taking the checkpoint before it", flush=True)
+            _log.warning("%s is damaged: taking the checkpoint before it", path)
         return int(self._step.numpy())
 
     def save(self) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mlpipeline.errors import ConfigurationError
 
 Role = Literal["chief", "ps", "worker"]  # TensorFlow's names
+Strategy = Literal["multi_worker_mirrored", "parameter_server"]  # as in `training.strategy`
 
 _VARIABLE = "TF_CONFIG"
 # In the order in which TensorFlow numbers them: the first is the chief.
@@ -28,9 +29,18 @@ class ClusterSpec:
     """`host:port` of each; empty for a process that trains alone."""
     index: int = 0
 
+    strategy: ClassVar[Strategy] = "multi_worker_mirrored"
+    """What the processes of such a cluster can train with."""
+
     @property
     def size(self) -> int:
+        """How many workers train."""
         return max(1, len(self.workers))
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether this process is connected to others."""
+        return self.size > 1
 
     @property
     def is_chief(self) -> bool:
@@ -50,9 +60,18 @@ class ParameterServerSpec:
     index: int = 0
     """Among those of this role."""
 
+    strategy: ClassVar[Strategy] = "parameter_server"
+    """What the processes of such a cluster can train with."""
+
     @property
     def size(self) -> int:
+        """How many workers train."""
         return len(self.workers)
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether this process is connected to others."""
+        return True
 
     @property
     def is_chief(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from mlpipeline.errors import ConfigurationError, PeerLostError
 from mlpipeline.learning.training.cluster_spec import ClusterSpec
 from mlpipeline.learning.training.deadline import deadline
+
+_log = logging.getLogger(__name__)
 
 # What a lost peer shows as. InvalidArgumentError at times too, when a collective breaks off midway.
 _PEER_ERRORS = (
@@ -41,51 +44,64 @@ def waiting_for(peers: str, seconds: int) -> Iterator[None]:
 
 
 class WorkerGroup:
-    """This worker's connection to the others. Making it waits until all are there.
+    """This worker's connection to the others; `connect` makes it.
 
     Args:
-        cluster: Who they are, and which one this process is.
-        timeout_seconds: How long to wait for the others, now and at every exchange.
-        communication: What sums over all workers.
-        pack_bytes: Sum gradients in packs of so many bytes; 0 for all at once.
+        cluster: The workers, and which one this process is.
+        strategy: TensorFlow's, which sums over them.
+        timeout_seconds: How long to wait for the others at every exchange.
 
     Attributes:
-        sent_bytes: What this worker has sent to the others so far, see `account`.
-
-    Raises:
-        ConfigurationError: NCCL was asked for, and there is no GPU here.
+        sent_bytes: Bytes that this worker has sent to the others so far, see `account`.
     """
 
-    def __init__(
-        self,
+    def __init__(self, cluster: ClusterSpec, strategy: Any, timeout_seconds: int) -> None:
+        self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
+        self.strategy = strategy
+        self.sent_bytes = 0.0
+        self._timeout = timeout_seconds
+        self._peers = ", ".join(cluster.workers)
+
+    @classmethod
+    def connect(
+        cls,
         cluster: ClusterSpec,
         timeout_seconds: int,
         *,
         communication: Literal["auto", "ring", "nccl"] = "auto",
         pack_bytes: int = 0,
-    ) -> None:
-        self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
-        self.sent_bytes = 0.0
-        self._timeout = timeout_seconds
-        self._peers = ", ".join(cluster.workers)
+    ) -> Self:
+        """Wait until all workers are there.
+
+        Args:
+            cluster: The workers, and which one this process is.
+            timeout_seconds: How long to wait for the others, now and at every exchange.
+            communication: What sums over all workers; `auto` is NCCL where there are GPUs.
+            pack_bytes: Sum gradients in packs of so many bytes; 0 for all at once.
+
+        Raises:
+            ConfigurationError: NCCL was asked for, and there is no GPU here.
+            PeerLostError: A worker did not come in time.
+        """
         if communication == "nccl" and not tf.config.get_visible_devices("GPU"):
             raise ConfigurationError(
-                f"training.communication is `nccl`, and worker {self.index} sees no GPU",
+                f"training.communication is `nccl`, and worker {cluster.index} sees no GPU",
                 expected="a GPU for each worker, or `ring`",
                 remedy="set `auto`, which is NCCL where there are GPUs",
             )
-        if self.size == 1:
-            self.strategy = tf.distribute.get_strategy()
-            return
-        print(f"waiting at most {timeout_seconds} s for all of {self._peers}", flush=True)
+        if cluster.size == 1:
+            return cls(cluster, tf.distribute.get_strategy(), timeout_seconds)
+        peers = ", ".join(cluster.workers)
+        _log.info("waiting at most %d s for all of %s", timeout_seconds, peers)
         implementations = tf.distribute.experimental.CommunicationImplementation
         options = tf.distribute.experimental.CommunicationOptions(
             timeout_seconds=timeout_seconds,
             implementation=implementations[communication.upper()],
             bytes_per_pack=pack_bytes,
         )
-        with self.waiting():
-            self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        with waiting_for(peers, timeout_seconds):
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        return cls(cluster, strategy, timeout_seconds)
 
     @contextmanager
     def waiting(self, extra_seconds: int = 0) -> Iterator[None]:
