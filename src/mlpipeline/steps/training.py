@@ -117,5 +117,5 @@ def _publish(
 
 
 def _leave(status: int) -> NoReturn:
-    """End this process without TensorFlow's own shutdown, which would wait for peers that are gone."""
+    """End this process without TensorFlow's shutdown, which would wait for peers that are gone."""
     os._exit(status)
