@@ -8,6 +8,10 @@ UV_VERSION := 0.13.9
 CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
 OVERLAY   ?= kind
+# Where the pipeline is in a cluster, and its name there: of what has no namespace, such as its volume.
+NAMESPACE ?= mlpipeline
+RELEASE   ?= $(NAMESPACE)
+export NAMESPACE RELEASE
 UI_PORT   ?= 2746
 RUNS_PORT ?= 5000
 VARIANT   ?= cpu
@@ -96,32 +100,32 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud
-	@manifests/deploy deploy $(OVERLAY)
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE=
+	@scripts/deploy.sh $(OVERLAY)
 
 .PHONY: undeploy
-undeploy: ## Remove all of that from the cluster.
-	@manifests/deploy undeploy
+undeploy: ## Remove all of that from the cluster; of two releases this one. NAMESPACE= RELEASE=
+	@scripts/undeploy.sh
 
 .PHONY: submit
-submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous
-	@WORKFLOW=$(WORKFLOW) workflows/submit $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
+submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous NAMESPACE=
+	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
 
 .PHONY: event
 event: $(READY) ## Post events to the cluster, each done once: see events.py. EVENT="event.json ..."
-	@workflows/post $(VENV)/bin/python $(EVENT)
+	@scripts/post.sh $(VENV)/bin/python $(EVENT)
 
 .PHONY: status
 status: ## Say what runs in the cluster, and why something waits.
-	@manifests/status show
+	@scripts/status.sh
 
 .PHONY: logs
 logs: ## Show the logs of the newest workflow and of its workers.
-	@manifests/status logs
+	@scripts/logs.sh
 
 .PHONY: ui
 ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT=
-	@manifests/status ui $(UI_PORT) $(RUNS_PORT)
+	@scripts/ui.sh $(UI_PORT) $(RUNS_PORT)
 
 ##@ Develop
 
@@ -145,11 +149,11 @@ test-integration: $(READY) ## Run the tests that start real processes.
 
 .PHONY: smoke
 smoke: $(READY) ## From no cluster at all to a verified model in a kind cluster, and back.
-	tests/e2e/smoke
+	scripts/smoke.sh
 
 .PHONY: e2e
 e2e: $(READY) ## As smoke, and on the same cluster a test of each pattern that needs one.
-	tests/e2e/smoke $(PATTERNS)
+	scripts/smoke.sh $(PATTERNS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 
 RESULTS = Path("benchmarks/results")
 CONFIG = Path("configs/default.yaml")
@@ -30,8 +31,8 @@ def main() -> None:
     _run("strategies", "--dataset", dataset)
     rate = artifacts.read_json(RESULTS / "workers.json")["images_per_second"]["two workers"]
     _run("input_pipeline", "--dataset", dataset, "--training-rate", rate)
-    version = registry.current(finished, settings.name)
-    model = registry.version_folder(finished, settings.name, version)
+    version = registry.current(Workspace(finished), settings.name)
+    model = Workspace(finished).model(settings.name, version).path
     _run("serving", "--model", model)
     _run("replicas", "--model", model)
 

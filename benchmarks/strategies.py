@@ -27,6 +27,7 @@ from mlpipeline.backends.local.training import TrainingProcesses
 from mlpipeline.plan import config, pipeline
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "cnn"
@@ -72,7 +73,7 @@ async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> di
         began = time.monotonic()
         await TrainingProcesses(
             task.name,
-            task.command(file, workspace),
+            task.command(file, Workspace(workspace)),
             settings.training,
             logs=workspace / "logs",
             say=said.append,

@@ -1,26 +1,61 @@
 """The errors that a user can do something about.
 
-Each says what was got, what was expected and what to do; in a pod the message is all one has.
-Anything that is not a `PipelineError` is a bug and keeps its traceback.
+Each says what was got, what was expected and what to do: in a pod the message is all one has.
+Anything that is not a `PipelineError` is a bug and keeps its traceback. The tree, where `*` marks
+what is worth trying again, and so ends the process with `RETRY_STATUS`:
+
+    PipelineError
+    ├── ConfigurationError          the configuration file
+    ├── SourceError                 where the data set comes from
+    ├── ArtifactError               what a step has published
+    │   ├── MissingArtifactError
+    │   └── DamagedArtifactError
+    ├── TrainingError               training
+    ├── PeerLostError *             another worker of the same training
+    ├── SelectionError              choosing a candidate
+    ├── ServingError                the model server, or its predictions
+    ├── EventError                  what is posted from outside
+    ├── ProcessError                a process of the local backend
+    ├── ClusterError                Kubernetes
+    │   └── ClusterUnreachableError *
+    ├── TrackingError               MLflow
+    └── StoppedError *              this process, by SIGTERM
 """
 
 from __future__ import annotations
 
 RETRY_STATUS = 143
-"""What a process ends with that should be started again, as it can go on where it stopped.
+"""Exit status of a process that is worth starting again, as it is: 128 + SIGTERM (15).
 
-It is 128 + SIGTERM, what a process that is told to end exits with anyway. For a TFJob with
-`restartPolicy: ExitCode` 1-127 are permanent and 128 and above are retried; Argo's steps are tried
-again by the same rule, unless the workflow was stopped.
+It is what a shell reports of a process that SIGTERM ended, and so what Kubernetes shows of a pod
+that was evicted. A TFJob with `restartPolicy: ExitCode` starts a pod again whose status is 128 or
+above, and takes 1 to 127 for permanent; the workflow and the local backend keep to the same rule.
+https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/
 """
 
 
 class PipelineError(Exception):
-    """Base of all errors with a remedy. The command line prints it and exits with `exit_status`."""
+    """Base of all errors with a remedy.
+
+    The command line prints it without a traceback and exits with `exit_status`.
+
+    Attributes:
+        exit_status: Exit status of the process: 1 is permanent, `RETRY_STATUS` is tried again.
+        got: What was found.
+        expected: What should have been found.
+        remedy: What the reader can do.
+    """
 
     exit_status = 1
 
     def __init__(self, got: str, *, expected: str, remedy: str) -> None:
+        """Make the three-line message.
+
+        Args:
+            got: What was found, naming files and values.
+            expected: What should have been found.
+            remedy: What the reader can do.
+        """
         super().__init__(f"{got}\n  expected: {expected}\n  to do:    {remedy}")
         self.got = got
         self.expected = expected
@@ -74,18 +109,32 @@ class ProcessError(PipelineError):
 
 
 class ClusterError(PipelineError):
-    """Something in the cluster failed, was refused, or was not ready in time."""
+    """Something in the cluster failed, was refused, or was not ready in time.
+
+    Attributes:
+        status: HTTP status of the API's refusal; 0 where it is not about a single request.
+    """
 
     def __init__(self, got: str, *, expected: str, remedy: str, status: int = 0) -> None:
-        """`status` is the HTTP status where the API refused something."""
+        """Make the three-line message.
+
+        Args:
+            got: What was found, naming objects and values.
+            expected: What should have been found.
+            remedy: What the reader can do.
+            status: HTTP status of the API's refusal, if there was one.
+        """
         super().__init__(got, expected=expected, remedy=remedy)
         self.status = status
 
 
 class ClusterUnreachableError(ClusterError):
-    """The cluster's API gave no answer for about a minute: nothing is known of what runs there."""
+    """The cluster's API gave no answer for about a minute: nothing is known of what runs there.
 
-    exit_status = RETRY_STATUS  # the next attempt finds its work under way
+    The step that starts again finds its work under way.
+    """
+
+    exit_status = RETRY_STATUS
 
 
 class TrackingError(PipelineError):
@@ -93,11 +142,19 @@ class TrackingError(PipelineError):
 
 
 class StoppedError(PipelineError):
-    """This process was told to end before its work was done; its successor goes on with it."""
+    """This process was told to end before its work was done; its successor goes on with it.
+
+    Nothing starts it again where the whole workflow was stopped.
+    """
 
     exit_status = RETRY_STATUS
 
     def __init__(self, got: str) -> None:
+        """Make the three-line message.
+
+        Args:
+            got: What was stopped, and by what.
+        """
         super().__init__(
             got,
             expected="that it runs until its work is done",

@@ -32,7 +32,7 @@ def kueue() -> Iterator[None]:
     if kind.get("crd", "clusterqueues.kueue.x-k8s.io"):
         yield
         return
-    kind.call(str(kind.ROOT / "manifests" / "deploy"), "deploy", "queued", seconds=900)
+    kind.call(str(kind.ROOT / "scripts" / "deploy.sh"), "queued", seconds=900)
     yield
     change = {"data": {"tfjob.queue.patch.yaml": None}}
     kind.kubectl("patch", "configmap", "templates", "--type=merge", "-p", json.dumps(change))

@@ -76,7 +76,7 @@ def post(folder: Path, *events: dict[str, Any]) -> list[str]:
     for number, event in enumerate(events):
         files.append(folder / f"{number}.json")
         files[-1].write_text(json.dumps(event))
-    sent = call(str(ROOT / "workflows/post"), sys.executable, *map(str, files), seconds=300)
+    sent = call(str(ROOT / "scripts/post.sh"), sys.executable, *map(str, files), seconds=300)
     return sent.splitlines()
 
 

@@ -18,7 +18,8 @@ from mlflow.entities import Run as TrackedRun
 
 from mlpipeline.backends.local.processes import free_ports
 from mlpipeline.runs import trace
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 from support.workflows_on_kind import (
     CONTEXT,
     NAMESPACE,
@@ -143,12 +144,12 @@ def test_a_run_is_in_mlflow_and_one_that_ended_without_it_is_sent_later(
     assert training.data.tags["image"] == first.image
     assert training.data.tags["where"].startswith("pod ")
     version = next(task["key"] for task in record["tasks"] if task["step"] == "select")
-    folder = registry.version_folder(WORKSPACE, model, version)
+    folder = Workspace(WORKSPACE).model(model, version).path
     current = server.current_of(model)
     assert current["version"] == version
     assert current["digest"] == artifacts.digest(folder)
 
-    tree, damaged = trace.trace(WORKSPACE, version)
+    tree, damaged = trace.trace(Workspace(WORKSPACE), version)
     assert damaged == []
     said = [str(node.label) for node in tree.children]
     assert any(f"selected by run {first.name}" in line for line in said)

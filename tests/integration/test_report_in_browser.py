@@ -17,6 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from mlpipeline.runs import report
+from mlpipeline.store.layout import Workspace
 from support.fabricated_run import CLASSES, fabricate
 
 _FLAGS = (
@@ -50,7 +51,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     workspace = tmp_path_factory.mktemp("workspace")
-    return report.write(workspace, fabricate(workspace)).as_uri()
+    return report.write(Workspace(workspace), fabricate(workspace)).as_uri()
 
 
 @pytest.fixture(params=_WIDTHS)
@@ -108,7 +109,7 @@ def test_nothing_is_wider_than_the_screen(
 ) -> None:
     run = fabricate(tmp_path, classes=tuple(names))
     run["error"] = run["config_file"] = "a/very/long/path/of/a/file" * 10
-    _open(browser, report.write(tmp_path, run).as_uri(), width)
+    _open(browser, report.write(Workspace(tmp_path), run).as_uri(), width)
 
     assert browser.execute_script("return innerWidth") == width
     too_wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"

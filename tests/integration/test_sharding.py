@@ -28,6 +28,7 @@ from mlpipeline.serving.clients import (
     V2JsonClient,
 )
 from mlpipeline.store import registry
+from mlpipeline.store.layout import Workspace
 from support.model_servers import (
     NAME,
     Ports,
@@ -237,7 +238,7 @@ def test_a_shard_of_this_machine_that_dies_is_started_again(
     version = pipeline.workspace / "models" / NAME / "v1"
     version.parent.mkdir(parents=True)
     version.symlink_to(published.folder)
-    registry.promote(pipeline.workspace, NAME, "v1")
+    registry.promote(Workspace(pipeline.workspace), NAME, "v1")
     front = Ports(http, grpc_)
     with pipeline.started("serve", "--shards", "2") as command:
         wait_until(lambda: "Try:" in command.output, command)

@@ -20,6 +20,7 @@ from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
 
@@ -35,9 +36,9 @@ class Stage(AsynchronousBackend):
         candidates = {name: {"model": "cnn", "options": {"units": ord(name)}} for name in accuracy}
         settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
         file = folder / "config.yaml"
-        record = RunRecord.begin(settings, file, folder)
+        record = RunRecord.begin(settings, file, Workspace(folder))
         display = Display(pipeline.plan(settings), Console(quiet=True))
-        made = cls(settings, file, folder, record, display)
+        made = cls(settings, file, Workspace(folder), record, display)
         made.__dict__.update(accuracy=accuracy, said=[])  # it is frozen
         return made
 
@@ -52,7 +53,7 @@ class Stage(AsynchronousBackend):
             "validation_loss": 1.0,
         }
         figures |= {"status": "trained", "parameters": 1}
-        with artifacts.publish(self.workspace / task.publishes[0]) as draft:
+        with artifacts.publish(self.workspace.root / task.publishes[0]) as draft:
             artifacts.write_json(draft / "metrics.json", figures)
         self.said.append(f"trained {name}")
 
@@ -71,7 +72,7 @@ class Stage(AsynchronousBackend):
             best = max(trained, key=lambda name: self.accuracy[name])
             decision = {"candidates": {name: {"key": key} for name, key in trained.items()}}
             for folder in task.publishes:
-                with artifacts.publish(self.workspace / folder) as draft:
+                with artifacts.publish(self.workspace.root / folder) as draft:
                     artifacts.write_json(draft / "decision.json", decision)
                     artifacts.write_json(draft / "model.json", {"candidate": best})
         if task.step is pipeline.VERIFY:

@@ -17,6 +17,7 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.serving.model import Images, Probabilities, PublishedModel
 from mlpipeline.steps import batch_prediction
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 
 CLASSES = ("dark", "bright")
 
@@ -50,9 +51,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(workspace: Path, version: str) -> None:
-    with artifacts.publish(registry.version_folder(workspace, "toy", version)) as draft:
+    with artifacts.publish(Workspace(workspace).model("toy", version).path) as draft:
         artifacts.write_json(draft / "model.json", {"version": version})
-    registry.promote(workspace, "toy", version)
+    registry.promote(Workspace(workspace), "toy", version)
 
 
 def lines(folder: Path) -> dict[str, dict[str, str]]:
@@ -61,7 +62,7 @@ def lines(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_every_file_has_its_line_and_what_is_no_image_says_so(workspace: Path) -> None:
-    batch = predictions.plan(workspace, "toy", "images/monday")
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
     output = workspace / batch.publishes
     summary = batch_prediction.predict(batch, output)
     assert summary == {"model": "toy", "version": "toy-1", "files": 4, "unreadable": 1}
@@ -83,14 +84,14 @@ def test_every_file_has_its_line_and_what_is_no_image_says_so(workspace: Path) -
 def test_a_folder_of_which_nothing_can_be_read_is_a_result_too(workspace: Path) -> None:
     (workspace / "texts").mkdir()
     (workspace / "texts" / "a.txt").write_text("no image")
-    batch = predictions.plan(workspace, "toy", "texts")
+    batch = predictions.plan(Workspace(workspace), "toy", "texts")
     assert batch_prediction.predict(batch, workspace / batch.publishes)["unreadable"] == 1
     assert lines(workspace / batch.publishes)["a.txt"]["error"]
 
 
 def test_the_key_follows_from_the_files_and_the_version(workspace: Path) -> None:
     def key() -> str:
-        return predictions.plan(workspace, "toy", "images/monday").key
+        return predictions.plan(Workspace(workspace), "toy", "images/monday").key
 
     first = key()
     assert key() == first
@@ -105,7 +106,7 @@ def test_the_key_follows_from_the_files_and_the_version(workspace: Path) -> None
 
 
 def test_a_file_that_changes_meanwhile_publishes_nothing(workspace: Path) -> None:
-    batch = predictions.plan(workspace, "toy", "images/monday")
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
     (workspace / "images" / "monday" / "b.png").unlink()
     with pytest.raises(ServingError, match=r"b\.png has changed"):
         batch_prediction.predict(batch, workspace / batch.publishes)
@@ -122,12 +123,12 @@ def test_a_folder_outside_or_without_files_is_refused(workspace: Path) -> None:
         ("../", "is not in"),
     ):
         with pytest.raises(ServingError, match=reason):
-            predictions.plan(workspace, "toy", folder)
+            predictions.plan(Workspace(workspace), "toy", folder)
 
 
 def test_without_a_model_nothing_is_predicted(workspace: Path) -> None:
     with pytest.raises(ServingError, match="there is no model `other`"):
-        predictions.plan(workspace, "other", "images/monday")
+        predictions.plan(Workspace(workspace), "other", "images/monday")
 
 
 def test_the_command_predicts_once_and_makes_anew_what_is_damaged(workspace: Path) -> None:

@@ -18,6 +18,7 @@ from mlpipeline.errors import ConfigurationError, PeerLostError, PipelineError, 
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan.pipeline import STEPS, plan
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 PIPELINE = """
 name: shirts
@@ -137,7 +138,7 @@ def test_help_lists_the_steps_and_what_they_do() -> None:
 def test_every_task_that_is_a_process_has_a_command_line_that_parses(config: Path) -> None:
     tasks = plan(configuration.load(config)).values()
     for task in tasks:
-        command, *arguments = task.command(config, config.parent)[3:]
+        command, *arguments = task.command(config, Workspace(config.parent))[3:]
         status, text = _invoke(command, *arguments, "--help")
         assert status == 0, text
 

@@ -18,6 +18,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 from support.fake_cluster import FakeCluster
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
@@ -141,7 +142,7 @@ def _plan(
     templates: Path = TEMPLATES,
 ) -> dict[str, str]:
     return planning.plan(
-        settings, workspace, cluster, memo="memo", image=image, templates=templates
+        settings, Workspace(workspace), cluster, memo="memo", image=image, templates=templates
     )
 
 

@@ -20,6 +20,7 @@ from mlpipeline.plan.pipeline import code_of, plan
 from mlpipeline.runs import lineage, report
 from mlpipeline.runs.record import RunRecord, TaskRecord
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 NAME = "mlpipeline-x7k2p"
 CONFIG = {
@@ -179,7 +180,7 @@ def _publish(folder: Path) -> None:
 
 
 def _record(run: Run, workspace: Path, **how: bool) -> RunRecord:
-    return records.record(run.workflow(**how), workspace)
+    return records.record(run.workflow(**how), Workspace(workspace))
 
 
 def _task(record: RunRecord, name: str) -> TaskRecord:
@@ -374,13 +375,13 @@ def test_the_image_is_where_the_code_came_from(workspace: Path, place: str) -> N
     workflow = _run().workflow()
     image = {"arguments": {"parameters": [{"name": "image", "value": "mlpipeline:1a2b"}]}}
     (workflow if place == "spec" else workflow["status"])[place] = image
-    assert records.record(workflow, workspace).source == "image mlpipeline:1a2b"
+    assert records.record(workflow, Workspace(workspace)).source == "image mlpipeline:1a2b"
 
 
 def test_the_same_events_are_made_of_it_as_of_a_local_run(workspace: Path) -> None:
     record = _record(_run({"cnn": [KILLED, ("Failed", SAID)]}), workspace)
     record.save()
-    file = lineage.write(workspace, artifacts.read_json(record.folder / "run.json"))
+    file = lineage.write(Workspace(workspace), artifacts.read_json(record.folder / "run.json"))
     events = [json.loads(line) for line in file.read_text().splitlines()]
     ends = {e["job"]["name"]: e for e in events if e["eventType"] != "START"}
     assert ends["shirts.train-cnn"]["eventType"] == "FAIL"
@@ -424,7 +425,7 @@ def test_a_run_that_failed_before_it_had_a_configuration_is_recorded(
     record = _record(run, tmp_path)
     assert record.config == {"candidates": {}}
     assert (record.state, record.error) == ("failed", ERROR)
-    page = report.write(tmp_path, record.as_dict())
+    page = report.write(Workspace(tmp_path), record.as_dict())
     assert "the data set is damaged" in page.read_text()
 
 
@@ -434,7 +435,7 @@ def test_the_report_of_a_record_is_written_beside_it(
 ) -> None:
     record = _record(_run(failed), workspace)
     record.save()
-    page = report.write(workspace, artifacts.read_json(record.folder / "run.json"))
+    page = report.write(Workspace(workspace), artifacts.read_json(record.folder / "run.json"))
     assert page.parent == record.folder
     assert NAME in page.read_text()
     assert "train-dropout" in page.read_text()

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from mlpipeline.errors import TrackingError
 from mlpipeline.runs.mlflow import client, sending
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 from support.fabricated_run import artifact_of, fabricate
 
 KILLED = "this command ended with signal SIGKILL"
@@ -27,11 +28,11 @@ class Store:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
-        self.uri = sending.embedded(workspace)
+        self.uri = sending.embedded(Workspace(workspace))
         self.client = MlflowClient(self.uri, registry_uri=self.uri)
 
     def send(self) -> list[str]:
-        return client.send(self.workspace, self.uri)
+        return client.send(Workspace(self.workspace), self.uri)
 
     def of(self, run: str) -> dict[str, Run]:
         """The run and its tasks by name; one that nobody has deleted."""
@@ -47,11 +48,11 @@ def _finished(workspace: Path, run: str, **changes: Any) -> dict[str, Any]:
     record = fabricate(workspace) | {"run": run, "source": "commit 0123abcd"} | changes
     _save(workspace, record)
     version = next(task["key"] for task in record["tasks"] if task["step"] == "select")
-    folder = registry.version_folder(workspace, "fashion-mnist", version)
+    folder = Workspace(workspace).model("fashion-mnist", version).path
     with artifacts.publish(folder) as draft:
         about = {"name": "fashion-mnist", "version": version, "candidate": "batch_norm"}
         artifacts.write_json(draft / "model.json", about | {"test_accuracy": 0.9268})
-    registry.promote(workspace, "fashion-mnist", version)
+    registry.promote(Workspace(workspace), "fashion-mnist", version)
     return record
 
 
@@ -66,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     train = next(t for t in record["tasks"] if t["name"] == "train-batch_norm")
     train |= {"retries": [KILLED], "code": "c0de" * 16, "started": "2026-11-21T13:53:00+00:00"}
     _save(workspace, record)
-    assert client.send(workspace, sending.embedded(workspace)) == ["first"]
+    assert client.send(Workspace(workspace), sending.embedded(Workspace(workspace))) == ["first"]
     return Store(workspace)
 
 
@@ -245,5 +246,5 @@ def test_a_server_that_is_away_is_an_error_and_the_run_is_sent_later(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     _finished(store.workspace, "later")
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI"):
-        client.send(store.workspace, "http://127.0.0.1:9")  # discard: nobody listens
+        client.send(Workspace(store.workspace), "http://127.0.0.1:9")  # discard: nobody listens
     assert store.send() == ["later"]

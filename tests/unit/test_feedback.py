@@ -22,6 +22,7 @@ from mlpipeline.plan.config import Config, Data
 from mlpipeline.steps.ingestion import ingest
 from mlpipeline.store import artifacts
 from mlpipeline.store.cards import SPLITS, DatasetCard
+from mlpipeline.store.layout import Workspace
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=4)
 CONTENT = {"name": "toy", "data": SETTINGS.model_dump(), "candidates": {"cnn": {"model": "cnn"}}}
@@ -40,7 +41,7 @@ def an_event(
     model: str = "toy",
     time: str = "2026-11-24T09:00:00+00:00",
     labels: dict[str, str] | None = None,
-) -> schema.Feedback:
+) -> schema.FeedbackEvent:
     event = {
         "kind": "feedback",
         "id": identity,
@@ -52,7 +53,7 @@ def an_event(
         ],
     }
     parsed = schema.parse(json.dumps(event), origin="test")
-    assert isinstance(parsed, schema.Feedback)
+    assert isinstance(parsed, schema.FeedbackEvent)
     return parsed
 
 
@@ -60,37 +61,37 @@ def an_event(
 
 
 def test_an_event_is_kept_once(tmp_path: Path) -> None:
-    assert feedback.add(tmp_path, an_event())
-    assert not feedback.add(tmp_path, an_event(labels={"1" * 64: "pattern 2"}))
+    assert feedback.add(Workspace(tmp_path), an_event())
+    assert not feedback.add(Workspace(tmp_path), an_event(labels={"1" * 64: "pattern 2"}))
     (kept,) = (file for file in tmp_path.rglob("*") if file.is_file())
     assert schema.read(kept) == an_event()
 
 
 def test_without_feedback_nothing_changes(tmp_path: Path) -> None:
-    feedback.add(tmp_path, an_event(model="another"))
+    feedback.add(Workspace(tmp_path), an_event(model="another"))
     before = settings()
-    assert feedback.joined(before, tmp_path) == before
+    assert feedback.joined(before, Workspace(tmp_path)) == before
     assert pipeline.plan(before)["ingest"].key == pipeline.plan(settings())["ingest"].key
 
 
 def test_a_run_takes_all_until_then_under_a_key_of_its_own(tmp_path: Path) -> None:
-    feedback.add(tmp_path, an_event())
-    one = feedback.joined(settings(), tmp_path)
-    assert feedback.joined(settings(), tmp_path) == one
-    feedback.add(tmp_path, an_event("two"))
-    two = feedback.joined(settings(), tmp_path)
+    feedback.add(Workspace(tmp_path), an_event())
+    one = feedback.joined(settings(), Workspace(tmp_path))
+    assert feedback.joined(settings(), Workspace(tmp_path)) == one
+    feedback.add(Workspace(tmp_path), an_event("two"))
+    two = feedback.joined(settings(), Workspace(tmp_path))
     keys = {pipeline.plan(each)["ingest"].key for each in (settings(), one, two)}
     assert len(keys) == 3
     assert one.data.feedback is not None
-    found = corrections.load_snapshot(feedback.snapshots(tmp_path), one.data.feedback)
+    found = corrections.load_snapshot(Workspace(tmp_path).feedback, one.data.feedback)
     assert [correction.event for correction in found] == ["one"]
 
 
 def test_a_snapshot_that_is_named_is_the_one_that_is_taken(tmp_path: Path) -> None:
-    feedback.add(tmp_path, an_event())
-    one = feedback.joined(settings(), tmp_path)
-    feedback.add(tmp_path, an_event("two"))
-    assert feedback.joined(one, tmp_path) == one
+    feedback.add(Workspace(tmp_path), an_event())
+    one = feedback.joined(settings(), Workspace(tmp_path))
+    feedback.add(Workspace(tmp_path), an_event("two"))
+    assert feedback.joined(one, Workspace(tmp_path)) == one
 
 
 def test_another_state_of_the_data_is_another_data_set() -> None:
@@ -103,36 +104,36 @@ def test_another_state_of_the_data_is_another_data_set() -> None:
 
 
 def test_the_configuration_of_the_run_is_read_as_it_was_written(tmp_path: Path) -> None:
-    feedback.add(tmp_path, an_event())
-    joined = feedback.joined(settings(), tmp_path)
+    feedback.add(Workspace(tmp_path), an_event())
+    joined = feedback.joined(settings(), Workspace(tmp_path))
     config.write(joined, tmp_path / "config.yaml")
     assert config.load(tmp_path / "config.yaml") == joined
 
 
 def test_times_of_other_zones_are_compared_as_times(tmp_path: Path) -> None:
-    feedback.add(tmp_path, an_event("later", time="2026-11-24T08:30:00-01:00"))
-    feedback.add(tmp_path, an_event("earlier", time="2026-11-24T09:00:00Z"))
-    joined = feedback.joined(settings(), tmp_path)
+    feedback.add(Workspace(tmp_path), an_event("later", time="2026-11-24T08:30:00-01:00"))
+    feedback.add(Workspace(tmp_path), an_event("earlier", time="2026-11-24T09:00:00Z"))
+    joined = feedback.joined(settings(), Workspace(tmp_path))
     assert joined.data.feedback is not None
-    found = corrections.load_snapshot(feedback.snapshots(tmp_path), joined.data.feedback)
+    found = corrections.load_snapshot(Workspace(tmp_path).feedback, joined.data.feedback)
     assert [correction.event for correction in found] == ["earlier", "later"]
 
 
 def test_what_is_damaged_is_an_error_that_names_it(tmp_path: Path) -> None:
-    feedback.add(tmp_path, an_event())
-    joined = feedback.joined(settings(), tmp_path)
+    feedback.add(Workspace(tmp_path), an_event())
+    joined = feedback.joined(settings(), Workspace(tmp_path))
     assert joined.data.feedback is not None
-    (snapshot,) = feedback.snapshots(tmp_path).iterdir()
+    (snapshot,) = (tmp_path / "feedback" / "snapshots").iterdir()
     artifacts.write_json(snapshot, [])
     with pytest.raises(DamagedArtifactError, match=snapshot.name):
-        corrections.load_snapshot(feedback.snapshots(tmp_path), joined.data.feedback)
+        corrections.load_snapshot(Workspace(tmp_path).feedback, joined.data.feedback)
     snapshot.unlink()
     with pytest.raises(MissingArtifactError, match=snapshot.name):
-        corrections.load_snapshot(feedback.snapshots(tmp_path), joined.data.feedback)
+        corrections.load_snapshot(Workspace(tmp_path).feedback, joined.data.feedback)
     (kept,) = tmp_path.glob("feedback/events/toy/*.json")
     kept.write_text("{")
     with pytest.raises(EventError, match=r"one\.json is not JSON"):
-        feedback.joined(settings(), tmp_path)
+        feedback.joined(settings(), Workspace(tmp_path))
 
 
 # --- joined ------------------------------------------------------------------------------------
@@ -193,11 +194,11 @@ def test_the_published_data_set_has_the_labels_and_says_where_from(tmp_path: Pat
     given = datasets.synthetic()
     wrong = {digest(image): "pattern 9" for image in given.train.images[:40]}
     wrong[digest(given.test.images[0])] = "pattern 9"
-    feedback.add(tmp_path, an_event(labels=wrong))
-    joined = feedback.joined(settings(), tmp_path).data
+    feedback.add(Workspace(tmp_path), an_event(labels=wrong))
+    joined = feedback.joined(settings(), Workspace(tmp_path)).data
     plain, other = tmp_path / "plain", tmp_path / "other"
     ingest(SETTINGS, plain)
-    ingest(joined, other, snapshots=feedback.snapshots(tmp_path))
+    ingest(joined, other, feedback=Workspace(tmp_path).feedback)
 
     changed = 0
     for name in SPLITS:

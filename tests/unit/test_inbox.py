@@ -16,6 +16,7 @@ import pytest
 from mlpipeline.backends.local import processes
 from mlpipeline.backends.local.inbox import Inbox
 from mlpipeline.errors import EventError, ProcessError
+from mlpipeline.store.layout import Workspace
 from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
 
@@ -31,7 +32,7 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inbox:
             raise ProcessError("it broke", expected="that it works", remedy="mend it")
 
     monkeypatch.setattr(processes, "run", run)
-    made = Inbox(tmp_path)
+    made = Inbox(Workspace(tmp_path))
     made.folder.mkdir()
     return made
 

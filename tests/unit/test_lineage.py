@@ -12,7 +12,8 @@ from rich.console import Console
 
 from mlpipeline.errors import ServingError
 from mlpipeline.runs import lineage, trace
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 from support.fabricated_run import artifact_of, fabricate
 
 VERSION = "fashion-mnist-d2b7c6e5f4a39180"
@@ -28,7 +29,7 @@ def _run(workspace: Path, run: str = "first", *, made: bool = True) -> dict[str,
             task |= {"state": "succeeded", "started": f"{record['started']}"}
         elif task["key"]:
             task |= {"state": "reused", "started": None, "seconds": 0.0}
-    with artifacts.publish(registry.version_folder(workspace, "fashion-mnist", VERSION)) as draft:
+    with artifacts.publish(Workspace(workspace).model("fashion-mnist", VERSION).path) as draft:
         artifacts.write_json(
             draft / "model.json",
             {
@@ -46,7 +47,7 @@ def _run(workspace: Path, run: str = "first", *, made: bool = True) -> dict[str,
 
 
 def _events(workspace: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
-    text = lineage.write(workspace, record).read_text()
+    text = lineage.write(Workspace(workspace), record).read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -57,7 +58,7 @@ def _of(events: list[dict[str, Any]], task: str, kind: str) -> dict[str, Any]:
 
 
 def _trace(workspace: Path) -> tuple[str, list[str]]:
-    tree, damaged = trace.trace(workspace, VERSION)
+    tree, damaged = trace.trace(Workspace(workspace), VERSION)
     text = io.StringIO()
     Console(file=text, width=200, highlight=False).print(tree, markup=False)
     return text.getvalue(), damaged
@@ -136,7 +137,7 @@ def test_a_task_that_never_began_has_no_event(tmp_path: Path) -> None:
 def test_written_again_they_replace_those_of_before(tmp_path: Path) -> None:
     record = _run(tmp_path)
     assert _events(tmp_path, record) == _events(tmp_path, record)
-    assert [f.name for f in (tmp_path / "runs" / "first").iterdir()] == [lineage.FILE]
+    assert [f.name for f in (tmp_path / "runs" / "first").iterdir()] == ["lineage.jsonl"]
 
 
 def test_a_record_of_a_run_without_a_configuration_has_events(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_version_leads_to_its_run_candidate_data_and_code(tmp_path: Path) -> N
     _events(tmp_path, record)
     text, damaged = _trace(tmp_path)
     assert damaged == []
-    digest = artifacts.digest(registry.version_folder(tmp_path, "fashion-mnist", VERSION))
+    digest = artifacts.digest(Workspace(tmp_path).model("fashion-mnist", VERSION).path)
     for said in (
         f"fashion-mnist, version {VERSION}",
         f"digest {digest}",
@@ -193,7 +194,7 @@ def test_what_no_run_on_record_has_made_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"eventType": "COMPLETE", "run": 7}', "\x00"])
 def test_a_damaged_line_is_named_and_the_others_count(tmp_path: Path, line: str) -> None:
-    events = lineage.write(tmp_path, _run(tmp_path))
+    events = lineage.write(Workspace(tmp_path), _run(tmp_path))
     lines = events.read_text().splitlines()
     events.write_text("\n".join([lines[0], line, *lines[1:]]))
     text, damaged = _trace(tmp_path)
@@ -215,4 +216,4 @@ def test_a_damaged_card_is_named_and_the_rest_is_said(tmp_path: Path) -> None:
 def test_a_version_that_no_model_has_is_an_error_with_those_that_there_are(tmp_path: Path) -> None:
     _run(tmp_path)
     with pytest.raises(ServingError, match=VERSION):
-        trace.trace(tmp_path, "fashion-mnist-0000000000000000")
+        trace.trace(Workspace(tmp_path), "fashion-mnist-0000000000000000")

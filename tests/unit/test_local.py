@@ -18,6 +18,7 @@ from mlpipeline.errors import ProcessError, TrainingError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
+from mlpipeline.store.layout import Workspace
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -36,9 +37,9 @@ class Rehearsal(LocalBackend):
         raw = {"name": "toy", "candidates": {name: {"model": "cnn"} for name in NAMES}}
         settings = config.parse(raw | {"training": training}, origin="")
         file = folder / "config.yaml"
-        record = RunRecord.begin(settings, file, folder)
+        record = RunRecord.begin(settings, file, Workspace(folder))
         display = Display(pipeline.plan(settings), Console(quiet=True))
-        made = cls(settings, file, folder, record, display)
+        made = cls(settings, file, Workspace(folder), record, display)
         state = {"running": set(), "most": set(), "order": [], "shares": [], "broken": broken}
         made.__dict__.update(state)  # it is frozen
         return made

@@ -25,6 +25,7 @@ WORKFLOWS = ROOT / "workflows"
 OVERLAYS = sorted(p.name for p in (MANIFESTS / "overlays").iterdir())
 COMPONENTS = sorted(p.name for p in (MANIFESTS / "components").iterdir())
 OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take it
+OF_RELEASES = ("release", "any-node-port")  # scripts/apply.sh puts them on an overlay
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
@@ -32,10 +33,7 @@ EXTRAS = ("network-policies", "gpu", "kueue", "events", "mlflow")
 SHARDED = "sharded-serving"  # it changes the way in, so it comes after that
 
 NAMESPACE = "mlpipeline"
-UNNAMESPACED = {
-    *("Namespace", "PersistentVolume"),
-    *("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass"),
-}
+UNNAMESPACED = {"Namespace", "PersistentVolume", "ClusterQueue"}
 # They are of the whole cluster, too; kustomize does not know and writes a namespace, in vain.
 DROPPED_NAMESPACE = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
@@ -57,6 +55,7 @@ def _references(kustomization: Path) -> Iterator[str]:
     yield from content.get("resources", [])
     yield from content.get("components", [])
     yield from (patch["path"] for patch in content.get("patches", []) if "path" in patch)
+    yield from (made["path"] for made in content.get("replacements", []) if "path" in made)
     for generator in content.get("configMapGenerator", []):
         yield from (file.split("=")[-1] for file in generator.get("files", []))
 
@@ -71,6 +70,7 @@ def _ours() -> list[tuple[Path, Manifest]]:
         for path in [*files, *WORKFLOWS.glob("*.yaml")]
         if path.suffix == ".yaml" and path.name != "kustomization.yaml"
         for document in _read(path)
+        if isinstance(document, dict)  # and not a list of replacements
     ]
 
 
@@ -92,7 +92,7 @@ def test_every_file_is_reached_from_an_overlay_or_from_the_platform() -> None:
     roots = [
         *(MANIFESTS / "overlays").iterdir(),
         *(MANIFESTS / "platform").iterdir(),
-        *(MANIFESTS / "components" / name for name in OPTIONAL),
+        *(MANIFESTS / "components" / name for name in (*OPTIONAL, *OF_RELEASES)),
     ]
     reached: set[Path] = set()
     folders = [root.resolve() for root in roots]
@@ -249,15 +249,16 @@ def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
     bundles = re.findall(r"caBundle: (.*)}", patch)
     assert len(bundles) == 7
     assert set(bundles) == {'"@CA_BUNDLE@"'}
-    assert "s|@CA_BUNDLE@|" in (MANIFESTS / "deploy").read_text()
+    assert "s|@CA_BUNDLE@|" in (ROOT / "scripts" / "platform.sh").read_text()
 
 
 # --- Queues ---
 
 
 def _queues() -> dict[str, list[Manifest]]:
-    """Every object of the component kueue, by its kind."""
-    documents = _read(MANIFESTS / "components" / "kueue" / "queues.yaml")
+    """Return every object of the component kueue, and the flavors, by its kind."""
+    classes = MANIFESTS / "platform" / "kueue-classes" / "flavors.yaml"
+    documents = [*_read(MANIFESTS / "components" / "kueue" / "queues.yaml"), *_read(classes)]
     return {
         kind: [d for d in documents if d["kind"] == kind] for kind in {d["kind"] for d in documents}
     }
@@ -395,7 +396,7 @@ def _combinations() -> Iterator[tuple[str, ...]]:
 
 
 def test_the_combinations_below_are_of_all_components() -> None:
-    assert sorted([*STORAGE, *WAYS_IN, *EXTRAS, SHARDED]) == COMPONENTS
+    assert sorted([*STORAGE, *WAYS_IN, *EXTRAS, SHARDED, *OF_RELEASES]) == COMPONENTS
 
 
 @needs_kubectl

@@ -15,6 +15,7 @@ from mlpipeline.plan import fingerprint
 from mlpipeline.plan.config import Config, parse
 from mlpipeline.plan.pipeline import STEPS, Task, code_of, plan
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 RAW: dict[str, Any] = {
     "name": "shirts",
@@ -188,8 +189,8 @@ def test_a_command_is_the_steps_own_command_line() -> None:
     common = ["--config", "configs/a b.yaml", "--workspace", "/work space"]
     for name in ("ingest", "select", "verify"):
         expected = [sys.executable, "-m", "mlpipeline", name, *common]
-        assert tasks[name].command(config, workspace) == expected
-    assert tasks["train-cnn"].command(config, workspace) == [
+        assert tasks[name].command(config, Workspace(workspace)) == expected
+    assert tasks["train-cnn"].command(config, Workspace(workspace)) == [
         *(sys.executable, "-m", "mlpipeline", "train", *common, "--candidate", "cnn")
     ]
 
@@ -202,9 +203,9 @@ def _publish(task: Task, workspace: Path) -> None:
 
 def test_a_task_is_done_when_all_that_it_publishes_is_whole(tmp_path: Path) -> None:
     task = plan(_config())["select"]
-    assert not task.is_done(tmp_path)
+    assert not task.is_done(Workspace(tmp_path))
     _publish(task, tmp_path)
-    assert task.is_done(tmp_path)
+    assert task.is_done(Workspace(tmp_path))
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -219,8 +220,8 @@ def test_a_task_with_a_damaged_or_missing_result_is_not_done(
         content.write_text("?")
     else:
         content.unlink()
-    assert not task.is_done(tmp_path)
+    assert not task.is_done(Workspace(tmp_path))
 
 
 def test_a_task_that_publishes_nothing_is_never_done(tmp_path: Path) -> None:
-    assert not plan(_config())["verify"].is_done(tmp_path)
+    assert not plan(_config())["verify"].is_done(Workspace(tmp_path))

@@ -11,12 +11,13 @@ from mlpipeline.plan import config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> RunRecord:
     settings = config.parse({"name": "toy", "candidates": {"a": {"model": "cnn"}}}, origin="")
-    return RunRecord.begin(settings, Path("toy.yaml"), tmp_path)
+    return RunRecord.begin(settings, Path("toy.yaml"), Workspace(tmp_path))
 
 
 def written(record: RunRecord) -> dict[str, Any]:
@@ -29,12 +30,12 @@ def test_a_run_that_goes_on_is_left_alone_and_a_killed_one_is_closed_once(
 ) -> None:
     with runs.under_way(record.folder):
         record.save()
-        assert list(runs.close_killed(tmp_path)) == []
+        assert list(runs.close_killed(Workspace(tmp_path))) == []
         assert written(record)["state"] == "running"
-    (closed,) = runs.close_killed(tmp_path)
+    (closed,) = runs.close_killed(Workspace(tmp_path))
     assert closed == written(record)
     assert closed == record.as_dict() | {"state": "interrupted", "error": "its process was killed"}
-    assert list(runs.close_killed(tmp_path)) == []
+    assert list(runs.close_killed(Workspace(tmp_path))) == []
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "interrupted"])
@@ -42,7 +43,7 @@ def test_a_run_that_has_ended_stays_as_it_is(record: RunRecord, tmp_path: Path, 
     with runs.under_way(record.folder):
         record.state = state
         record.save()
-    assert list(runs.close_killed(tmp_path)) == []
+    assert list(runs.close_killed(Workspace(tmp_path))) == []
     assert written(record)["state"] == state
 
 
@@ -53,6 +54,6 @@ def test_a_damaged_record_and_one_of_a_cluster_are_left_alone(
     damaged = tmp_path / "runs" / "damaged"
     with runs.under_way(damaged):
         (damaged / "run.json").write_text("{")
-    assert list(runs.close_killed(tmp_path)) == []
+    assert list(runs.close_killed(Workspace(tmp_path))) == []
     assert written(record)["state"] == "running"
     assert (damaged / "run.json").read_text() == "{"

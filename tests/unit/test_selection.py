@@ -17,7 +17,7 @@ from mlpipeline.learning.model import export
 from mlpipeline.plan.config import Data
 from mlpipeline.plan.decision import RULE, choose
 from mlpipeline.steps import ingestion, selection
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, layout
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
 
@@ -125,7 +125,7 @@ class Workspace:
         self.root = root
         self.dataset = root / "datasets" / "ingest-1"
         self.output = root / "selections" / "halves-1"
-        self.model = registry.version_folder(root, "halves", "halves-1")
+        self.model = layout.Workspace(root).model("halves", "halves-1").path
         ingestion.ingest(Data(dataset="synthetic", validation=8, shards=2), self.dataset)
         self.candidates = {
             "bad": self._publish("bad-1", _metrics(0.4), _predictor(-0.3)),
@@ -242,7 +242,7 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
 
 
 def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace) -> None:
-    request = json.loads((workspace.model / registry.EXAMPLE).read_text())
+    request = json.loads((layout.ModelFolder(workspace.model).example).read_text())
     images, _ = tfrecords.read_split(workspace.dataset, "test")
     assert request == {"instances": [images[0].tolist()]}
 

@@ -11,7 +11,7 @@ from mlpipeline.errors import SelectionError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.succession import judge
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, layout
 
 NAMES = ("a", "b", "c")
 
@@ -29,7 +29,7 @@ class Workspace:
     """Candidates are trained, and selected among, in a moment."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.layout = layout.Workspace(folder)
 
     def train(self, name: str, accuracy: float, *, status: str = "trained") -> None:
         task = pipeline.plan(settings())[f"train-{name}"]
@@ -40,14 +40,14 @@ class Workspace:
             "parameters": 10,
             "diverged_at_step": 7,
         }
-        with artifacts.publish(self.folder / task.publishes[0]) as draft:
+        with artifacts.publish(self.layout.root / task.publishes[0]) as draft:
             artifacts.write_json(draft / "metrics.json", figures)
 
     def select(self, *names: str) -> str:
         """Publish the selection among some; return its version."""
         tasks = pipeline.plan(settings().among(",".join(names)))
         keys = {str(t.candidate): {"key": t.key} for t in tasks.values() if t.candidate}
-        with artifacts.publish(self.folder / tasks["select"].publishes[0]) as draft:
+        with artifacts.publish(self.layout.root / tasks["select"].publishes[0]) as draft:
             artifacts.write_json(draft / "decision.json", {"candidates": keys})
         return tasks["select"].key
 
@@ -59,10 +59,10 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def test_nothing_is_served_below_the_threshold_but_the_last_is(workspace: Workspace) -> None:
     workspace.train("b", 0.84)
-    found = judge(settings(), workspace.folder, "", last=False)
+    found = judge(settings(), workspace.layout, "", last=False)
     assert (found.replaces, found.among) == (False, ())
     assert "84.00% is below 85.00%" in found.reason
-    found = judge(settings(), workspace.folder, "", last=True)
+    found = judge(settings(), workspace.layout, "", last=True)
     assert (found.replaces, found.among) == (True, ("b",))
 
 
@@ -71,7 +71,7 @@ def test_the_first_that_passes_the_threshold_is_served(
     workspace: Workspace, accuracy: float
 ) -> None:
     workspace.train("c", accuracy)
-    found = judge(settings(), workspace.folder, "", last=False)
+    found = judge(settings(), workspace.layout, "", last=False)
     assert (found.replaces, found.among) == (True, ("c",))
 
 
@@ -79,7 +79,7 @@ def test_a_better_one_replaces_it(workspace: Workspace) -> None:
     workspace.train("c", 0.9)
     served = workspace.select("c")
     workspace.train("a", 0.91)
-    found = judge(settings(), workspace.folder, served, last=False)
+    found = judge(settings(), workspace.layout, served, last=False)
     assert (found.replaces, found.among) == (True, ("a", "c"))
 
 
@@ -91,7 +91,7 @@ def test_a_worse_or_equal_one_replaces_nothing(
     workspace.train("a", 0.9)
     served = workspace.select("a")
     workspace.train("c", accuracy)
-    found = judge(settings(), workspace.folder, served, last=last)
+    found = judge(settings(), workspace.layout, served, last=last)
     assert (found.replaces, found.among) == (False, ("a",))
 
 
@@ -99,19 +99,19 @@ def test_one_that_diverged_is_passed_over_and_no_reason_to_fail_before_the_end(
     workspace: Workspace,
 ) -> None:
     workspace.train("a", 0.0, status="diverged")
-    assert not judge(settings(), workspace.folder, "", last=False).replaces
+    assert not judge(settings(), workspace.layout, "", last=False).replaces
     with pytest.raises(SelectionError, match="diverged"):
-        judge(settings(), workspace.folder, "", last=True)
+        judge(settings(), workspace.layout, "", last=True)
     workspace.train("b", 0.9)
-    assert judge(settings(), workspace.folder, "", last=False).among == ("a", "b")
+    assert judge(settings(), workspace.layout, "", last=False).among == ("a", "b")
 
 
 def test_a_damaged_candidate_does_not_count(workspace: Workspace) -> None:
     workspace.train("a", 0.99)
     workspace.train("b", 0.9)
-    folder = workspace.folder / pipeline.plan(settings())["train-a"].publishes[0]
+    folder = workspace.layout.root / pipeline.plan(settings())["train-a"].publishes[0]
     (folder / "metrics.json").write_text("{}")
-    assert judge(settings(), workspace.folder, "", last=True).among == ("b",)
+    assert judge(settings(), workspace.layout, "", last=True).among == ("b",)
 
 
 @pytest.mark.parametrize("served", ["shirts-0123456789abcdef", "other"])
@@ -121,15 +121,15 @@ def test_a_version_of_another_configuration_is_replaced(workspace: Workspace, se
     if served == "other":
         workspace.train("b", 0.99)
         served = workspace.select("a", "b")
-        assert judge(settings(names=("a",)), workspace.folder, served, last=False).replaces
+        assert judge(settings(names=("a",)), workspace.layout, served, last=False).replaces
     else:
-        assert judge(settings(), workspace.folder, served, last=False).replaces
+        assert judge(settings(), workspace.layout, served, last=False).replaces
 
 
 def test_the_last_word_is_what_a_synchronous_run_selects(workspace: Workspace) -> None:
     for name, accuracy in {"a": 0.86, "b": 0.9, "c": 0.88}.items():
         workspace.train(name, accuracy)
-    found = judge(settings(), workspace.folder, workspace.select("a"), last=True)
+    found = judge(settings(), workspace.layout, workspace.select("a"), last=True)
     planned = pipeline.plan(settings().among(",".join(found.among)))
     assert found.replaces
     assert planned["select"].key == pipeline.plan(settings())["select"].key

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlpipeline.runs.mlflow import sending
+from mlpipeline.store.layout import Workspace
 
 
 @pytest.fixture
@@ -41,13 +42,13 @@ def _script(file: Path, *lines: str) -> None:
 
 
 def test_without_a_place_to_send_to_nothing_is_started(python: Path, tmp_path: Path) -> None:
-    with sending.sending(tmp_path, ""):
+    with sending.sending(Workspace(tmp_path), ""):
         pass  # the interpreter does not exist: to start it would be an error
 
 
 def test_it_sends_while_the_caller_works(python: Path, tmp_path: Path) -> None:
     _script(python, f'echo "$MLFLOW_TRACKING_URI $*" >{tmp_path}/said')
-    with sending.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
     expected = f"http://mlflow:5000 -m mlpipeline track --workspace {tmp_path}"
     assert (tmp_path / "said").read_text().strip() == expected
@@ -57,7 +58,7 @@ def test_a_failure_is_one_line_of_warning(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _script(python, 'echo "noise\nerror: MLflow: away\n  expected: a server" >&2', "exit 1")
-    with sending.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
     said = capsys.readouterr().err
     assert said == (
@@ -69,11 +70,11 @@ def test_a_crash_without_a_message_is_a_warning_too(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _script(python, "exit 3")
-    with sending.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
     assert "not sent to MLflow: status 3" in capsys.readouterr().err
     _script(python, 'echo "Traceback:\n  in x\nKeyError: 7" >&2', "exit 1")
-    with sending.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
     assert "not sent to MLflow: KeyError: 7" in capsys.readouterr().err
 
@@ -82,7 +83,7 @@ def test_a_damaged_record_that_was_left_out_is_named(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _script(python, 'echo "warning: a damaged record is left out: runs/1/run.json" >&2')
-    with sending.sending(tmp_path, "http://mlflow:5000"):
+    with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
     assert capsys.readouterr().err == "warning: a damaged record is left out: runs/1/run.json\n"
 
@@ -94,7 +95,7 @@ def test_what_hangs_is_ended(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _script(python, "exec sleep 600")
-    with sending.sending(tmp_path, "http://mlflow:5000", seconds=1):
+    with sending.sending(Workspace(tmp_path), "http://mlflow:5000", seconds=1):
         pass
     assert "it took more than 1 s" in capsys.readouterr().err
     assert [process.returncode for process in started] == [-signal.SIGKILL]
@@ -104,7 +105,10 @@ def test_an_error_of_the_caller_ends_it_too(
     python: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     _script(python, "exec sleep 600")
-    with pytest.raises(KeyboardInterrupt), sending.sending(tmp_path, "http://mlflow:5000"):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        sending.sending(Workspace(tmp_path), "http://mlflow:5000"),
+    ):
         raise KeyboardInterrupt
     assert [process.returncode for process in started] == [-signal.SIGKILL]
 
@@ -112,7 +116,7 @@ def test_an_error_of_the_caller_ends_it_too(
 def test_where_to_is_the_variable_or_a_file_in_the_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedded = sending.embedded(tmp_path)
+    embedded = sending.embedded(Workspace(tmp_path))
     assert embedded == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert sending.configured(default=embedded) == embedded

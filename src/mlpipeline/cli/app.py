@@ -24,15 +24,21 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, layout, registry
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cluster_commands.app, name="cluster")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
-Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+Workspace = Annotated[
+    layout.Workspace,
+    typer.Option(
+        parser=layout.Workspace.parse, metavar="DIRECTORY", help="The folder of all artifacts."
+    ),
+]
 Among = Annotated[str, typer.Option(help="Candidates that count, by commas; empty: all.")]
-DEFAULT_CONFIG, DEFAULT_WORKSPACE = Path("configs/default.yaml"), Path("workspace")
+DEFAULT_CONFIG = Path("configs/default.yaml")
+DEFAULT_WORKSPACE = layout.Workspace(Path("workspace"))
 
 
 def main() -> None:
@@ -79,9 +85,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         return
     from mlpipeline.steps import ingestion
 
-    ingestion.ingest(
-        settings.data, workspace / task.publishes[0], snapshots=feedback.snapshots(workspace)
-    )
+    ingestion.ingest(settings.data, workspace.dataset(task.key).path, feedback=workspace.feedback)
 
 
 @app.command()
@@ -96,7 +100,7 @@ def train(
     task = tasks[f"train-{_known(candidate, settings)}"]
     if _reused(task, workspace):
         return
-    dataset = workspace / tasks["ingest"].publishes[0]
+    dataset = workspace.dataset(tasks["ingest"].key).path
     artifacts.verify(dataset)
     from mlpipeline.learning.training.cluster_spec import from_environment
     from mlpipeline.steps import training
@@ -107,7 +111,7 @@ def train(
         settings.training,
         seed=settings.seed,
         dataset=dataset,
-        output=workspace / task.publishes[0],
+        output=workspace.candidate(task.key).path,
         cluster=from_environment(os.environ),
     )
 
@@ -128,10 +132,10 @@ def select(
 
     selection.select(
         settings.name,
-        {str(tasks[n].candidate): workspace / tasks[n].publishes[0] for n in task.needs},
-        dataset=workspace / tasks["ingest"].publishes[0],
-        output=workspace / task.publishes[0],
-        model=workspace / task.publishes[1],
+        {str(tasks[n].candidate): workspace.candidate(tasks[n].key).path for n in task.needs},
+        dataset=workspace.dataset(tasks["ingest"].key).path,
+        output=workspace.selection(task.key).path,
+        model=workspace.model(settings.name, task.key).path,
     )
 
 
@@ -150,7 +154,7 @@ def predictor(
     from mlpipeline.steps import serving
 
     serving.serve(
-        registry.version_folder(workspace, name, version),
+        workspace.model(name, version).path,
         name=name,
         host=host,
         http_port=port,
@@ -204,9 +208,9 @@ def verify(
     from mlpipeline.learning.data import tfrecords
     from mlpipeline.steps import verification
 
-    selection = workspace / tasks["select"].publishes[0]
-    artifacts.verify(selection)
-    images, labels = tfrecords.read_split(workspace / tasks["ingest"].publishes[0], "test")
+    selection = workspace.selection(tasks["select"].key)
+    artifacts.verify(selection.path)
+    images, labels = tfrecords.read_split(workspace.dataset(tasks["ingest"].key).path, "test")
     serving = settings.serving
     figures = verification.verify(
         base_url=url or f"http://{serving.host}:{serving.port}",
@@ -215,8 +219,8 @@ def verify(
         expected=verification.Expected(
             images=images,
             labels=labels,
-            probabilities=np.load(selection / "test_probabilities.npy"),
-            accuracy=artifacts.read_json(selection / "decision.json")["test"]["accuracy"],
+            probabilities=np.load(selection.test_probabilities),
+            accuracy=artifacts.read_json(selection.decision)["test"]["accuracy"],
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
     )
@@ -236,16 +240,16 @@ def predict_batch(
 ) -> None:
     """Step: predict a folder of image files."""
     batch = predictions.plan(workspace, model, folder)
-    place = workspace / batch.publishes
-    if artifacts.is_whole(place):
+    place = workspace.predictions(batch.key)
+    if artifacts.is_whole(place.path):
         print(f"{batch.key} is there already", flush=True)
     else:
         from mlpipeline.steps import batch_prediction
 
-        batch_prediction.predict(batch, place)
-    summary = artifacts.read_json(place / "summary.json")
+        batch_prediction.predict(batch, place.path)
+    summary = artifacts.read_json(place.summary)
     print(
-        f"{place}/predictions.csv: {summary['files']} files, of which {summary['unreadable']} "
+        f"{place.table}: {summary['files']} files, of which {summary['unreadable']} "
         f"could not be read, by version {summary['version']}",
         flush=True,
     )
@@ -260,7 +264,7 @@ def keep_feedback(
 ) -> None:
     """Step: keep corrected labels for the next run."""
     posted = schema.parse(event, origin="--event")
-    if not isinstance(posted, schema.Feedback):
+    if not isinstance(posted, schema.FeedbackEvent):
         raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
     kept = "kept" if feedback.add(workspace, posted) else "there already"
     print(f"corrected labels: {len(posted.corrections)}, {kept}", flush=True)
@@ -350,7 +354,7 @@ def report(
     """Write the report of an earlier run again."""
     from mlpipeline.runs import report as reports
 
-    print(reports.write(workspace, artifacts.read_json(run / "run.json")))
+    print(reports.write(workspace, artifacts.read_json(layout.RunFolder(run).record)))
 
 
 @app.command()
@@ -383,7 +387,7 @@ def track(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
         print(f"sent {run}", flush=True)
 
 
-def _reused(task: pipeline.Task, workspace: Path) -> bool:
+def _reused(task: pipeline.Task, workspace: layout.Workspace) -> bool:
     done = task.is_done(workspace)
     if done:
         print(f"{task.name}: {task.key} is there already", flush=True)

@@ -15,12 +15,17 @@ from mlpipeline.errors import ClusterError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, layout
 
 app = typer.Typer(help="What only the pods of the workflow run.", no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
-Workspace = Annotated[Path, typer.Option(help="The folder of all artifacts.")]
+Workspace = Annotated[
+    layout.Workspace,
+    typer.Option(
+        parser=layout.Workspace.parse, metavar="DIRECTORY", help="The folder of all artifacts."
+    ),
+]
 Outputs = Annotated[Path, typer.Option(help="Folder for the step's output parameters.")]
 Templates = Annotated[Path, typer.Option(help="Folder of the manifests to complete.")]
 Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
@@ -91,8 +96,8 @@ def train(
             queue_seconds=queue_seconds,
             stop=_stop_event(),
         )
-        artifacts.verify(workspace / task.publishes[0])
-    metrics = artifacts.read_json(workspace / task.publishes[0] / "metrics.json")
+        artifacts.verify(workspace.candidate(task.key).path)
+    metrics = artifacts.read_json(workspace.candidate(task.key).metrics)
     print(f"{candidate}: {metrics}", flush=True)
     _write_outputs(outputs, {"metrics": json.dumps(metrics)})
 
@@ -112,7 +117,7 @@ def serve(
 
     settings = configuration.load(config).among(among)
     version = pipeline.plan_of_finished(settings, workspace)["select"].key
-    folder = workspace / "models" / settings.name / version
+    folder = workspace.model(settings.name, version).path
     artifacts.verify(folder)
     service = inference_service.complete(
         manifests.load(templates, "inference-service"),

@@ -7,53 +7,59 @@ feedback/snapshots/<digest>.json    all corrections of a model when a run began:
 from __future__ import annotations
 
 from datetime import UTC
-from pathlib import Path
 
 from mlpipeline.events import schema
 from mlpipeline.learning.data import corrections
 from mlpipeline.learning.data.corrections import Correction
 from mlpipeline.plan.config import Config
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 
-def add(workspace: Path, event: schema.Feedback) -> bool:
-    """Keep an event's corrections; return whether they are new."""
-    file = _events(workspace, event.model) / f"{event.id}.json"
+def add(workspace: Workspace, event: schema.FeedbackEvent) -> bool:
+    """Keep an event's corrections until the next run.
+
+    Args:
+        workspace: The folder of all artifacts.
+        event: What was posted.
+
+    Returns:
+        Whether they are new: the same event may come any number of times.
+    """
+    file = workspace.feedback.event(event.model, event.id)
     if file.exists():
         return False
     artifacts.write_json(file, event.model_dump(mode="json"))
     return True
 
 
-def joined(config: Config, workspace: Path) -> Config:
+def joined(config: Config, workspace: Workspace) -> Config:
     """Return the configuration of a run that is about to begin: with the feedback until now.
 
     Nothing changes where there is none, or where the configuration names a snapshot itself.
+
+    Args:
+        config: A configuration, as its file has it.
+        workspace: The folder of all artifacts; a snapshot of all corrections is written into it.
+
+    Returns:
+        The configuration, whose `data.feedback` names that snapshot.
 
     Raises:
         EventError: What is kept is damaged.
     """
     posted = [
         event
-        for file in sorted(_events(workspace, config.name).glob("*.json"))
-        if isinstance(event := schema.read(file), schema.Feedback)
+        for file in workspace.feedback.events(config.name)
+        if isinstance(event := schema.read(file), schema.FeedbackEvent)
     ]
     if not posted or config.data.feedback is not None:
         return config
-    found = [
-        Correction(event.time.astimezone(UTC).isoformat(), event.id, one.image, one.label)
+    known = [
+        Correction(event.time.astimezone(UTC).isoformat(), event.id, label.image, label.label)
         for event in posted
-        for one in event.corrections
+        for label in event.corrections
     ]
-    snapshot = corrections.save_snapshot(found, snapshots(workspace))
+    snapshot = corrections.save_snapshot(known, workspace.feedback)
     data = config.data.model_copy(update={"feedback": snapshot})
     return config.model_copy(update={"data": data})
-
-
-def snapshots(workspace: Path) -> Path:
-    """The folder of all snapshots."""
-    return workspace / "feedback" / "snapshots"
-
-
-def _events(workspace: Path, model: str) -> Path:
-    return workspace / "feedback" / "events" / model

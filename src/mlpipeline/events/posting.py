@@ -1,85 +1,121 @@
-"""Posts events to Argo's events API, and asks again until each is accepted.
+"""Posts events to Argo's events API, and tries again until each is accepted.
 
-An event may be posted any number of times: its workflow is named after it. So whatever is in doubt
-(no answer, a server that is starting or has too much to do) is simply tried again.
+An event may be posted any number of times, because its workflow is named after it. So whatever is
+in doubt (no answer, a server that is starting or has too much to do) is simply tried again.
+https://argo-workflows.readthedocs.io/en/stable/events/
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterator
-
 import httpx
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_before_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 from mlpipeline.errors import EventError
 from mlpipeline.events.schema import Event
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds
 _CALL_SECONDS = 30.0
-_LATER = {httpx.codes.TOO_MANY_REQUESTS, *range(500, 600)}
+_TRANSIENT = {httpx.codes.TOO_MANY_REQUESTS, *range(500, 600)}
+
+
+class _TransientError(Exception):
+    """An answer that says nothing of the event: a later one may be another."""
 
 
 def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) -> bool:
-    """Post an event; return whether it is new, or had been posted before.
+    """Post an event; return whether it is new, rather than posted before.
 
     Args:
         event: What is posted.
-        url: Of Argo's server.
-        token: Of a service account that may post events.
-        namespace: Of the bindings and their workflows.
-        seconds: For all attempts together.
+        url: Address of Argo's server, such as `https://localhost:2746`.
+        token: Bearer token of a service account that may post events.
+        namespace: Kubernetes namespace of the event bindings and their workflows.
+        seconds: Time-out of all attempts of one call together.
+
+    Returns:
+        True if the event starts a workflow now, False if one of its name is there already.
 
     Raises:
         EventError: It was refused, or not accepted in time.
+
+    Example:
+        What `mlpipeline cluster post` does::
+
+            event = schema.read(Path("monday.json"))
+            is_new = post(event, url=url, token=token, namespace="mlpipeline", seconds=60)
     """
     headers = {"authorization": f"Bearer {token}"}
     with httpx.Client(base_url=url, headers=headers, timeout=_CALL_SECONDS) as client:
-        found = _answer(client, "GET", f"/api/v1/workflow-event-bindings/{namespace}", seconds)
-        names = {item["metadata"]["name"] for item in found.json().get("items") or ()}
-        if event.kind not in names:  # it would be accepted, and nothing would happen
-            raise EventError(
-                f"no binding is called {event.kind!r} in the namespace {namespace}",
-                expected=f"one of {', '.join(sorted(names)) or 'none'}",
-                remedy="deploy manifests/components/events: overlays/kind has it",
-            )
-        content = event.model_dump(mode="json", exclude_unset=True)
-        path = f"/api/v1/events/{namespace}/{event.kind}"
-        # Argo's server says so with status 500, like anything else that it could not create.
-        there = f'"{event.name}" already exists'
-        answer = _answer(client, "POST", path, seconds, content, unless=there)
-    return answer.is_success
+        _check_binding(client, event.kind, namespace, seconds)
+        response = _request(
+            client,
+            "POST",
+            f"/api/v1/events/{namespace}/{event.kind}",
+            seconds,
+            content=event.model_dump(mode="json", exclude_unset=True),
+            # Argo's server says so with status 500, like anything else that it could not create.
+            settled_by=f'"{event.name}" already exists',
+        )
+    return response.is_success
 
 
-def _answer(
+def _check_binding(client: httpx.Client, kind: str, namespace: str, seconds: float) -> None:
+    """Check that something listens: without a binding an event is accepted, and nothing happens."""
+    path = f"/api/v1/workflow-event-bindings/{namespace}"
+    bindings = _request(client, "GET", path, seconds).json().get("items") or ()
+    names = {binding["metadata"]["name"] for binding in bindings}
+    if kind not in names:
+        raise EventError(
+            f"no binding is called {kind!r} in the namespace {namespace}",
+            expected=f"one of {', '.join(sorted(names)) or 'none'}",
+            remedy="deploy manifests/components/events: overlays/kind has it",
+        )
+
+
+def _request(
     client: httpx.Client,
     method: str,
     path: str,
     seconds: float,
     content: object = None,
-    unless: str | None = None,
+    settled_by: str | None = None,
 ) -> httpx.Response:
-    """The first answer that is a success, or an error with a text that settles it, too."""
-    end = time.monotonic() + seconds
-    for wait in _waits():
-        try:
-            answer = client.request(method, path, json=content)
-        except httpx.TransportError as error:
-            last = f"{type(error).__name__}: {error}"
-        else:
-            said = _message(answer)
-            if answer.is_success or (unless is not None and unless in said):
-                return answer
-            last = f"{answer.status_code}: {said}"
-            if answer.status_code not in _LATER:
-                raise EventError(
-                    f"{client.base_url}{path} refused it with {last}",
-                    expected="that it is accepted",
-                    remedy="mend the event, or use a token of the service account `sender`",
-                )
-        if time.monotonic() + wait > end:
-            break
-        time.sleep(wait)
+    """Return the first response that is a success, or an error with the text `settled_by`."""
+
+    def attempt() -> httpx.Response:
+        response = client.request(method, path, json=content)
+        message = _message(response)
+        if response.is_success or (settled_by is not None and settled_by in message):
+            return response
+        status = f"{response.status_code}: {message}"
+        if response.status_code in _TRANSIENT:
+            raise _TransientError(status)
+        raise EventError(
+            f"{client.base_url}{path} refused it with {status}",
+            expected="that it is accepted",
+            remedy="mend the event, or use a token of the service account `sender`",
+        )
+
+    # Half of each wait is random, so that senders that failed together spread.
+    half = {"multiplier": _FIRST_WAIT / 2, "max": _LONGEST_WAIT / 2}
+    retrying = Retrying(
+        retry=retry_if_exception_type((httpx.TransportError, _TransientError)),
+        wait=wait_exponential(**half) + wait_random_exponential(**half),
+        stop=stop_before_delay(seconds),
+        reraise=True,
+    )
+    try:
+        return retrying(attempt)
+    except _TransientError as error:
+        last = str(error)
+    except httpx.TransportError as error:
+        last = f"{type(error).__name__}: {error}"
     raise EventError(
         f"{client.base_url}{path} has not accepted it in {seconds:.0f} s; at last {last}",
         expected="Argo's server, and that it takes the event",
@@ -87,17 +123,9 @@ def _answer(
     )
 
 
-def _message(answer: httpx.Response) -> str:
-    """What an answer says: Argo's are JSON, those of what is between need not be."""
+def _message(response: httpx.Response) -> str:
+    """Return what a response says: Argo's are JSON, those of what is between need not be."""
     try:
-        return str(answer.json()["message"])
+        return str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
-        return answer.text.strip()
-
-
-def _waits() -> Iterator[float]:
-    """Seconds between attempts: longer and longer, and uneven, so that senders spread."""
-    wait = _FIRST_WAIT
-    while True:
-        yield wait * random.uniform(0.5, 1.0)
-        wait = min(2 * wait, _LONGEST_WAIT)
+        return response.text.strip()

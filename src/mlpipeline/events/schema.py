@@ -36,56 +36,71 @@ Folder = Annotated[str, AfterValidator(_below_the_workspace)]
 
 
 class _Event(Section):
+    """What all events have."""
+
     id: Id
+    """Chosen by who makes the event: the same id again is the same event."""
     kind: str
+    """What is asked for; it also names the event binding in a cluster."""
 
     @property
     def name(self) -> str:
-        """Of the event among those of all kinds: its workflow's in a cluster, its file's here."""
+        """Name among the events of all kinds: its workflow's in a cluster, its file's here.
+
+        Example:
+            `predict-monday`, of the kind `predict` with the id `monday`.
+        """
         return f"{self.kind}-{self.id}"
 
 
-class Predict(_Event):
+class PredictEvent(_Event):
     """Predict a folder of image files by the current version of a model."""
 
     kind: Literal["predict"]
     model: ModelName
+    """The model whose current version predicts."""
     folder: Folder
-    """Of the workspace."""
+    """The folder of the image files, relative to the workspace: `images/monday`."""
 
 
-class Train(_Event):
+class TrainEvent(_Event):
     """Run the pipeline: on new data, or in another way."""
 
     kind: Literal["train"]
     configuration: Config
-    """All of it, as a configuration file has it."""
+    """A whole configuration, as a configuration file has it."""
 
 
 class CorrectedLabel(Section):
+    """The right label of one image."""
+
     image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of its raw pixels, as `learning.data.corrections` says."""
     label: str
     """The name of a class."""
 
 
-class Feedback(_Event):
+class FeedbackEvent(_Event):
     """Corrected labels, which the next run of the model's pipeline joins with its data."""
 
     kind: Literal["feedback"]
     model: ModelName
+    """The model that had predicted other labels."""
     time: AwareDatetime
-    """When the labels were corrected: of two for one image the later one holds."""
+    """When the labels were corrected: the later of two corrections of an image holds."""
     corrections: Annotated[tuple[CorrectedLabel, ...], Field(min_length=1, max_length=500)]
     """More of them come as several events: each is handed to its step as one argument."""
 
 
-Event = Predict | Train | Feedback
+Event = PredictEvent | TrainEvent | FeedbackEvent
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
 def read(file: Path) -> Event:
     """Read and check an event.
+
+    Args:
+        file: A file of one JSON object, in UTF-8.
 
     Raises:
         EventError: There is no such file, or it is not an event; names every problem.
@@ -97,7 +112,20 @@ def read(file: Path) -> Event:
 
 
 def parse(text: str, *, origin: str) -> Event:
-    """Check the JSON text of an event; `origin` names it in messages."""
+    """Check the JSON text of an event.
+
+    Args:
+        text: One JSON object.
+        origin: What messages call it: a file's path, or the option that it came by.
+
+    Raises:
+        EventError: It is not an event; names every problem.
+
+    Example:
+        >>> text = '{"kind": "predict", "id": "monday", "model": "m", "folder": "images/monday"}'
+        >>> parse(text, origin="an example").name
+        'predict-monday'
+    """
     try:
         return _EVENT.validate_python(json.loads(text))
     except ValidationError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from mlpipeline.errors import ServingError
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Batch:
         return Path("predictions", self.key)
 
 
-def plan(workspace: Path, model: str, folder: str) -> Batch:
+def plan(workspace: Workspace, model: str, folder: str) -> Batch:
     """Return what is to be predicted by the current version of a model.
 
     Args:
@@ -52,8 +53,8 @@ def plan(workspace: Path, model: str, folder: str) -> Batch:
     Raises:
         ServingError: There is no such folder or no file in it, or no current model.
     """
-    place = workspace / folder
-    if not place.resolve().is_relative_to(workspace.resolve()):
+    place = workspace.root / folder
+    if not place.resolve().is_relative_to(workspace.root.resolve()):
         raise _no_files(f"{place} is not in {workspace}")
     paths = {
         path.relative_to(place).as_posix(): path
@@ -70,7 +71,7 @@ def plan(workspace: Path, model: str, folder: str) -> Batch:
         folder=place,
         files=files,
         model=model,
-        published=registry.version_folder(workspace, model, version),
+        published=workspace.model(model, version).path,
         key=artifacts.make_key(model, code=code, parameters={"files": files}, inputs=[version]),
     )
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.fingerprint import code_version, module_of
+from mlpipeline.store import layout
 from mlpipeline.store.artifacts import is_whole, make_key
+from mlpipeline.store.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,21 @@ INGEST = Step(
     "ingest",
     "fetch the data set, split it, write sharded TFRecords",
     module="mlpipeline.steps.ingestion",
-    folder="datasets",
+    folder=layout.DATASETS,
     typical_seconds=13,
 )
 TRAIN = Step(
     "train",
     "train one candidate on several workers, export it",
     module="mlpipeline.steps.training",
-    folder="candidates",
+    folder=layout.CANDIDATES,
     typical_seconds=55,
 )
 SELECT = Step(
     "select",
     "choose the best candidate on the validation split, test it once, register the model",
     module="mlpipeline.steps.selection",
-    folder="selections",
+    folder=layout.SELECTIONS,
     typical_seconds=12,
 )
 SERVE = Step(
@@ -83,15 +85,17 @@ class Task:
     """Folders below the workspace that it publishes, the one named by its key first."""
     candidate: str | None = None
 
-    def command(self, config: Path, workspace: Path) -> list[str]:
+    def command(self, config: Path, workspace: Workspace) -> list[str]:
         """The command line that does the work, the same in a process and in a pod."""
         command = [sys.executable, "-m", "mlpipeline", self.step.name]
         command += ["--config", str(config), "--workspace", str(workspace)]
         return command if self.candidate is None else [*command, "--candidate", self.candidate]
 
-    def is_done(self, workspace: Path) -> bool:
+    def is_done(self, workspace: Workspace) -> bool:
         """Whether all that it publishes is there and whole: only then is a memo a hit."""
-        return bool(self.publishes) and all(is_whole(workspace / p) for p in self.publishes)
+        return bool(self.publishes) and all(
+            is_whole(workspace.artifact(p).path) for p in self.publishes
+        )
 
 
 def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
@@ -104,7 +108,7 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
     # What is not given, such as feedback where there is none, is no part of the key.
     data = config.data.model_dump(exclude_none=True)
     key = _key(INGEST, data, plugin=config.data.dataset)
-    ingest = Task("ingest", INGEST, key=key, publishes=(Path("datasets", key),))
+    ingest = Task("ingest", INGEST, key=key, publishes=(Path(layout.DATASETS, key),))
 
     trainings = {}
     for name, candidate in config.candidates.items():
@@ -117,7 +121,7 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
             TRAIN,
             needs=(ingest.name,),
             key=key,
-            publishes=(Path("candidates", key),),
+            publishes=(Path(layout.CANDIDATES, key),),
             candidate=name,
         )
 
@@ -128,14 +132,14 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
         SELECT,
         needs=tuple(task.name for task in usable),
         key=key,
-        publishes=(Path("selections", key), Path("models", config.name, key)),
+        publishes=(Path(layout.SELECTIONS, key), Path(layout.MODELS, config.name, key)),
     )
     serve = Task("serve", SERVE, needs=(select.name,))
     verify = Task("verify", VERIFY, needs=(serve.name,))
     return {t.name: t for t in (ingest, *trainings.values(), select, serve, verify)}
 
 
-def plan_of_finished(config: Config, workspace: Path) -> dict[str, Task]:
+def plan_of_finished(config: Config, workspace: Workspace) -> dict[str, Task]:
     """The plan without the candidates whose training failed for good."""
     tasks = plan(config)
     trainings = [(t.candidate, t) for t in tasks.values() if t.candidate]

@@ -8,7 +8,6 @@ trained is in the workspace, and what is served, the caller knows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlpipeline.errors import ArtifactError, SelectionError
 from mlpipeline.plan import pipeline
@@ -16,6 +15,7 @@ from mlpipeline.plan.config import Config
 from mlpipeline.plan.decision import choose
 from mlpipeline.plan.pipeline import SELECT, TRAIN, Task
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Succession:
     reason: str
 
 
-def judge(config: Config, workspace: Path, served: str, *, last: bool) -> Succession:
+def judge(config: Config, workspace: Workspace, served: str, *, last: bool) -> Succession:
     """Say what is to be served, now that some candidates are trained.
 
     Args:
@@ -48,7 +48,7 @@ def judge(config: Config, workspace: Path, served: str, *, last: bool) -> Succes
         if task.step is TRAIN and task.is_done(workspace)
     }
     metrics = {
-        name: artifacts.read_json(workspace / task.publishes[0] / "metrics.json")
+        name: artifacts.read_json(workspace.candidate(task.key).metrics)
         for name, task in trainings.items()
     }
     kept = _selected_from(config, workspace, served, trainings)
@@ -69,12 +69,12 @@ def judge(config: Config, workspace: Path, served: str, *, last: bool) -> Succes
 
 
 def _selected_from(
-    config: Config, workspace: Path, version: str, trainings: dict[str, Task]
+    config: Config, workspace: Workspace, version: str, trainings: dict[str, Task]
 ) -> tuple[str, ...]:
     """The candidates that a version was selected from; none if not from this configuration's."""
     try:
-        folder = workspace / str(SELECT.folder) / version
-        decision = artifacts.read_json(folder / "decision.json") if version else {"candidates": {}}
+        file = workspace.selection(version).decision
+        decision = artifacts.read_json(file) if version else {"candidates": {}}
     except ArtifactError:
         return ()
     keys = {candidate["key"] for candidate in decision["candidates"].values()}

@@ -40,9 +40,8 @@ from openlineage.client.transport.file import FileConfig, FileTransport
 from mlpipeline.errors import ArtifactError
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import CARD
+from mlpipeline.store.layout import DatasetFolder, Folder, SelectionFolder, Workspace
 
-FILE = "lineage.jsonl"
 NAMESPACE = "mlpipeline"
 _MODULES = {step.name: step.module for step in STEPS}
 _ENDS = {
@@ -56,7 +55,7 @@ Record = Mapping[str, Any]
 """The content of a `run.json`, or of one of its tasks."""
 
 
-def write(workspace: Path, run: Record) -> Path:
+def write(workspace: Workspace, run: Record) -> Path:
     """Write the events of a run that has ended, in place of those written before.
 
     Args:
@@ -64,8 +63,8 @@ def write(workspace: Path, run: Record) -> Path:
         run: The content of its `run.json`.
     """
     set_producer(f"urn:{NAMESPACE}")
-    file = workspace / "runs" / str(run["run"]) / FILE
-    draft = file.with_name(f".{FILE}.{uuid.uuid4().hex[:8]}.draft")
+    file = workspace.run(str(run["run"])).lineage
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.draft")
     transport = FileTransport(FileConfig(log_file_path=str(draft), append=True))
     try:
         for event in _events(workspace, run):
@@ -78,7 +77,7 @@ def write(workspace: Path, run: Record) -> Path:
     return file
 
 
-def _events(workspace: Path, run: Record) -> Iterator[RunEvent]:
+def _events(workspace: Workspace, run: Record) -> Iterator[RunEvent]:
     job, run_id = Job(NAMESPACE, _name(run)), _uuid(run["run"])
     yield _event(run["started"], RunState.START, Run(run_id), job)
     parent = parent_run.ParentRunFacet(
@@ -98,13 +97,15 @@ def _events(workspace: Path, run: Record) -> Iterator[RunEvent]:
 
 
 def _events_of(
-    task: Record, run_id: str, workspace: Path, run: Record, facets: dict[str, RunFacet]
+    task: Record, run_id: str, workspace: Workspace, run: Record, facets: dict[str, RunFacet]
 ) -> Iterator[RunEvent]:
     """The two events of a task; a reused one counts as done in no time."""
     began = task.get("started") or run["started"]
     job = Job(NAMESPACE, f"{_name(run)}.{task['name']}", _code(task, run))
     reads, makes = _data_of(task, workspace, run)
-    inputs = [InputDataset(NAMESPACE, name, facets=_about(workspace / name)) for name in reads]
+    inputs = [
+        InputDataset(NAMESPACE, name, facets=_about(workspace.artifact(name))) for name in reads
+    ]
     yield _event(began, RunState.START, Run(run_id, facets), job, inputs)
     tags = {
         "run": run["run"],
@@ -118,7 +119,7 @@ def _events_of(
         Run(run_id, facets | _facets(tags, task["error"])),
         job,
         inputs,
-        [OutputDataset(NAMESPACE, name, facets=_about(workspace / name)) for name in makes],
+        [OutputDataset(NAMESPACE, name, facets=_about(workspace.artifact(name))) for name in makes],
     )
 
 
@@ -140,13 +141,13 @@ def _event(
     )
 
 
-def _data_of(task: Record, workspace: Path, run: Record) -> tuple[list[str], list[str]]:
+def _data_of(task: Record, workspace: Workspace, run: Record) -> tuple[list[str], list[str]]:
     """The artifacts that a task reads, and those that it has published, by their folders."""
     step, key = task["step"], task["key"]
     if step == TRAIN.name:
         reads, makes = _published(run, INGEST.name), [f"candidates/{key}"]
     elif step == SELECT.name:
-        reads = [*_published(run, INGEST.name), *_compared(workspace / "selections" / key)]
+        reads = [*_published(run, INGEST.name), *_compared(workspace.selection(key))]
         makes = [f"selections/{key}", f"models/{_name(run)}/{key}"]
     elif step == SERVE.name:
         reads, makes = _published(run, SELECT.name)[-1:], []
@@ -166,10 +167,10 @@ def _published(run: Record, step: str) -> list[str]:
     ]
 
 
-def _compared(selection: Path) -> list[str]:
+def _compared(selection: SelectionFolder) -> list[str]:
     """The candidates that a selection chose from; none where it failed."""
     try:
-        candidates = artifacts.read_json(selection / "decision.json")["candidates"]
+        candidates = artifacts.read_json(selection.decision)["candidates"]
         return [f"candidates/{candidate['key']}" for candidate in candidates.values()]
     except (ArtifactError, KeyError):
         return []
@@ -185,13 +186,13 @@ def _code(task: Record, run: Record) -> dict[str, JobFacet]:
     return {"sourceCodeLocation": facet}
 
 
-def _about(folder: Path) -> dict[str, DatasetFacet]:
+def _about(folder: Folder) -> dict[str, DatasetFacet]:
     """The digest of an artifact, and where the images of a data set came from."""
     try:
-        version = dataset_version_dataset.DatasetVersionDatasetFacet(artifacts.digest(folder))
+        version = dataset_version_dataset.DatasetVersionDatasetFacet(artifacts.digest(folder.path))
         facets: dict[str, DatasetFacet] = {"version": version}
-        if folder.parent.name == INGEST.folder:
-            card = artifacts.read_json(folder / CARD)
+        if folder.path.parent.name == INGEST.folder:
+            card = artifacts.read_json(DatasetFolder(folder.path).card)
             fields = [
                 tags_dataset.TagsDatasetFacetFields(key=name, value=str(card[name]))
                 for name in ("name", "digest", "source", "feedback")

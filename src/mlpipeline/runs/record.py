@@ -25,6 +25,7 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "kserve", "numpy", "tensorflow-datasets")
 _LOCK = ".lock"
@@ -80,7 +81,7 @@ class RunRecord:
     """By task, until it is added: why its attempts so far failed."""
 
     @classmethod
-    def begin(cls, config: Config, config_file: Path, workspace: Path) -> RunRecord:
+    def begin(cls, config: Config, config_file: Path, workspace: Workspace) -> RunRecord:
         now = datetime.now(UTC)
         run = f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"
         return cls(
@@ -90,7 +91,7 @@ class RunRecord:
             config=config.model_dump(),
             machine=describe_machine(),
             source=describe_source(),
-            folder=workspace / "runs" / run,
+            folder=workspace.run(run).path,
         )
 
     def add(
@@ -150,11 +151,12 @@ def under_way(folder: Path) -> Iterator[None]:
         yield
 
 
-def close_killed(workspace: Path) -> Iterator[dict[str, Any]]:
+def close_killed(workspace: Workspace) -> Iterator[dict[str, Any]]:
     """Call interrupted what is `running` in its record, but in no process; return the records."""
-    for file in workspace.glob("runs/*/run.json"):
+    for folder in workspace.runs():
+        file = folder.record
         try:
-            with (file.parent / _LOCK).open("r+") as lock:
+            with folder.lock.open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 record = artifacts.read_json(file)
                 if record["state"] == "running":

@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.tree import Tree
 
 from mlpipeline.errors import ArtifactError
-from mlpipeline.runs import lineage
 from mlpipeline.store import artifacts, registry
-from mlpipeline.store.cards import CARD
+from mlpipeline.store.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,13 @@ class Origins:
     """What could not be read, each with its file and line."""
 
     @classmethod
-    def read(cls, workspace: Path) -> Origins:
+    def read(cls, workspace: Workspace) -> Origins:
         """Read the events of all runs. Of several that made the same, the last one counts."""
         origins = cls()
-        for file in sorted(workspace.glob(f"runs/*/{lineage.FILE}")):
-            for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        for folder in workspace.runs():
+            file = folder.lineage
+            lines = file.read_bytes().splitlines() if file.exists() else ()
+            for number, line in enumerate(lines, 1):
                 try:
                     origins._add(json.loads(line))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -77,7 +77,7 @@ class Origins:
                 self.makers[output["name"]] = making
 
 
-def trace(workspace: Path, version: str) -> tuple[Tree, list[str]]:
+def trace(workspace: Workspace, version: str) -> tuple[Tree, list[str]]:
     """Return where a version of a model came from, and what of that could not be read.
 
     Raises:
@@ -85,19 +85,19 @@ def trace(workspace: Path, version: str) -> tuple[Tree, list[str]]:
         ArtifactError: The model is damaged.
     """
     folder = registry.find(workspace, version)
-    about = artifacts.read_json(folder / "model.json")
+    about = artifacts.read_json(folder.card)
     origins = Origins.read(workspace)
     tree = Tree(f"{about['name']}, version {version}")
     tree.add(f"test accuracy {about['test_accuracy']:.2%}")
-    tree.add(f"digest {artifacts.digest(folder)}")
+    tree.add(f"digest {artifacts.digest(folder.path)}")
     _say_who(tree, origins, f"models/{about['name']}/{version}", "selected")
     candidate = tree.add(f"candidate {about['candidate']}, {about['candidate_key']}")
     candidate.add(f"validation accuracy {about['validation_accuracy']:.2%}")
     _say_who(candidate, origins, f"candidates/{about['candidate_key']}", "trained")
     data = candidate.add(f"data set {about['dataset_key']}")
-    dataset = workspace / "datasets" / about["dataset_key"]
+    dataset = workspace.dataset(about["dataset_key"])
     try:
-        for line in _describe(artifacts.read_json(dataset / CARD)):
+        for line in _describe(artifacts.read_json(dataset.card)):
             data.add(line)
     except ArtifactError as error:
         origins.damaged.append(error.got)

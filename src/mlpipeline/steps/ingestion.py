@@ -19,6 +19,7 @@ from mlpipeline.learning.data.tfrecords import write_shards
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
 from mlpipeline.store.cards import DatasetCard, Feedback, Shard, SplitName
+from mlpipeline.store.layout import FeedbackFolder
 
 _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
 
@@ -34,13 +35,13 @@ class Part(NamedTuple):
 Parts = dict[SplitName, Part]
 
 
-def ingest(data: Data, output: Path, *, snapshots: Path | None = None) -> None:
+def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) -> None:
     """Publish the data set that the configuration describes at `output`.
 
     Args:
         data: The configuration.
         output: The folder to be published.
-        snapshots: Where that of the corrected labels is which `data.feedback` names.
+        feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
 
     Raises:
         ConfigurationError: There is no such data set, or too few images for the splits or shards.
@@ -58,11 +59,11 @@ def ingest(data: Data, output: Path, *, snapshots: Path | None = None) -> None:
             remedy="lower data.shards or data.validation",
         )
     # After the cut, so that corrected labels leave every image in its split.
-    feedback: Feedback | None = None
+    applied: Feedback | None = None
     if data.feedback is not None:
-        assert snapshots is not None, "data.feedback needs the folder of snapshots"
-        found = corrections.load_snapshot(snapshots, data.feedback)
-        dataset, feedback = corrections.corrected(dataset, found, snapshot=data.feedback)
+        assert feedback is not None, "data.feedback needs the folder of snapshots"
+        corrected = corrections.load_snapshot(feedback, data.feedback)
+        dataset, applied = corrections.corrected(dataset, corrected, snapshot=data.feedback)
     parts: Parts = {
         "train": Part(dataset.train, train, data.shards),
         "validation": Part(dataset.train, validation, _EVALUATION_SHARDS),
@@ -71,7 +72,7 @@ def ingest(data: Data, output: Path, *, snapshots: Path | None = None) -> None:
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
-        replace(card, feedback=feedback).save(draft)
+        replace(card, feedback=applied).save(draft)
 
 
 def cut_validation(

@@ -19,8 +19,9 @@ from mlpipeline import progress
 from mlpipeline.learning.data import tfrecords
 from mlpipeline.learning.model import export
 from mlpipeline.plan.decision import choose
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts
 from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import CandidateFolder, ModelFolder, SelectionFolder
 
 _MISTAKES_KEPT = 40
 
@@ -39,24 +40,27 @@ def select(
     """
     for folder in candidates.values():
         artifacts.verify(folder)
-    metrics = {n: artifacts.read_json(path / "metrics.json") for n, path in candidates.items()}
+    metrics = {
+        n: artifacts.read_json(CandidateFolder(path).metrics) for n, path in candidates.items()
+    }
     decision = choose(metrics)
     print(f"selected {decision.chosen}: {decision.reason}", flush=True)
     chosen = candidates[decision.chosen]
 
     images, labels = tfrecords.read_split(dataset, "test")
-    signature = export.load(chosen / "saved_model")
+    signature = export.load(CandidateFolder(chosen).saved_model)
     probabilities = export.predict(signature, images)
     test = _measure(probabilities, labels)
     progress.report(1, 1, test_accuracy=test["accuracy"])
 
     card = DatasetCard.load(dataset)
     with artifacts.publish(output) as draft:
-        np.save(draft / "test_probabilities.npy", probabilities)
-        np.save(draft / "test_labels.npy", labels)
-        _save_mistakes(draft / "mistakes.npz", images, labels, probabilities)
+        selection = SelectionFolder(draft)
+        np.save(selection.test_probabilities, probabilities)
+        np.save(selection.test_labels, labels)
+        _save_mistakes(selection.mistakes, images, labels, probabilities)
         artifacts.write_json(
-            draft / "decision.json",
+            selection.decision,
             asdict(decision)
             | {
                 "name": name,
@@ -67,10 +71,11 @@ def select(
             },
         )
     with artifacts.publish(model) as draft:
-        shutil.copytree(chosen / "saved_model", draft / "saved_model")
-        artifacts.write_json(draft / registry.EXAMPLE, {"instances": images[:1].tolist()})
+        registered = ModelFolder(draft)
+        shutil.copytree(CandidateFolder(chosen).saved_model, registered.saved_model)
+        artifacts.write_json(registered.example, {"instances": images[:1].tolist()})
         artifacts.write_json(
-            draft / "model.json",
+            registered.card,
             {
                 "name": name,
                 "version": model.name,

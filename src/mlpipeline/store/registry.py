@@ -1,76 +1,87 @@
-"""The registered models of a workspace: versions that are never overwritten, and which is current.
-
-models/<name>/<version>/  model.json  request.json  saved_model/
-models/<name>/current     the version that passed verification last
-"""
+"""The registered models: versions that are never overwritten, and which of them is current."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from mlpipeline.errors import MissingArtifactError, ServingError
 from mlpipeline.store import artifacts
-
-EXAMPLE = "request.json"  # a V1 request with an image of the test split, to try the model with
-
-
-def version_folder(workspace: Path, name: str, version: str) -> Path:
-    """Where a version of a model is published."""
-    return workspace / "models" / name / version
+from mlpipeline.store.layout import ModelFolder, Workspace
 
 
-def description(workspace: Path, name: str, version: str) -> dict[str, Any]:
-    """What is known of a version: its candidate, the keys of what it was made from, its figures.
+def description(workspace: Workspace, name: str, version: str) -> dict[str, Any]:
+    """Return what is known of a version: its candidate, what it was made from, its figures.
+
+    Args:
+        workspace: The folder of all artifacts.
+        name: What the model is called.
+        version: One of its versions.
 
     Raises:
         MissingArtifactError: There is no such version.
     """
-    model: dict[str, Any] = artifacts.read_json(
-        version_folder(workspace, name, version) / "model.json"
-    )
+    model: dict[str, Any] = artifacts.read_json(workspace.model(name, version).card)
     return model
 
 
-def promote(workspace: Path, name: str, version: str) -> None:
-    """Make a version the current one."""
-    artifacts.verify(version_folder(workspace, name, version))
-    artifacts.write_text(_pointer(workspace, name), version + "\n")
+def promote(workspace: Workspace, name: str, version: str) -> None:
+    """Make a version the current one.
+
+    Args:
+        workspace: The folder of all artifacts.
+        name: What the model is called.
+        version: One of its versions.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    artifacts.verify(workspace.model(name, version).path)
+    artifacts.write_text(workspace.current_version(name), version + "\n")
 
 
-def current(workspace: Path, name: str) -> str:
+def current(workspace: Workspace, name: str) -> str:
     """Return the current version of a model.
+
+    Args:
+        workspace: The folder of all artifacts.
+        name: What the model is called.
 
     Raises:
         ServingError: No version has been promoted, or the promoted one is gone.
+        DamagedArtifactError: The promoted one is damaged.
     """
     remedy = "run the pipeline first: `make run`"
     try:
-        version = _pointer(workspace, name).read_text(encoding="utf-8").strip()
+        version = workspace.current_version(name).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         raise ServingError(
             f"there is no model `{name}` in {workspace}",
             expected="a model that a run has selected and verified",
             remedy=remedy,
         ) from None
+    folder = workspace.model(name, version)
     try:
-        artifacts.verify(version_folder(workspace, name, version))
+        artifacts.verify(folder.path)
     except MissingArtifactError as error:
         raise ServingError(
             f"version {version} of `{name}` is current, but it is gone",
-            expected=f"the folder {version_folder(workspace, name, version)}",
+            expected=f"the folder {folder.path}",
             remedy=remedy,
         ) from error
     return version
 
 
-def find(workspace: Path, version: str) -> Path:
+def find(workspace: Workspace, version: str) -> ModelFolder:
     """Return the folder of a version, whichever model it is of.
+
+    Args:
+        workspace: The folder of all artifacts.
+        version: A version of some model.
 
     Raises:
         ServingError: No model has this version.
     """
-    known = {folder.name: folder for folder in workspace.glob("models/*/*") if folder.is_dir()}
+    known = {model.version: model for model in workspace.models()}
     if version not in known:
         raise ServingError(
             f"no model in {workspace} has the version {version}",
@@ -78,7 +89,3 @@ def find(workspace: Path, version: str) -> Path:
             remedy="take one of these, or run the pipeline first: `make run`",
         )
     return known[version]
-
-
-def _pointer(workspace: Path, name: str) -> Path:
-    return workspace / "models" / name / "current"

@@ -23,6 +23,7 @@ from mlpipeline.plan.config import Config
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
 
@@ -94,7 +95,13 @@ def _chosen(candidates: Any, names: str) -> dict[str, Any]:
 
 
 def plan(
-    settings: Config, workspace: Path, cluster: Cluster, *, memo: str, image: str, templates: Path
+    settings: Config,
+    workspace: Workspace,
+    cluster: Cluster,
+    *,
+    memo: str,
+    image: str,
+    templates: Path,
 ) -> dict[str, str]:
     """Have Argo forget every memo that is worth nothing, and return the workflow's parameters.
 
@@ -112,7 +119,9 @@ def plan(
     done = {name: tasks[name].is_done(workspace) for name in keys}
     keys[SERVE.name] = _serving_key(settings, keys[SELECT.name], image, templates)
     done[SERVE.name] = done[SELECT.name] and _is_served(
-        cluster, remembered.get(keys[SERVE.name]), workspace / tasks[SELECT.name].publishes[1]
+        cluster,
+        remembered.get(keys[SERVE.name]),
+        workspace.model(settings.name, keys[SELECT.name]).path,
     )
     for name, key in keys.items():
         print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)

@@ -22,6 +22,7 @@ from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import SERVE, STEPS
 from mlpipeline.runs.record import RunRecord, ServedVersion, TaskRecord, describe_machine
 from mlpipeline.store import registry
+from mlpipeline.store.layout import Workspace
 
 _STEPS = ("plan", *(step.name for step in STEPS))
 # Of Argo's nodes: a memoized step, any other step, one that never began.
@@ -35,7 +36,7 @@ _STATES: dict[str, Literal["succeeded", "failed", "skipped"]] = {
 }
 
 
-def record(workflow: Manifest, workspace: Path) -> RunRecord:
+def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
     """Return the record of a workflow that has run all but its exit handler.
 
     Args:
@@ -43,10 +44,10 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
         workspace: The folder of all artifacts.
     """
     name, status = workflow["metadata"]["name"], workflow["status"]
-    folder = workspace / "runs" / name
+    folder = workspace.run(name)
     nodes = _nodes(status)
     tasks = [_task(node, nodes) for node in _of_steps(nodes)]
-    config = _config(folder / "config.yaml")
+    config = _config(folder.config)
     planned = pipeline.plan_of_finished(config, workspace) if config else {}
     with_all = pipeline.plan(config)["select"].key if config else None
     for task in tasks:
@@ -70,7 +71,7 @@ def record(workflow: Manifest, workspace: Path) -> RunRecord:
         config=config.model_dump() if config else {"candidates": {}},
         machine=describe_machine(),
         source=_image(workflow),
-        folder=folder,
+        folder=folder.path,
         state=state,
         seconds=_seconds(began, datetime.now(UTC).isoformat()),
         tasks=tasks,
@@ -167,7 +168,7 @@ def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) ->
 
 
 def _served(
-    nodes: Mapping[str, Any], began: str, name: str, workspace: Path
+    nodes: Mapping[str, Any], began: str, name: str, workspace: Workspace
 ) -> list[ServedVersion]:
     """What was put into service, in that order; a step that found all as it should be adds none."""
     served: list[ServedVersion] = []
@@ -180,7 +181,7 @@ def _served(
     return served
 
 
-def _candidate(workspace: Path, name: str, version: str) -> str:
+def _candidate(workspace: Workspace, name: str, version: str) -> str:
     """The candidate that a version is; empty if the version is gone by now."""
     try:
         return str(registry.description(workspace, name, version)["candidate"])

@@ -20,6 +20,7 @@ from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.processes import together
 from mlpipeline.plan import pipeline, succession
 from mlpipeline.plan.config import Config
+from mlpipeline.store.layout import Workspace
 
 
 class AsynchronousBackend(LocalBackend):
@@ -71,7 +72,7 @@ class AsynchronousBackend(LocalBackend):
 class _Service:
     """Replicas of one version at a time, behind ports that are held from the first to the last."""
 
-    def __init__(self, config: Config, workspace: Path, logs: Path) -> None:
+    def __init__(self, config: Config, workspace: Workspace, logs: Path) -> None:
         self.version = ""
         self._config, self._workspace, self._logs = config, workspace, logs
         self._ports, self._replicas = AsyncExitStack(), AsyncExitStack()

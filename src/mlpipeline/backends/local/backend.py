@@ -23,6 +23,7 @@ from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LocalBackend:
 
     config: Config
     config_file: Path
-    workspace: Path
+    workspace: Workspace
     record: RunRecord
     display: Display
 
@@ -99,7 +100,7 @@ class LocalBackend:
             self.display.finish(task, "reused", 0.0)
             return
         for published in task.publishes:
-            if (self.workspace / published).exists():
+            if self.workspace.artifact(published).path.exists():
                 self.display.say(f"{published} is damaged: it is made anew")
         await self._timed(task, work)
 

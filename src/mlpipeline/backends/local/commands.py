@@ -27,9 +27,12 @@ from mlpipeline.plan.config import Config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import registry
+from mlpipeline.store.layout import Workspace
 
 
-def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: bool = False) -> None:
+def run(
+    config: Config, config_file: Path, workspace: Workspace, *, asynchronous: bool = False
+) -> None:
     """Run the pipeline, show it, and write its record and its report, whatever happens.
 
     Raises:
@@ -42,7 +45,7 @@ def run(config: Config, config_file: Path, workspace: Path, *, asynchronous: boo
         _run(config, workspace, record, asynchronous=asynchronous)
 
 
-def close_killed(workspace: Path) -> None:
+def close_killed(workspace: Workspace) -> None:
     """Conclude the records of runs whose processes were killed."""
     for record in runs.close_killed(workspace):
         from mlpipeline.runs import lineage
@@ -50,7 +53,7 @@ def close_killed(workspace: Path) -> None:
         lineage.write(workspace, record)
 
 
-def _run(config: Config, workspace: Path, record: RunRecord, *, asynchronous: bool) -> None:
+def _run(config: Config, workspace: Workspace, record: RunRecord, *, asynchronous: bool) -> None:
     console = Console(highlight=False)
     try:
         config_file = record.folder / "config.yaml"  # what the steps read is what was planned
@@ -71,7 +74,7 @@ def _run(config: Config, workspace: Path, record: RunRecord, *, asynchronous: bo
             _conclude(record, workspace, console)
 
 
-def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
+def _conclude(record: RunRecord, workspace: Workspace, console: Console) -> None:
     """Write the record and the report, and show the table that a run ends with."""
     from mlpipeline.runs import lineage, report
     from mlpipeline.runs.mlflow import sending  # with matplotlib, which takes a second
@@ -87,12 +90,12 @@ def _conclude(record: RunRecord, workspace: Path, console: Console) -> None:
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
 
 
-def serve(config: Config, workspace: Path, shards: int = 0) -> None:
+def serve(config: Config, workspace: Workspace, shards: int = 0) -> None:
     """Serve the current model by all replicas until Ctrl-C; by `shards` behind a front if any."""
     version = registry.current(workspace, config.name)
 
     async def until_stopped() -> None:
-        logs = workspace / "serving"
+        logs = workspace.serving_logs
         if shards:
             service = sharded.serving(config, workspace, version, shards, logs=logs)
             who = f"{shards} shards and their front"
@@ -107,15 +110,15 @@ def serve(config: Config, workspace: Path, shards: int = 0) -> None:
         asyncio.run(_stoppable(until_stopped()))
 
 
-def watch(workspace: Path) -> None:
+def watch(workspace: Workspace) -> None:
     """Do the events that are dropped into the workspace's inbox, until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_stoppable(Inbox(workspace).watch()))
 
 
-def _greeting(config: Config, workspace: Path, version: str, who: str) -> str:
+def _greeting(config: Config, workspace: Workspace, version: str, who: str) -> str:
     url = f"http://{config.serving.host}:{config.serving.port}/v1/models/{config.name}:predict"
-    request = registry.version_folder(workspace, config.name, version) / registry.EXAMPLE
+    request = workspace.model(config.name, version).example
     return (
         f"{config.name}, version {version}: {who} "
         f"behind {config.serving.host}:{config.serving.port} (gRPC: {config.serving.grpc_port}); "
@@ -124,7 +127,7 @@ def _greeting(config: Config, workspace: Path, version: str, who: str) -> str:
     )
 
 
-def predict(config: Config, workspace: Path, image: Path) -> None:
+def predict(config: Config, workspace: Workspace, image: Path) -> None:
     """Print what the current model sees in an image file.
 
     Raises:
@@ -134,7 +137,7 @@ def predict(config: Config, workspace: Path, image: Path) -> None:
     from mlpipeline.serving import model  # TensorFlow
 
     model.use_available_processors()
-    published = model.load(registry.version_folder(workspace, config.name, version))
+    published = model.load(workspace.model(config.name, version).path)
     pixels = _read_image(image, published.input_shape)
     (probabilities,) = published.predict(pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:3]:

@@ -24,6 +24,7 @@ from mlpipeline.errors import EventError, PipelineError
 from mlpipeline.events import schema
 from mlpipeline.plan import config
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _GRACE_SECONDS = 60  # a run ends all that it has started, and gives that its own time
 _LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most network mounts
@@ -33,12 +34,12 @@ _LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most 
 class Inbox:
     """The events of a workspace."""
 
-    workspace: Path
+    workspace: Workspace
 
     @property
     def folder(self) -> Path:
         """Where events are dropped."""
-        return self.workspace / "inbox"
+        return self.workspace.inbox.path
 
     async def watch(self) -> None:
         """Do all events, those that are there and those that come, until it is cancelled.
@@ -109,11 +110,11 @@ class Inbox:
         log = self.folder / "logs" / f"{event.name}.log"
         with tempfile.TemporaryDirectory() as folder:
             match event:
-                case schema.Predict():
+                case schema.PredictEvent():
                     arguments = ["predict-batch", "--model", event.model, "--folder", event.folder]
-                case schema.Feedback():
+                case schema.FeedbackEvent():
                     arguments = ["feedback", "--event", event.model_dump_json()]
-                case schema.Train():
+                case schema.TrainEvent():
                     config.write(event.configuration, file := Path(folder, f"{event.name}.yaml"))
                     arguments = ["run", "--config", str(file)]
             command = [sys.executable, "-m", "mlpipeline", *arguments]

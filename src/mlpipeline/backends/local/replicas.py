@@ -12,11 +12,12 @@ from typing import Any
 from mlpipeline.backends.local import processes
 from mlpipeline.errors import ProcessError
 from mlpipeline.plan.config import Config, Serving
+from mlpipeline.store.layout import Workspace
 
 
 @asynccontextmanager
 async def serving(
-    config: Config, workspace: Path, version: str, *, logs: Path
+    config: Config, workspace: Workspace, version: str, *, logs: Path
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Serve a registered version by all replicas while the body runs.
 
@@ -46,7 +47,7 @@ def reserved(settings: Serving) -> Iterator[None]:
 
 @asynccontextmanager
 async def started(
-    config: Config, workspace: Path, version: str, *, logs: Path
+    config: Config, workspace: Workspace, version: str, *, logs: Path
 ) -> AsyncIterator[asyncio.Task[None]]:
     """As `serving`, on ports that are reserved: beside replicas of another version, for example."""
     settings = config.serving

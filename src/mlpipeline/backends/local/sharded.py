@@ -13,11 +13,12 @@ from pathlib import Path
 
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.plan.config import Config
+from mlpipeline.store.layout import Workspace
 
 
 @asynccontextmanager
 async def serving(
-    config: Config, workspace: Path, version: str, count: int, *, logs: Path
+    config: Config, workspace: Workspace, version: str, count: int, *, logs: Path
 ) -> AsyncIterator[asyncio.Future[None]]:
     """Serve a registered version by `count` replicas and a front while the body runs.
 

@@ -12,12 +12,12 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.data.images import Dataset, Split
 from mlpipeline.store import artifacts
 from mlpipeline.store.cards import Feedback
+from mlpipeline.store.layout import FeedbackFolder
 
 
 @dataclass(frozen=True, order=True)
@@ -37,23 +37,23 @@ class Correction:
     label: str
 
 
-def save_snapshot(corrections: Sequence[Correction], folder: Path) -> str:
+def save_snapshot(corrections: Sequence[Correction], folder: FeedbackFolder) -> str:
     """Write corrections under the digest of their content; return it."""
     content = [asdict(correction) for correction in sorted(corrections)]
     digest = _digest(content)
-    if not (file := _file(folder, digest)).exists():
+    if not (file := folder.snapshot(digest)).exists():
         artifacts.write_json(file, content)
     return digest
 
 
-def load_snapshot(folder: Path, digest: str) -> tuple[Correction, ...]:
+def load_snapshot(folder: FeedbackFolder, digest: str) -> tuple[Correction, ...]:
     """Read the corrections of a snapshot, the earliest first.
 
     Raises:
         MissingArtifactError: There is no such snapshot.
         DamagedArtifactError: It is not what was written.
     """
-    file = _file(folder, digest)
+    file = folder.snapshot(digest)
     content = artifacts.read_json(file)
     if _digest(content) != digest:
         raise DamagedArtifactError(
@@ -97,10 +97,6 @@ def _rows_of(split: Split, wanted: Collection[str]) -> dict[str, list[int]]:
         if digest in wanted:
             rows.setdefault(digest, []).append(row)
     return rows
-
-
-def _file(folder: Path, digest: str) -> Path:
-    return folder / f"{digest}.json"
 
 
 def _digest(content: object) -> str:

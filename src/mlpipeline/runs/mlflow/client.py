@@ -28,6 +28,7 @@ from mlpipeline.plan.pipeline import SELECT
 from mlpipeline.runs.mlflow import entries
 from mlpipeline.runs.mlflow.entries import RUN_TAG, STATUS, Entry, Record
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 
 _SENT, _VERSION = "mlpipeline.sent", "version"
 _LOCK_SECONDS = 60.0
@@ -36,7 +37,7 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}  # how its page is
 _DAMAGE = (ArtifactError, AttributeError, KeyError, TypeError, ValueError)
 
 
-def send(workspace: Path, uri: str) -> list[str]:
+def send(workspace: Workspace, uri: str) -> list[str]:
     """Send every run that has ended and was not sent yet; return their names.
 
     A damaged record is left out with a warning.
@@ -69,12 +70,11 @@ def send(workspace: Path, uri: str) -> list[str]:
 
 
 @contextmanager
-def _alone(workspace: Path) -> Iterator[None]:
+def _alone(workspace: Workspace) -> Iterator[None]:
     """Let one process at a time send: two would send the same run, or meet in SQLite."""
-    runs = workspace / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    workspace.mlflow_lock.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + _LOCK_SECONDS
-    with (runs / ".tracking.lock").open("a") as lock:
+    with workspace.mlflow_lock.open("a") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,10 +97,11 @@ def _create_file(uri: str) -> None:
         draft.rename(file)
 
 
-def _records(workspace: Path) -> list[Record]:
+def _records(workspace: Workspace) -> list[Record]:
     """The records of all runs that have ended, oldest first."""
     records = []
-    for file in workspace.glob("runs/*/run.json"):
+    for folder in workspace.runs():
+        file = folder.record
         try:
             run = artifacts.read_json(file)
             if run["state"] in STATUS:
@@ -134,14 +135,14 @@ def _there(client: MlflowClient) -> set[str]:
 # --- runs -------------------------------------------------------------------------------------
 
 
-def _send(client: MlflowClient, workspace: Path, run: Record) -> bool:
+def _send(client: MlflowClient, workspace: Workspace, run: Record) -> bool:
     """Send one run; False if it is damaged, or somebody has deleted its experiment there."""
     try:
         parent = entries.of_run(workspace, run)
         # Not those that never began.
         tasks = [entries.of_task(workspace, run, t) for t in run["tasks"] if t["state"] in STATUS]
     except _DAMAGE as error:
-        _warn(workspace / "runs" / run["run"] / "run.json", error)
+        _warn(workspace.run(run["run"]).record, error)
         return False
     name = str(run["config"].get("name", "pipeline"))
     experiment = client.get_experiment_by_name(name)
@@ -181,7 +182,7 @@ def _warn(file: Path, error: Exception) -> None:
 # --- models -----------------------------------------------------------------------------------
 
 
-def _register(client: MlflowClient, workspace: Path, records: Sequence[Record]) -> None:
+def _register(client: MlflowClient, workspace: Workspace, records: Sequence[Record]) -> None:
     """Register what runs have verified, oldest first, and say which version is current."""
     verified = [
         (str(run["config"]["name"]), str(task["key"]))
@@ -196,7 +197,7 @@ def _register(client: MlflowClient, workspace: Path, records: Sequence[Record]) 
         there = _versions(client, name)
         for version in dict.fromkeys(v for n, v in verified if n == name and v not in there):
             try:
-                folder = registry.version_folder(workspace, name, version)
+                folder = workspace.model(name, version).path
                 there[version] = _register_version(client, folder)
             except ArtifactError:  # gone, or damaged: it cannot be served either
                 continue

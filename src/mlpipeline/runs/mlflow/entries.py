@@ -14,7 +14,7 @@ from mlflow.entities import Dataset, Metric
 from mlpipeline.errors import ArtifactError
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import CARD
+from mlpipeline.store.layout import Workspace
 
 RUN_TAG = "mlpipeline.run"
 STATUS = {
@@ -42,7 +42,7 @@ class Entry:
     dataset: Dataset | None = None
 
 
-def of_run(workspace: Path, run: Record) -> Entry:
+def of_run(workspace: Workspace, run: Record) -> Entry:
     """Return a run of the pipeline, with the figures of the candidate that it chose."""
     ended = milliseconds(run["started"], run["seconds"])
     config = run["config"]
@@ -60,7 +60,7 @@ def of_run(workspace: Path, run: Record) -> Entry:
     )
 
 
-def of_task(workspace: Path, run: Record, task: Record) -> Entry:
+def of_task(workspace: Workspace, run: Record, task: Record) -> Entry:
     """Return a task of a run."""
     started = task.get("started") or run["started"]
     began, ended = milliseconds(started), milliseconds(started, task["seconds"])
@@ -113,13 +113,12 @@ def _troubles(of: Record) -> dict[str, str]:
     return {"mlflow.note.content": note, "error": of["error"] or ""} if note else {}
 
 
-def _metrics(workspace: Path, task: Record, began: int) -> list[Metric]:
+def _metrics(workspace: Workspace, task: Record, began: int) -> list[Metric]:
     """The figures of a training by epoch, and those of a selection."""
     if task["step"] == TRAIN.name:
-        published = workspace / "candidates" / task["key"]
-        unfinished = published.with_name(f".{published.name}.work")  # of one that failed
-        epochs = read(published / "history.json") or read(unfinished / "history.json") or ()
-        size = (read(published / "metrics.json") or {}).get("parameters")
+        published = workspace.candidate(task["key"])
+        epochs = read(published.history) or read(published.work.history) or ()  # of one that failed
+        size = (read(published.metrics) or {}).get("parameters")
         return [
             Metric(
                 _NAMES.get(name, name), value, began + int(epoch["seconds"] * 1000), epoch["epoch"]
@@ -130,7 +129,7 @@ def _metrics(workspace: Path, task: Record, began: int) -> list[Metric]:
             if name not in ("epoch", "step") and value is not None
         ] + ([Metric("parameters", size, began, 0)] if size else [])
     if task["step"] == SELECT.name:
-        decision = read(workspace / "selections" / task["key"] / "decision.json")
+        decision = read(workspace.selection(task["key"]).decision)
         return [Metric("test_accuracy", decision["test"]["accuracy"], began, 0)] if decision else []
     return []
 
@@ -149,11 +148,11 @@ def _parameters(config: Record, task: Record) -> Record:
     return settings
 
 
-def _chosen(workspace: Path, run: Record) -> dict[str, float]:
+def _chosen(workspace: Workspace, run: Record) -> dict[str, float]:
     """The figures of the candidate that a run has chosen."""
     for task in reversed(run["tasks"]):
         if task["step"] == SELECT.name:
-            decision = read(workspace / "selections" / task["key"] / "decision.json")
+            decision = read(workspace.selection(task["key"]).decision)
             if decision:
                 chosen = decision["candidates"].get(decision["chosen"], {})
                 figures = {"test_accuracy": decision["test"]["accuracy"]}
@@ -162,8 +161,8 @@ def _chosen(workspace: Path, run: Record) -> dict[str, float]:
     return {}
 
 
-def _dataset(workspace: Path, task: Record) -> Dataset | None:
-    card = task["step"] == INGEST.name and read(workspace / "datasets" / task["key"] / CARD)
+def _dataset(workspace: Workspace, task: Record) -> Dataset | None:
+    card = task["step"] == INGEST.name and read(workspace.dataset(task["key"]).card)
     if not card:
         return None
     # MLflow has room for 36 characters of the digest; the source has all of them.

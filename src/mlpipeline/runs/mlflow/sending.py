@@ -13,14 +13,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from mlpipeline.store.layout import Workspace
 
 DEADLINE_SECONDS = 30.0
 
 
-def embedded(workspace: Path) -> str:
+def embedded(workspace: Workspace) -> str:
     """Where runs are kept if there is no tracking server: a SQLite file in the workspace."""
-    return f"sqlite:///{workspace.resolve() / 'mlflow.db'}"
+    return f"sqlite:///{workspace.mlflow_database.resolve()}"
 
 
 def configured(default: str = "") -> str:
@@ -29,7 +30,7 @@ def configured(default: str = "") -> str:
 
 
 @contextmanager
-def sending(workspace: Path, uri: str, seconds: float = DEADLINE_SECONDS) -> Iterator[None]:
+def sending(workspace: Workspace, uri: str, seconds: float = DEADLINE_SECONDS) -> Iterator[None]:
     """Send all runs that were not sent yet, while the caller does something else.
 
     Whatever fails becomes one line of warning.

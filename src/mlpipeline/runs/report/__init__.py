@@ -16,12 +16,13 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 from mlpipeline.runs.report import evidence, figures, formats, measures
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _MISTAKES_SHOWN = 24
 _CLASSES_IN_MATRIX = 25  # more do not fit a page; the list of confusions beside it takes over
 
 
-def write(workspace: Path, run: Mapping[str, Any]) -> Path:
+def write(workspace: Workspace, run: Mapping[str, Any]) -> Path:
     """Write the report of a run, and the same as the workspace's latest.
 
     Args:
@@ -32,13 +33,13 @@ def write(workspace: Path, run: Mapping[str, Any]) -> Path:
         The run's own copy; `report.html` in the workspace is overwritten by the next run.
     """
     page = build(workspace, run)
-    own = workspace / "runs" / str(run["run"]) / "report.html"
+    own = workspace.run(str(run["run"])).report
     artifacts.write_text(own, page)
-    artifacts.write_text(workspace / "report.html", page)
+    artifacts.write_text(workspace.report, page)
     return own
 
 
-def build(workspace: Path, run: Mapping[str, Any]) -> str:
+def build(workspace: Workspace, run: Mapping[str, Any]) -> str:
     """Return the page. What a run did not get to, or what is damaged, is left out and said."""
     found = evidence.collect(workspace, run)
     # Names and messages come from the user's files, so everything is escaped.

@@ -18,6 +18,7 @@ from mlpipeline.errors import ArtifactError
 from mlpipeline.plan.pipeline import INGEST, SELECT, STEPS, TRAIN
 from mlpipeline.store import artifacts
 from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import Workspace
 
 _FOLDERS = {step.name: step.folder for step in STEPS if step.folder}
 _PUBLISHED = ("succeeded", "reused")
@@ -90,7 +91,7 @@ class Evidence:
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 
 
-def collect(workspace: Path, run: Mapping[str, Any]) -> Evidence:
+def collect(workspace: Workspace, run: Mapping[str, Any]) -> Evidence:
     """Read what the tasks of a run published.
 
     Args:
@@ -122,7 +123,7 @@ def collect(workspace: Path, run: Mapping[str, Any]) -> Evidence:
 class _Shelf:
     """Reads files of published artifacts, and keeps a list of those that could not be read."""
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self.left_out: list[str] = []
         self._workspace = workspace
         self._checked: dict[Path, bool] = {}
@@ -130,7 +131,7 @@ class _Shelf:
     def read(self, task: Task | None, name: str, reader: Callable[[Path], T]) -> T | None:
         if task is None or task["state"] not in _PUBLISHED or not task["key"]:
             return None
-        folder = self._workspace / str(_FOLDERS[task["step"]]) / task["key"]
+        folder = self._workspace.artifact(f"{_FOLDERS[task['step']]}/{task['key']}").path
         if not self._is_whole(folder):
             return None
         try:

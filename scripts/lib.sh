@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# What the scripts beside this one share: where the pipeline is, how an error is told, and what is
+# asked of the cluster. It is sourced, not run.
+
+# Where a release lives, and its name: of what has no namespace, such as its volume. Both may be set
+# by whoever calls (make NAMESPACE=other RELEASE=other).
+readonly NAMESPACE=${NAMESPACE:-mlpipeline}
+readonly RELEASE=${RELEASE:-$NAMESPACE}
+
+# Every error says what there is, what should be there, and what to do.
+fail() { # GOT EXPECTED TO-DO
+  printf 'error: %s\n  expected: %s\n  to do:    %s\n' "$@" >&2
+  exit 1
+}
+
+# Names that are part of objects' names must be such names themselves.
+check_names() {
+  local name
+  for name in "$NAMESPACE" "$RELEASE"; do
+    [[ $name =~ ^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || fail "the name \`$name\`" \
+      "lower-case letters, digits and dashes, 40 at most" "make deploy NAMESPACE=other RELEASE=other"
+  done
+}
+
+# Which cluster this acts on, and whether it answers.
+say_context() {
+  local context server
+  context=$(kubectl config current-context 2>/dev/null) || fail "kubectl has no current context" \
+    "a cluster" "make cluster, or kubectl config use-context NAME"
+  server=$(kubectl config view --minify --output 'jsonpath={.clusters[0].cluster.server}')
+  echo "cluster: $context ($server), namespace: $NAMESPACE, release: $RELEASE"
+  kubectl version --request-timeout 10s >/dev/null 2>&1 || fail "$server does not answer" \
+    "a cluster that runs" "make cluster, or kubectl config use-context NAME"
+}
+
+# kubectl in the release's namespace.
+ours() { kubectl --namespace "$NAMESPACE" "$@"; }
+
+# The value of an object's field; fails if there is none.
+field() { # NAMESPACE OBJECT PATH
+  kubectl get "$2" ${1:+--namespace "$1"} --ignore-not-found --output "jsonpath={$3}" | grep .
+}

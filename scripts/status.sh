@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# What a person asks the cluster when something waits. It only reads.
+# Use: make status [NAMESPACE=mlpipeline].
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/lib.sh
+
+main() {
+  section "cluster" kubectl config current-context
+  section "platform: deployments that are not ready" unready_deployments
+  section "workflows" newest workflows.argoproj.io
+  section "training jobs" newest tfjobs.kubeflow.org
+  section "training jobs in queues, and why they wait" queued
+  section "model" model
+  section "its address" ours get service/inference
+  section "workspace" ours get persistentvolumeclaims
+  section "pods that do not run, and why" troubled_pods
+  section "latest warnings" warnings
+}
+
+section() { # TITLE COMMAND...
+  printf '%s\n' "$1"
+  "${@:2}" 2>&1 | sed 's/^/  /' || true # what cannot be told must not hide the rest
+  echo
+}
+
+newest() { ours get "$1" --sort-by .metadata.creationTimestamp | last 5; } # KIND
+
+unready_deployments() {
+  kubectl get deployments --all-namespaces |
+    awk 'NR == 1 || split($3, ready, "/") && ready[1] != ready[2]'
+}
+
+queued() { # Kueue is optional
+  [[ -n $(kubectl get crd workloads.kueue.x-k8s.io --ignore-not-found --output name) ]] || return 0
+  ours get workloads.kueue.x-k8s.io --output 'custom-columns=JOB:.metadata.ownerReferences[0].name,'\
+'QUEUE:.spec.queueName,PRIORITY:.spec.priorityClassName,'\
+'ENDED:.status.conditions[?(@.type=="Finished")].status,'\
+'WHY:.status.conditions[?(@.type=="QuotaReserved")].message' |
+    awk 'NR == 1 || $4 != "True"'
+}
+
+model() {
+  ours get inferenceservices.serving.kserve.io --output 'custom-columns=NAME:.metadata.name,'\
+'READY:.status.conditions[?(@.type=="Ready")].status,MODE:.status.deploymentMode,'\
+'WHY:.status.conditions[?(@.status=="False")].message'
+}
+
+troubled_pods() {
+  # A pod that no node takes says why in its condition, one that does not start in its container.
+  ours get pods --field-selector status.phase!=Succeeded --output 'custom-columns=POD:.metadata.name,'\
+'PHASE:.status.phase,WAITS:.status.containerStatuses[*].state.waiting.reason,'\
+'ENDED:.status.containerStatuses[*].state.terminated.reason,'\
+'WHY:.status.conditions[?(@.status=="False")].message' |
+    awk 'NR == 1 || !/ Running +<none> +<none> +<none>$/'
+}
+
+warnings() {
+  ours get events --field-selector type=Warning --sort-by .lastTimestamp --output 'custom-columns='\
+'LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' | last 10
+}
+
+last() { # COUNT: the head line and the last ones
+  awk -v count="$1" 'NR == 1 { print; next } { line[NR] = $0 }
+    END { for (n = NR > count ? NR - count + 1 : 2; n <= NR; n++) if (n > 1) print line[n] }'
+}
+
+main

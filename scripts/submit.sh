@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Submits the pipeline, follows it to its end, and says where the model answers.
+# Use: [WORKFLOW=pipeline] scripts/submit.sh IMAGE CONFIGURATION [NAME=VALUE ...]    (its parameters)
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+ROOT=$(dirname "$0")/..
+readonly ROOT IMAGE=$1 CONFIGURATION=$2
+
+main() { # [NAME=VALUE ...]
+  local parameters=(-p "image=$IMAGE" -p "configuration=$(<"$CONFIGURATION")") parameter run
+  for parameter; do parameters+=(-p "$parameter"); done
+  echo "context: $(kubectl config current-context), namespace: $NAMESPACE, image: $IMAGE"
+  run=$(argo submit -n "$NAMESPACE" -o name "$ROOT/workflows/${WORKFLOW:-pipeline}.yaml" "${parameters[@]}")
+  echo "$run is submitted; it goes on if you leave. \`argo get -n $NAMESPACE $run\` shows it, \`argo stop\` ends it."
+  follow "$run"
+  argo wait -n "$NAMESPACE" "$run" >/dev/null || explain_failure "$run"
+  argo get -n "$NAMESPACE" --no-color "$run" | sed -n '/^STEP/,$p'
+  say_address "$run"
+}
+
+# A picture that redraws itself for a person, the steps' own lines for a log file: without those of
+# Argo's executor, and of TensorFlow before it can be told to be quiet.
+follow() { # RUN
+  if [[ -t 1 ]]; then
+    argo watch -n "$NAMESPACE" "$1"
+  else
+    argo logs -n "$NAMESPACE" --follow --no-color "$1" |
+      grep --line-buffered -Ev ' argo=true|absl::InitializeLog|oneDNN custom operations' ||
+      true # only watching: the end is what counts
+  fi
+}
+
+explain_failure() { # RUN
+  argo get -n "$NAMESPACE" --no-color "$1"
+  # Why a pod was not started in time, such as an image that is not there, is in its events alone.
+  ours get events --field-selector type=Warning --sort-by .lastTimestamp \
+    -o 'jsonpath={range .items[*]}{.involvedObject.name}{": "}{.message}{"\n"}{end}' |
+    grep "^$1-" | awk '!seen[$0]++' | tail -n 10 || true
+  fail "$1 did not succeed" "that every step does; the lines above say which did not, and why" \
+    "more: make logs, make status"
+}
+
+say_address() { # RUN
+  local name version address request
+  name=$(ours get workflow "$1" -o 'jsonpath={.status.nodes.*.outputs.parameters[?(@.name=="name")].value}')
+  name=${name%% *} # every attempt of the step has it
+  version=$(ours get inferenceservice "$name" -o 'jsonpath={.metadata.annotations.mlpipeline/version}')
+  address=$(address)
+  # On kind the workspace is a folder here.
+  request=workspace-kind/models/$name/$version/request.json
+  [[ $RELEASE == mlpipeline ]] || request=workspace-kind/releases/$RELEASE/${request#*/}
+  [[ -e $ROOT/$request ]] || request='request.json # {"instances": [[[0..255, 28 numbers] x 28]]}'
+  cat <<TEXT
+
+$name, version $version, answers at http://${address:-ADDRESS (the load balancer has none yet)}. Try:
+
+curl -H 'Content-Type: application/json' http://$address/v1/models/$name:predict -d @$request
+TEXT
+}
+
+address() { # HOST:PORT where the Service \`inference\` is reached from here
+  local port
+  if [[ $(ours get service inference -o 'jsonpath={.spec.type}') != NodePort ]]; then
+    ours get service inference -o 'jsonpath={.status.loadBalancer.ingress[0]['"'ip','hostname'"']}'
+    return
+  fi
+  port=$(ours get service inference -o 'jsonpath={.spec.ports[0].nodePort}')
+  if [[ $port == 30080 ]]; then # kind-config.yaml maps this one to this machine
+    echo "127.0.0.1:$port"
+  else
+    echo "$(kubectl get nodes -o 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'):$port"
+  fi
+}
+
+shift 2
+main "$@"

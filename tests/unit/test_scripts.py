@@ -1,0 +1,53 @@
+"""The bash scripts: small, checked, and called by what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+LIBRARIES = {"lib.sh", "wait.sh", "apply.sh", "platform.sh"}  # they are sourced
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_small_and_introduces_itself(script: Path) -> None:
+    lines = script.read_text().splitlines()
+    assert len(lines) <= 105
+    is_library = script.name in LIBRARIES
+    assert os.access(script, os.X_OK) is not is_library
+    assert lines[0] == ("# shellcheck shell=bash" if is_library else "#!/usr/bin/env bash")
+    assert re.match(r"# [A-Z]\S+ \S+", lines[1])
+    if not is_library:
+        assert "set -euo pipefail" in lines
+
+
+@pytest.mark.skipif(
+    shutil.which("shellcheck") is None,
+    reason="NOT TESTED: shellcheck is not installed, so no script was checked; install shellcheck",
+)
+def test_shellcheck_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        ["shellcheck", "-x", *(f"scripts/{script.name}" for script in SCRIPTS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_script_that_is_called_is_there_and_each_is_called_by_make() -> None:
+    called = set(re.findall(r"scripts/(\w+\.sh)", MAKEFILE))
+    assert called == {script.name for script in SCRIPTS} - LIBRARIES
+
+
+def test_no_error_is_told_but_by_the_rule() -> None:
+    told = [s.name for s in SCRIPTS if re.search(r"(echo|printf) ['\"]error: ", s.read_text())]
+    assert told == ["lib.sh"]
