@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
-from mlpipeline.learning.data import fashion_mnist
+from mlpipeline.learning.data import debian
 from mlpipeline.learning.data.tfrecords import training_batches
 from mlpipeline.store import artifacts
 from mlpipeline.store.cards import DatasetCard
@@ -107,8 +107,7 @@ def pipelines(dataset: Path, scratch: Path) -> dict[str, Callable[[], Any]]:
 
 def prepare_tfds(folder: Path) -> None:
     """Let TFDS prepare its own Fashion-MNIST from Debian's files, as if it had downloaded them."""
-    source = fashion_mnist.DEBIAN_FOLDER
-    FashionMNIST.URL = f"{source if source.is_dir() else fashion_mnist.fetch_debian_package()}/"
+    FashionMNIST.URL = f"{debian.FOLDER if debian.FOLDER.is_dir() else debian.fetch()}/"
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     FashionMNIST(data_dir=folder).download_and_prepare(download_config=config)
 

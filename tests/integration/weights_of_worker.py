@@ -37,7 +37,7 @@ def main() -> None:
                 work=Path(work),
             )
             trainer = Trainer.connect(job, cluster)
-            weights = trainer.run().predictor.model.get_weights()
+            weights = trainer.run().exportable.model.get_weights()
             trainer.finish()  # nobody leaves before the other is done
         trained[name] = np.concatenate([weight.ravel() for weight in weights])
     np.savez(sys.argv[2], allow_pickle=False, **trained)

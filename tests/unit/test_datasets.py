@@ -26,7 +26,7 @@ from mlpipeline.learning.data.images import (
 
 OWN_MODULE = """
 import numpy as np
-from mlpipeline.learning.data.datasets import Dataset, Split
+from mlpipeline.learning.data import Dataset, Split
 
 def halves():
     images = np.zeros((20, 6, 5, 3), np.uint8)

@@ -123,7 +123,7 @@ def handler_of_sigterm() -> Iterator[None]:
 
 
 def weights(outcome: Outcome) -> bytes:
-    return b"".join(array.tobytes() for array in outcome.predictor.model.get_weights())
+    return b"".join(array.tobytes() for array in outcome.exportable.model.get_weights())
 
 
 def test_a_stopped_run_is_resumed_and_a_finished_one_has_nothing_left_to_do(
@@ -143,7 +143,7 @@ def test_a_stopped_run_is_resumed_and_a_finished_one_has_nothing_left_to_do(
     assert [(epoch.epoch, epoch.step) for epoch in outcome.epochs] == [(1, 4), (2, 8)]
     assert outcome.epochs[-1].loss < outcome.epochs[0].loss
     assert outcome.diverged_at is None
-    assert outcome.parameters == outcome.predictor.model.count_params()
+    assert outcome.parameters == outcome.exportable.model.count_params()
     assert list((job.work / "checkpoints").glob("ckpt-8.*"))
     values = [progress.parse(line) for line in capfd.readouterr().out.splitlines()]
     assert all(value["total"] == str(STEPS) for value in values if value)

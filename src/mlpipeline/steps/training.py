@@ -92,7 +92,7 @@ def _publish(
     sound = last if outcome.diverged_at is None else None
     with artifacts.publish(output) as draft:
         if sound:
-            outcome.predictor.save(draft / "saved_model")
+            outcome.exportable.save(draft / "saved_model")
         for folder in ("checkpoints", "tensorboard"):
             if (work / folder).exists():  # a run may diverge before its first checkpoint
                 shutil.copytree(work / folder, draft / folder)

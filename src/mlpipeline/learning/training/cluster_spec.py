@@ -28,6 +28,7 @@ class ClusterSpec:
     workers: tuple[str, ...] = ()
     """`host:port` of each; empty for a process that trains alone."""
     index: int = 0
+    """Number of this process among them."""
 
     strategy: ClassVar[Strategy] = "multi_worker_mirrored"
     """What the processes of such a cluster can train with."""
@@ -53,12 +54,15 @@ class ParameterServerSpec:
     """A chief, the workers that it gives work to, and the servers that hold the weights."""
 
     chief: str
-    """`host:port`, as of the others."""
+    """Its `host:port`."""
     parameter_servers: tuple[str, ...]
+    """`host:port` of each."""
     workers: tuple[str, ...]
+    """`host:port` of each."""
     role: Role = "chief"
+    """What this process is."""
     index: int = 0
-    """Among those of this role."""
+    """Its number among those of its role."""
 
     strategy: ClassVar[Strategy] = "parameter_server"
     """What the processes of such a cluster can train with."""
@@ -79,7 +83,7 @@ class ParameterServerSpec:
         return self.role == "chief"
 
     def addresses(self) -> dict[Role, list[str]]:
-        """Addresses by role, as TensorFlow takes them."""
+        """Return the addresses by role, as TensorFlow takes them."""
         return {
             "chief": [self.chief],
             "ps": list(self.parameter_servers),

@@ -84,7 +84,7 @@ def policy(precision: Literal["auto", "float32", "bfloat16"]) -> str:
 
 
 def _has_gpu() -> bool:
-    """Whether NVIDIA's driver gives this process, or its container, a GPU."""
+    """Return whether NVIDIA's driver gives this process, or its container, a GPU."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 

@@ -18,14 +18,21 @@ class Epoch:
     """Figures of one epoch, over all workers."""
 
     epoch: int
+    """Its number, from 1 on."""
     step: int
+    """The step that it ended at, counted from the beginning of the run."""
     loss: float
+    """Mean over the training images, as they were augmented, with label smoothing."""
     accuracy: float
+    """Share of the training images, as they were augmented, from 0 to 1."""
     validation_loss: float
+    """Mean over the validation split, of the exported model, without label smoothing."""
     validation_accuracy: float
+    """Share of the validation split, from 0 to 1."""
     learning_rate: float
+    """At the step after its last."""
     seconds: float
-    """Since training began, over all attempts."""
+    """Wall-clock time since training began, over all attempts."""
     cpu_seconds: float | None
     """Processor time of all workers since training began, over all attempts; None where the one
     that keeps the record does not learn it."""
@@ -50,7 +57,7 @@ class History:
         self._before: Epoch | None = None  # the last one of an earlier attempt
 
     def resume(self, step: int) -> None:
-        """Read the epochs that had ended at a step that a checkpoint was taken at."""
+        """Read the epochs that had ended when the checkpoint of a step was taken."""
         if step:
             saved = [Epoch(**values) for values in artifacts.read_json(self._file)]
             self.epochs = [epoch for epoch in saved if epoch.step <= step]
@@ -69,11 +76,12 @@ class History:
         """Add the epoch that ends at a step.
 
         Args:
+            step: The step, counted from the beginning of the run.
             training: Sums of the loss and of the hits, and the number of images.
-            validation: The same of the validation split.
-            learning_rate: At its end.
-            seconds: Since this attempt began.
-            cpu_seconds: Of all workers in this attempt.
+            validation: The same three of the validation split.
+            learning_rate: Learning rate at the next step.
+            seconds: Time since this attempt began.
+            cpu_seconds: Processor time of all workers in this attempt; None if it is not known.
         """
         before = self._before
         if cpu_seconds is not None and before and before.cpu_seconds:
@@ -93,6 +101,7 @@ class History:
         )
 
     def append(self, epoch: Epoch) -> None:
+        """Add an epoch, and write its figures for TensorBoard."""
         self.epochs.append(epoch)
         with self._log.as_default(step=epoch.step):
             for name, value in asdict(epoch).items():
@@ -101,5 +110,6 @@ class History:
         self._log.flush()
 
     def save(self) -> None:
+        """Write `history.json`, if this process is the chief."""
         if self._write:
             artifacts.write_json(self._file, [asdict(epoch) for epoch in self.epochs])

@@ -108,7 +108,7 @@ class Journal:
     ) -> Outcome:
         """Return what the run ends with; the arguments are those of `Outcome`."""
         return Outcome(
-            self._state.predictor,
+            self._state.exportable,
             self._state.model.count_params(),
             self._history.epochs,
             diverged_at,

@@ -1,5 +1,7 @@
-"""Asynchronous data-parallel training: parameter servers hold the weights; every worker reads them,
-computes the gradient of a batch of its own, and has them updated, without waiting for the others.
+"""Asynchronous data-parallel training: no worker waits for another.
+
+Parameter servers hold the weights. Every worker reads them, computes the gradient of a batch of its
+own, and has them updated.
 
 The chief hands out the work: one shard's rows of one epoch at a time, to whichever worker is free.
 So a slow worker delays nobody, and one that dies costs its piece, which another does again.
@@ -203,7 +205,7 @@ class Chief:
         self._reported = (time.monotonic(), step)
         if step:
             with self._waiting():  # at the last step there is nothing left to do but to publish
-                self._state.update_predictor()
+                self._state.update_exportable()
         return step
 
     def _train(self, pieces: Sequence[Piece]) -> bool:
@@ -276,7 +278,7 @@ class Chief:
 
     def _finish_epoch(self, step: int) -> None:
         with self._waiting():
-            self._state.update_predictor()
+            self._state.update_exportable()
             sums, rate = self._sums.numpy(), self._state.learning_rate()
             self._sums.assign(tf.zeros(3, tf.float64))
         self._journal.finish_epoch(

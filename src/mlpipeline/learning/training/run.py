@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.learning.data import tfrecords
-from mlpipeline.learning.model.export import Predictor
+from mlpipeline.learning.model.export import ExportableModel
 from mlpipeline.learning.training.history import Epoch
 from mlpipeline.plan.config import Candidate, Training
 from mlpipeline.store.cards import DatasetCard
@@ -68,10 +68,12 @@ class TrainingData:
 class Outcome:
     """What a run ended with."""
 
-    predictor: Predictor
+    exportable: ExportableModel
+    """The model with the weights of the last epoch that ended, or their moving averages."""
     parameters: int
     """Number of the model's weights, those that are not trained included."""
     epochs: list[Epoch]
+    """The figures of all epochs that ended, over all attempts."""
     diverged_at: int | None = None
     """The step at which loss or weights were no longer finite; None for a sound run."""
     sent_bytes_per_step: float | None = None

@@ -1,9 +1,10 @@
-"""Synchronous data-parallel training: every worker takes its part of each global batch, the
-gradients are summed over all workers, and all of them apply the same update.
+"""Synchronous data-parallel training: one update, of a global batch, for all workers.
 
-A loop of our own under `MultiWorkerMirroredStrategy`, because Keras 3's `fit` does not support it.
-The order of the global batches depends on the seed and the step alone, so that a run that was
-killed and resumed ends with the same weights as one that was not.
+Every worker takes its part of each global batch, the gradients are summed over all workers
+(all-reduce), and all of them apply the same update. The loop is our own, under
+`MultiWorkerMirroredStrategy`, because Keras 3's `fit` does not support it. The order of the global
+batches depends on the seed and the step alone, so that a run that was killed and resumed ends with
+the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -156,7 +157,10 @@ class Trainer:
             time.sleep(_LAST_EXCHANGE_SECONDS)
 
     def _compile(self, batches: Any) -> Callable[[Any], Any]:
-        """Return the compiled loop: so many steps, then the sums of loss, hits and images."""
+        """Return the compiled loop: it takes a number of steps, and returns float32 `[3]`.
+
+        These are the sums of loss, hits and images over all of the worker's steps.
+        """
         state, workers = self._state, self._workers
 
         def train_step(images: Any, labels: Any) -> Any:
@@ -187,7 +191,7 @@ class Trainer:
     def _finish_epoch(self, step: int, totals: NDArray[np.float64]) -> None:
         # Batch normalisation's statistics: each worker keeps those of the images that it saw.
         self._workers.average(self._state.model.non_trainable_weights)
-        self._state.update_predictor()
+        self._state.update_exportable()
         own = slice(self._workers.index, None, self._workers.size)
         figures = self._state.evaluate(self._data.images[own], self._data.labels[own])
         *validation, cpu = self._workers.sum([*figures, time.process_time()])
@@ -211,7 +215,7 @@ class Trainer:
         self._journal.resume(step)
         if step:
             # At the last step there is nothing left to do but to publish.
-            self._state.update_predictor()
+            self._state.update_exportable()
         return step
 
     def _check_agreement(self) -> None:

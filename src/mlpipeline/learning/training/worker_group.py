@@ -31,7 +31,14 @@ _PEER_ERRORS = (
 
 @contextmanager
 def waiting_for(peers: str, seconds: int) -> Iterator[None]:
-    """Bound a wait for other processes; what a lost one shows as becomes `PeerLostError`."""
+    """Bound a wait for other processes; what a lost one shows as becomes `PeerLostError`.
+
+    Where the time is over, the process ends with a status that is retried, see `deadline`.
+
+    Args:
+        peers: Who they are, for the message.
+        seconds: How long to wait.
+    """
     try:
         with deadline(seconds):
             yield
@@ -105,13 +112,17 @@ class WorkerGroup:
 
     @contextmanager
     def waiting(self, extra_seconds: int = 0) -> Iterator[None]:
-        """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`."""
+        """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`.
+
+        Args:
+            extra_seconds: How much longer than usual it may take.
+        """
         bound = self._timeout + extra_seconds
         with deadline(bound) if self.size == 1 else waiting_for(self._peers, bound):
             yield
 
     def sum(self, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
-        """Sum a vector over all workers."""
+        """Sum a vector `[N]` over all workers, in float64."""
         own = np.asarray(values, np.float64)
         if self.size == 1:
             return own
@@ -122,15 +133,19 @@ class WorkerGroup:
     def account(self, summed_bytes: float) -> None:
         """Add to `sent_bytes` what a worker sends while so many bytes are summed over all.
 
-        In a ring, each of W pieces goes around twice, but for a hop: once to be summed, once to be
-        known to all. So a worker sends 2 (W - 1) / W of the bytes, and receives as many, however
-        many workers there are. https://doi.org/10.1016/j.jpdc.2008.09.002 shows that no way of
-        summing needs less. What carries them (gRPC, TCP) adds to it.
+        In ring all-reduce, each of W parts goes around twice, but for a hop: once to be summed,
+        once to be known to all. So a worker sends 2 (W - 1) / W of the bytes, and receives as many,
+        however many workers there are. No way of summing needs less: Patarasuk and Yuan, Bandwidth
+        Optimal All-reduce Algorithms, https://doi.org/10.1016/j.jpdc.2008.09.002. What carries the
+        bytes (gRPC, TCP) adds to them.
+
+        Args:
+            summed_bytes: Size of what is summed.
         """
         self.sent_bytes += 2 * (self.size - 1) / self.size * summed_bytes
 
     def gather(self, value: float) -> list[float]:
-        """Every worker's value, in the order of their indices."""
+        """Return every worker's value, in the order of their indices."""
         own = np.zeros(self.size)
         own[self.index] = value
         return [float(v) for v in self.sum(own)]
@@ -146,7 +161,7 @@ class WorkerGroup:
             variable.assign(part.reshape(variable.shape).astype(np.float32))
 
     def agree(self, variables: Sequence[Any]) -> bool:
-        """Whether the variables are bit-identical on all workers."""
+        """Return whether the variables are bit-identical on all workers."""
         digest = hashlib.sha256()
         for variable in variables:
             digest.update(variable.numpy().tobytes())
