@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mlpipeline.backends.local.processes import python_m
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
+from mlpipeline.plan.commands import run_arguments, step_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 
@@ -40,7 +42,7 @@ def main(
         ingested = pipeline.plan(configuration.load(config))["ingest"].publishes[0]
         source = dataset or Path(folder, "ingested")
         if not (source / ingested).exists():
-            _mlpipeline("ingest", config, source)
+            _mlpipeline(step_arguments("ingest", config=config, workspace=str(source)))
         for workspace in workspaces.values():
             shutil.copytree(source / ingested, workspace / ingested)
         figures = {
@@ -53,7 +55,7 @@ def main(
 
 
 def _measure(config: Path, workspace: Path, options: list[str]) -> dict[str, Any]:
-    _mlpipeline("run", config, workspace, *options)
+    _mlpipeline([*run_arguments(config=config, workspace=str(workspace)), *options])
     (file,) = (workspace / "runs").glob("*/run.json")
     record = artifacts.read_json(file)
     select = [task["key"] for task in record["tasks"] if task["step"] == "select"][-1]
@@ -70,9 +72,8 @@ def _measure(config: Path, workspace: Path, options: list[str]) -> dict[str, Any
     return {"served": served, "chosen": decision["chosen"], "seconds": record["seconds"]}
 
 
-def _mlpipeline(command: str, config: Path, workspace: Path, *options: str) -> None:
-    call = [sys.executable, "-m", "mlpipeline", command, "--config", str(config)]
-    subprocess.run([*call, "--workspace", str(workspace), *options], check=True, timeout=1800)
+def _mlpipeline(arguments: Sequence[str]) -> None:
+    subprocess.run(python_m(arguments), check=True, timeout=1800)
 
 
 def _show(config: Path, figures: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ from benchmarks.servers import (
     v2_binary,
     wrk,
 )
+from mlpipeline.backends.local.processes import python_m
+from mlpipeline.plan.commands import front_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 
@@ -156,14 +158,17 @@ def _shards(count: int) -> str:
 
 @contextlib.contextmanager
 def _front(replicas: list[Server]) -> Iterator[Server]:
-    places = ",".join(replica.url.removeprefix("http://") for replica in replicas)
-
     def command(http_port: int, grpc_port: int) -> list[str]:
-        return [
-            *(sys.executable, "-m", "mlpipeline", "front", "--name", NAME, "--replicas", places),
-            *("--at-least", str(len(replicas)), "--host", HOST),
-            *("--port", str(http_port), "--grpc-port", str(grpc_port)),
-        ]
+        return python_m(
+            front_arguments(
+                NAME,
+                [replica.url.removeprefix("http://") for replica in replicas],
+                at_least=len(replicas),
+                host=HOST,
+                port=http_port,
+                grpc_port=grpc_port,
+            )
+        )
 
     with started(command, None) as server:
         yield server

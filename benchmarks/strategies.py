@@ -23,6 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from mlpipeline.backends.local import processes
 from mlpipeline.backends.local.training import TrainingProcesses
 from mlpipeline.plan import config, pipeline
 from mlpipeline.runs.record import describe_machine
@@ -73,7 +74,7 @@ async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> di
         began = time.monotonic()
         await TrainingProcesses(
             task.name,
-            task.command(file, Workspace(workspace)),
+            processes.python_m(task.arguments(file, Workspace(workspace))),
             settings.training,
             logs=workspace / "logs",
             say=said.append,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from mlpipeline.backends.local import processes
 from mlpipeline.learning.training.cluster_spec import to_environment
+from mlpipeline.plan.commands import step_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 
@@ -79,8 +79,9 @@ async def _measure(dataset: Path, workers: int, cpus: list[int]) -> float:
         (workspace / "datasets" / dataset.name).symlink_to(dataset.resolve())
         config = workspace / "config.yaml"
         config.write_text(yaml.safe_dump(_config(workers)), encoding="utf-8")
-        command = [sys.executable, "-m", "mlpipeline", "train", "--candidate", _CANDIDATE]
-        command += ["--config", str(config), "--workspace", folder]
+        command = processes.python_m(
+            step_arguments("train", config=config, workspace=folder, candidate=_CANDIDATE)
+        )
         addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(workers)]
         async with asyncio.timeout(300), asyncio.TaskGroup() as group:
             for index in range(workers):

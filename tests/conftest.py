@@ -1,6 +1,8 @@
 """What all tests need of the process that they run in."""
 
+import logging
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,3 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="local",
         help="Whom the contract suite is about; kubernetes needs `make cluster image deploy`.",
     )
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command of ours that ran in this process has set up for its log."""
+    root, ours = logging.getLogger(), logging.getLogger("mlpipeline")
+    before = root.handlers[:], root.level, ours.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])

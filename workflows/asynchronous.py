@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from hera.workflows import DAG, Container, Parameter, Task
 
-from workflows.pipeline import OUTPUTS, RUN, add_selection, add_steps, begin, mutex, step
+from workflows.pipeline import _RUN, OUTPUTS, add_selection, add_steps, begin, mutex, step
 
 
 def add_templates() -> None:
@@ -88,7 +88,7 @@ def _judge(name: str, *options: str) -> Container:
     """Return the step that says which candidates' selection is to be served."""
     return step(
         name,
-        ["cluster", "judge", *RUN, "--outputs", OUTPUTS, *options],
+        ["cluster", "judge", *_RUN, "--outputs", OUTPUTS, *options],
         outputs=["replaces", "among", "key"],
         component="judge",
         account="pipeline",

@@ -17,6 +17,7 @@ import yaml
 from hera.workflows import Parameter, WorkflowTemplate
 from hera.workflows import models as m
 
+from mlpipeline.plan.commands import feedback_arguments, predict_batch_arguments
 from workflows.manifests import LABELS, common
 from workflows.pipeline import COMPUTES, NAMESPACE, OUTPUTS, WORKSPACE, arguments, step
 
@@ -54,12 +55,12 @@ def _predict() -> WorkflowTemplate:
     with WorkflowTemplate(name="predict", **options) as template:
         step(
             "predict",
-            [
-                *("predict-batch", "--workspace", WORKSPACE, "--output", f"{OUTPUTS}/key"),
-                # In one word each: what begins with a dash is a value all the same.
-                "--model={{workflow.parameters.model}}",
-                "--folder={{workflow.parameters.folder}}",
-            ],
+            predict_batch_arguments(
+                "{{workflow.parameters.model}}",
+                "{{workflow.parameters.folder}}",
+                workspace=WORKSPACE,
+                output=f"{OUTPUTS}/key",
+            ),
             outputs=["key"],
             memory=COMPUTES,
             timeout="30m",
@@ -71,7 +72,7 @@ def _feedback() -> WorkflowTemplate:
     with WorkflowTemplate(name="feedback", **_options("feedback", "event")) as template:
         step(
             "feedback",
-            ["feedback", "--workspace", WORKSPACE, "--event={{workflow.parameters.event}}"],
+            feedback_arguments("{{workflow.parameters.event}}", workspace=WORKSPACE),
             timeout="5m",
         )
     return template

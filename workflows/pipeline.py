@@ -21,6 +21,8 @@ from typing import Any
 from hera.workflows import DAG, Container, Parameter, Resources, RetryStrategy, Task
 from hera.workflows import models as m
 
+from mlpipeline.plan.commands import step_arguments
+
 NAMESPACE = "mlpipeline"
 IMAGE = "mlpipeline:0.1.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -29,7 +31,8 @@ LIMITS = "limits"  # that of limits.yaml beside it
 
 WORKSPACE, OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
 _CONFIG = f"{WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
-RUN = ["--config", _CONFIG, "--workspace", WORKSPACE]
+RUN = {"config": _CONFIG, "workspace": WORKSPACE}
+_RUN = ["--config", _CONFIG, "--workspace", WORKSPACE]
 _OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
 _TALKS, COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
@@ -114,17 +117,17 @@ def add_steps() -> Steps:
     """Add the templates of all steps to the workflow whose context this is called in."""
     plan = step(
         "plan",
-        ["cluster", "plan", *RUN, "--outputs", OUTPUTS, "--memo", MEMO, *_COMPLETES]
+        ["cluster", "plan", *_RUN, "--outputs", OUTPUTS, "--memo", MEMO, *_COMPLETES]
         + [f"--{to}={{{{workflow.parameters.{of}}}}}" for of, to in _OVERRIDES.items()],
         outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
         account="pipeline",
         timeout="5m",
     )
-    ingest = _memoized("ingest", ["ingest", *RUN], memory=COMPUTES, timeout="30m")
+    ingest = _memoized("ingest", step_arguments("ingest", **RUN), memory=COMPUTES, timeout="30m")
     train = _memoized(
         "train",
         [
-            *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *RUN),
+            *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *_RUN),
             *("--outputs", OUTPUTS, *_STARTS_PODS, *_QUEUED, *_OWNER),
         ],
         inputs=["candidate", "key"],
@@ -136,14 +139,14 @@ def add_steps() -> Steps:
     )
     select = _memoized(
         "select",
-        ["select", *RUN, _AMONG],
+        step_arguments("select", **RUN, among=_AMONG),
         inputs=["key", "among"],
         memory=COMPUTES,
         timeout="20m",
     )
     serve = _memoized(
         "serve",
-        ["cluster", "serve", *RUN, _AMONG, "--outputs", OUTPUTS, *_STARTS_PODS],
+        ["cluster", "serve", *_RUN, f"--among={_AMONG}", "--outputs", OUTPUTS, *_STARTS_PODS],
         inputs=["key", "among"],
         outputs=["version", "revision", "replicas"],
         account="pipeline",
@@ -153,7 +156,7 @@ def add_steps() -> Steps:
     verify = _memoized(
         "verify",
         [
-            *("verify", *RUN, _AMONG, "--output", f"{OUTPUTS}/figures"),
+            *step_arguments("verify", **RUN, among=_AMONG, output=f"{OUTPUTS}/figures"),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
@@ -257,7 +260,7 @@ _OVERRIDES = {
 
 # What a template need not be given. Empty: selection is among all candidates that could be trained.
 _OPTIONAL = {"among": ""}
-_AMONG = "--among={{inputs.parameters.among}}"
+_AMONG = "{{inputs.parameters.among}}"
 
 
 def _inputs(names: Sequence[str]) -> list[Parameter]:

@@ -23,6 +23,9 @@ _DEFAULTS = {
 
 
 def prepare() -> None:
-    """Set each variable that is not set; call it before TensorFlow or MLflow is imported."""
+    """Set each variable that is not set; call it before TensorFlow or MLflow is imported.
+
+    What the user or the pod sets holds.
+    """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""Image files of any size and colour, as the model takes them."""
+"""Image files of any size and colour become images as the model takes them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ImageFile(NamedTuple):
     """An image as it was read.
 
     Attributes:
-        pixels: uint8 of the model's input shape, bright on a dark ground.
-        inverted: Whether it was dark on a bright ground in the file.
+        pixels: uint8 of the model's input shape, bright on a dark ground, as training images are.
+        inverted: Whether the file has it dark on a bright ground.
     """
 
     pixels: NDArray[np.uint8]
@@ -26,12 +26,19 @@ class ImageFile(NamedTuple):
 
     @property
     def as_in_the_file(self) -> NDArray[np.uint8]:
-        """The pixels before they were inverted: training images are as they are."""
+        """Return the pixels before they were inverted, uint8 of the model's input shape."""
         return 255 - self.pixels if self.inverted else self.pixels
 
 
 def decode(content: bytes, shape: tuple[int, ...]) -> ImageFile:
     """Decode the content of an image file into the shape of one image of the model.
+
+    It is scaled by Lanczos's filter, made grey where the model takes grey images, and inverted
+    where its border is bright.
+
+    Args:
+        content: The bytes of the file.
+        shape: (H, W) or (H, W, C) with C of 1 or 3.
 
     Raises:
         Exception: One of `UNREADABLE`: it is no image, or a damaged one.

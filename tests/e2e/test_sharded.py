@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mlpipeline.serving.clients import Answer, Client, GrpcClient, V1Client, V2BinaryClient
+from mlpipeline.serving.clients import Client, GrpcClient, Prediction, V1Client, V2BinaryClient
 from support.workflows_on_kind import (
     QUICK,
     ROOT,
@@ -54,7 +54,7 @@ class Model:
         found = find("pods", f"{LABEL}={self.name},component={component}")
         return {p["metadata"]["name"]: p for p in found if "deletionTimestamp" not in p["metadata"]}
 
-    def ask(self, images: Any = IMAGES) -> Answer:
+    def ask(self, images: Any = IMAGES) -> Prediction:
         """Send one request on a connection of its own."""
         with V2BinaryClient(f"http://{self.front}", self.name) as client:
             return client.predict(images, ANSWER_SECONDS)

@@ -68,22 +68,22 @@ def test_images_that_do_not_fit_into_memory_are_ingested_and_trained_on(
     assert BYTES > 3 * LIMIT
     # What would hold them fails: so the limit is one.
     prepared.content["data"] |= {"dataset": "own_project.scans:loaded"}
-    status, _, errors = limited(prepared, "ingest")
+    status, _, errors = limited(prepared, "step", "ingest")
     assert status != 0
     assert "Unable to allocate" in errors
 
     prepared.content["data"] |= {"dataset": "own_project.scans:mapped"}
-    status, of_ingestion, errors = limited(prepared, "ingest")
+    status, of_ingestion, errors = limited(prepared, "step", "ingest")
     assert status == 0, errors
     dataset = prepared.published("ingest")
     assert DatasetCard.load(dataset).counts["train"] == IMAGES - 500
 
     prepared.content["training"] |= {"cache": "memory"}
-    status, _, errors = limited(prepared, "train", "--candidate", "coarse")
+    status, _, errors = limited(prepared, "step", "train", "--candidate", "coarse")
     assert status != 0
 
     prepared.content["training"] |= {"cache": "none"}
-    status, of_training, errors = limited(prepared, "train", "--candidate", "coarse")
+    status, of_training, errors = limited(prepared, "step", "train", "--candidate", "coarse")
     assert status == 0, errors
     metrics = artifacts.read_json(prepared.published("train-coarse") / "metrics.json")
     assert metrics["validation_accuracy"] > 0.9

@@ -421,7 +421,7 @@ def test_a_full_disk_is_said_and_with_room_the_data_is_ingested(
 ) -> None:
     pipeline = finished.copy(small_disk)
     artifact = run_out_of_room(pipeline, "ingest", room=2_000_000)
-    assert pipeline.call("ingest").process.returncode == 0
+    assert pipeline.call("step", "ingest").process.returncode == 0
     artifacts.verify(artifact)
 
 

@@ -72,7 +72,7 @@ class Cluster:
     def start(self, role: Role, index: int = 0, **options: Any) -> Command:
         command = self.stack.enter_context(
             self.pipeline.started(
-                *("train", "--candidate", self.candidate),
+                *("step", "train", "--candidate", self.candidate),
                 environment=self.spec.environment_of(role, index),
                 **options,
             )
@@ -240,7 +240,7 @@ def test_a_worker_whose_chief_never_comes_ends(prepared: Pipeline, tmp_path: Pat
 def test_a_process_without_a_cluster_says_what_is_missing(
     prepared: Pipeline, tmp_path: Path
 ) -> None:
-    command = prepared.copy(tmp_path).call("train", "--candidate", "sound")
+    command = prepared.copy(tmp_path).call("step", "train", "--candidate", "sound")
     assert command.process.returncode == 1
     assert "training.strategy is `parameter_server`" in command.errors
     assert "Traceback" not in command.errors

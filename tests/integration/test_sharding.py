@@ -20,9 +20,9 @@ import pytest
 from mlpipeline.backends.local.processes import free_ports
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.clients import (
-    Answer,
     Client,
     GrpcClient,
+    Prediction,
     V1Client,
     V2BinaryClient,
     V2JsonClient,
@@ -98,7 +98,7 @@ def service(published: Published, tmp_path_factory: pytest.TempPathFactory) -> I
         yield service
 
 
-def _ask(kind: str, ports: Ports, images: Any = IMAGES) -> Answer:
+def _ask(kind: str, ports: Ports, images: Any = IMAGES) -> Prediction:
     with CLIENTS[kind](ports) as client:
         return client.predict(images, SECONDS)
 
@@ -187,7 +187,7 @@ def test_a_replica_killed_in_the_middle_of_a_request_costs_nothing(
 ) -> None:
     with _service(published, NAMES[:2], tmp_path) as service:
         ports, dying = service.replicas["shard-0"]
-        answers: list[Answer] = []
+        answers: list[Prediction] = []
         # It is sent pieces and cannot answer them: the request cannot end before it is killed.
         dying.process.send_signal(signal.SIGSTOP)
         request = threading.Thread(target=lambda: answers.append(_ask("V2 binary", service.front)))

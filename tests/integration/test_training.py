@@ -374,7 +374,7 @@ def test_a_worker_whose_peer_never_comes_ends_with_a_status_that_is_retried(
         lonely = [
             stack.enter_context(
                 pipeline.started(
-                    *("train", "--candidate", "sound"),
+                    *("step", "train", "--candidate", "sound"),
                     environment=to_environment(addresses(WORKERS), index),
                 )
             )
@@ -390,7 +390,7 @@ def test_a_worker_whose_peer_never_comes_ends_with_a_status_that_is_retried(
 
 def test_a_candidate_that_diverges_is_published_as_such(prepared: Pipeline, tmp_path: Path) -> None:
     pipeline = prepared.copy(tmp_path)
-    command = pipeline.call("train", "--candidate", "wild")
+    command = pipeline.call("step", "train", "--candidate", "wild")
     assert command.process.returncode == 0, command.errors
     candidate = pipeline.published("train-wild")
     artifacts.verify(candidate)
@@ -407,7 +407,7 @@ def test_a_truncated_shard_is_named_and_nothing_is_published(
     pipeline = prepared.copy(tmp_path)
     shard = pipeline.published("ingest") / "train-00002-of-00004.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-100])
-    command = pipeline.call("train", "--candidate", "sound")
+    command = pipeline.call("step", "train", "--candidate", "sound")
     assert command.process.returncode == 1
     assert str(shard) in command.errors
     assert "Traceback" not in command.errors

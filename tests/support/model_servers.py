@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlpipeline.backends.local.processes import free_ports
+from mlpipeline.backends.local.processes import free_ports, python_m
+from mlpipeline.plan.commands import front_arguments
 from mlpipeline.store import artifacts
 
 NAME = "fashion-mnist"
@@ -75,11 +76,16 @@ def started_front(
     replicas: Sequence[Ports], ports: Ports, at_least: int, log: Path
 ) -> Iterator[Server]:
     """Start a front of replicas; it is over when the body is."""
-    places = ",".join(f"{HOST}:{each.http}" for each in replicas)
-    command = [sys.executable, "-m", "mlpipeline", "front", "--name", NAME, "--replica", "front"]
-    command += ["--replicas", places, "--at-least", str(at_least)]
-    command += ["--port", str(ports.http), "--grpc-port", str(ports.grpc)]
-    with _started(command, log) as server:
+    arguments = front_arguments(
+        NAME,
+        [f"{HOST}:{each.http}" for each in replicas],
+        at_least=at_least,
+        host=HOST,
+        port=ports.http,
+        grpc_port=ports.grpc,
+        replica="front",
+    )
+    with _started(python_m(arguments), log) as server:
         yield server
 
 

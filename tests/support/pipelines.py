@@ -190,7 +190,7 @@ class Pipeline:
             yield [
                 stack.enter_context(
                     self.started(
-                        *("train", "--candidate", candidate),
+                        *("step", "train", "--candidate", candidate),
                         program=program,
                         environment=to_environment(clusters[index], index),
                         cpu=processor(index),

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from mlpipeline.cli import app
 from mlpipeline.errors import ServingError
 from mlpipeline.plan import batch as predictions
-from mlpipeline.serving.model import Images, Probabilities, PublishedModel
+from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.model import PublishedModel
 from mlpipeline.steps import batch_prediction
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
@@ -132,7 +133,7 @@ def test_without_a_model_nothing_is_predicted(workspace: Path) -> None:
 
 
 def test_the_command_predicts_once_and_makes_anew_what_is_damaged(workspace: Path) -> None:
-    command = ["predict-batch", "--model", "toy", "--folder", "images/monday"]
+    command = ["step", "predict-batch", "--model", "toy", "--folder", "images/monday"]
     command += ["--workspace", str(workspace), "--output", str(workspace / "key")]
     first = CliRunner().invoke(app.app, command, catch_exceptions=False)
     assert "4 files, of which 1 could not be read, by version toy-1" in first.output

@@ -107,7 +107,7 @@ def test_a_process_ends_with_the_message_alone_and_without_tensorflow(tmp_path: 
     broken = tmp_path / "broken.yaml"
     broken.write_text("nam: x\n")
     ran = subprocess.run(
-        [sys.executable, "-m", "mlpipeline", "ingest", "--config", str(broken)],
+        [sys.executable, "-m", "mlpipeline", "step", "ingest", "--config", str(broken)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -129,23 +129,30 @@ def _invoke(*arguments: str | Path) -> tuple[int, str]:
 def test_help_lists_the_steps_and_what_they_do() -> None:
     status, text = _invoke("--help")
     assert status == 0
-    commands = re.findall(r"^│ (\w+) +(\S.*?) +│$", text, re.MULTILINE)
-    names = {name for name, described in commands if described}
-    assert {step.name for step in STEPS} <= names
-    assert {"run", "predict", "report", "predictor"} <= names
+    names = _described(text)
+    assert {"run", "serve", "predict", "post-event", "report"} <= set(names)
+    assert names[-2:] == ["step", "cluster"], "what people call comes first"
+    status, text = _invoke("step", "--help")
+    assert status == 0
+    assert {step.name for step in STEPS} <= set(_described(text))
+
+
+def _described(text: str) -> list[str]:
+    """The commands that a help text describes, in its order."""
+    commands = re.findall(r"^│ ([\w-]+) +(\S.*?) +│$", text, re.MULTILINE)
+    return [name for name, described in commands if described and not name.startswith("-")]
 
 
 def test_every_task_that_is_a_process_has_a_command_line_that_parses(config: Path) -> None:
     tasks = plan(configuration.load(config)).values()
     for task in tasks:
-        command, *arguments = task.command(config, Workspace(config.parent))[3:]
-        status, text = _invoke(command, *arguments, "--help")
+        status, text = _invoke(*task.arguments(config, Workspace(config.parent)), "--help")
         assert status == 0, text
 
 
 def test_an_unknown_candidate_is_refused_with_the_known_ones(config: Path, tmp_path: Path) -> None:
     status, text = _invoke(
-        *("train", "--candidate", "cmm", "--config", config, "--workspace", tmp_path)
+        *("step", "train", "--candidate", "cmm", "--config", config, "--workspace", tmp_path)
     )
     assert status == 2
     assert "--candidate" in text
@@ -169,7 +176,7 @@ def test_a_step_whose_result_is_whole_does_nothing_again(
             with artifacts.publish(tmp_path / folder) as draft:
                 (draft / "made").write_text("earlier")
 
-    status, text = _invoke(step, "--config", config, "--workspace", tmp_path)
+    status, text = _invoke("step", step, "--config", config, "--workspace", tmp_path)
 
     assert status == 0
     assert text == f"{step}: {tasks[step].key} is there already\n"

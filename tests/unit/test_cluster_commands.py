@@ -126,8 +126,8 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
     (container,) = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     assert container["image"] == "mlpipeline:2"
     assert container["args"] == [
-        *("train", "--config", str(tmp_path / "config.yaml"), "--workspace", str(tmp_path)),
-        *("--candidate", "cnn"),
+        *("step", "train", "--config", str(tmp_path / "config.yaml")),
+        *("--workspace", str(tmp_path), "--candidate", "cnn"),
     ]
     assert job["metadata"]["ownerReferences"][0]["uid"] == "workflow-uid"
     labels = {k: v for k, v in job["metadata"]["labels"].items() if "kueue" in k}
@@ -190,7 +190,7 @@ def test_serve_publishes_the_version_that_was_selected(
     (container,) = service["spec"]["predictor"]["containers"]
     assert service["metadata"]["name"] == "shirts"
     assert container["args"] == [
-        *("predictor", "--name", "shirts", "--workspace", str(tmp_path)),
+        *("step", "serve", "--name", "shirts", "--workspace", str(tmp_path)),
         *("--version", version, "--host", "0.0.0.0"),
     ]
     assert limits["pending_seconds"] == 7

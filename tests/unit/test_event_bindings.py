@@ -80,13 +80,15 @@ def test_a_command_is_one_of_our_command_line_with_options_that_it_has(name: str
     assert template["name"] == TEMPLATES[name]["entrypoint"]
     assert template["serviceAccountName"] == "step"
     assert template["automountServiceAccountToken"] is False
-    command, *arguments = (
+    step, command, *arguments = (
         re.sub(r"\{\{.*\}\}", "--x", argument) for argument in template["container"]["args"]
     )
-    group = typer.main.get_command(app.app)
+    top = typer.main.get_command(app.app)
+    assert isinstance(top, typer.core.TyperGroup)
+    group = top.commands[step]
     assert isinstance(group, typer.core.TyperGroup)
     with group.commands[command].make_context(command, arguments) as context:
-        assert context.params["workspace"] == Path("/workspace")
+        assert str(context.params["workspace"]) == "/workspace"
         assert "--x" in context.params.values()  # a value, whatever it begins with
 
 

@@ -62,13 +62,13 @@ def test_each_kind_is_done_by_its_command(inbox: Inbox) -> None:
     do_all(inbox)
     workspace = f"--workspace {inbox.workspace}"
     assert called(inbox, "predict-monday") == [
-        f"predict-batch --model shirts --folder images/monday {workspace}"
+        f"step predict-batch --model=shirts --folder=images/monday {workspace}"
     ]
     (train,) = called(inbox, "train-week-7")
     assert train.startswith("run --config ")
     assert train.endswith(f"train-week-7.yaml {workspace}")
     (feedback,) = called(inbox, "feedback-ann-1")
-    assert feedback.startswith("feedback --event ")
+    assert feedback.startswith("step feedback '--event=")
     assert names(inbox.folder) == set()
     assert names(inbox.folder / "done") == {
         "predict-monday.json",

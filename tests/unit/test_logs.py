@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from mlpipeline import logs
+from mlpipeline.errors import ConfigurationError
 
 _log = logging.getLogger("mlpipeline.test_logs")
 
@@ -59,3 +61,55 @@ def test_libraries_warn_through_it_and_chat_is_left_out() -> None:
         warnings.warn("soon gone", UserWarning, stacklevel=1)
     assert "chat" not in stream.getvalue()
     assert "soon gone" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("debug", ["DEBUG", "INFO", "WARNING", "ERROR"]),
+        ("", ["INFO", "WARNING", "ERROR"]),
+        ("Warning", ["WARNING", "ERROR"]),
+        ("error", ["ERROR"]),
+    ],
+)
+def test_the_environment_sets_the_least_level(text: str, written: list[str]) -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream, environment={logs.LEVEL_VARIABLE: text})
+    for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        _log.log(logging.getLevelName(level), "said")
+    assert re.findall(r"level=(\w+)", stream.getvalue()) == written
+
+
+def test_warnings_can_be_left_out() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream, environment={logs.LEVEL_VARIABLE: "error"})
+    logging.getLogger("some.library").warning("soon gone")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("soon gone", UserWarning, stacklevel=1)
+    assert stream.getvalue() == ""
+
+
+def test_debugging_this_package_leaves_the_chatter_of_libraries_out() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream, environment={logs.LEVEL_VARIABLE: "debug"})
+    logging.getLogger("some.library").info("chat")
+    assert stream.getvalue() == ""
+
+
+def test_an_unknown_level_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="MLPIPELINE_LOG_LEVEL='loud'") as raised:
+        logs.configure(environment={logs.LEVEL_VARIABLE: "loud"})
+    assert raised.value.expected == "one of debug, info, warning, error"
+
+
+def test_an_error_keeps_its_traceback_in_its_line() -> None:
+    stream = io.StringIO()
+    logs.configure(step="train", stream=stream)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        _log.exception("cannot go on")
+    (line,) = stream.getvalue().splitlines()
+    assert 'msg="cannot go on" step=train exc_info="Traceback' in line
+    assert "ValueError: broken" in line

@@ -13,7 +13,7 @@ import pytest
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import fingerprint
 from mlpipeline.plan.config import Config, parse
-from mlpipeline.plan.pipeline import STEPS, Task, code_of, plan
+from mlpipeline.plan.pipeline import STEPS, Task, code_of, needs_of, plan, producer_of
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 
@@ -188,11 +188,39 @@ def test_a_command_is_the_steps_own_command_line() -> None:
     config, workspace = Path("configs/a b.yaml"), Path("/work space")
     common = ["--config", "configs/a b.yaml", "--workspace", "/work space"]
     for name in ("ingest", "select", "verify"):
-        expected = [sys.executable, "-m", "mlpipeline", name, *common]
-        assert tasks[name].command(config, Workspace(workspace)) == expected
-    assert tasks["train-cnn"].command(config, Workspace(workspace)) == [
-        *(sys.executable, "-m", "mlpipeline", "train", *common, "--candidate", "cnn")
+        assert tasks[name].arguments(config, Workspace(workspace)) == ["step", name, *common]
+    assert tasks["train-cnn"].arguments(config, Workspace(workspace)) == [
+        *("step", "train", *common, "--candidate", "cnn")
     ]
+
+
+def test_a_command_says_which_candidates_count_where_some_do_not() -> None:
+    tasks = plan(_config(), without={"cnn"})
+    for name in ("select", "serve", "verify"):
+        assert "--among=batch_norm" in tasks[name].arguments("config.yaml", "workspace")
+    for name in ("ingest", "train-cnn"):
+        assert not [a for a in tasks[name].arguments("c", "w") if a.startswith("--among")]
+
+
+def test_a_step_reads_what_an_earlier_one_publishes_and_waits_for_no_more_than_it_must() -> None:
+    assert {step.name: [each.name for each in needs_of(step)] for step in STEPS} == {
+        "ingest": [],
+        "train": ["ingest"],
+        "select": ["train"],
+        "serve": ["select"],
+        "verify": ["serve"],
+    }
+    reads = {name: task.reads for name, task in plan(_config()).items()}
+    assert reads == {
+        "ingest": (),
+        "train-cnn": ("ingest",),
+        "train-batch_norm": ("ingest",),
+        "select": ("ingest", "train-cnn", "train-batch_norm"),
+        "serve": ("select",),
+        "verify": ("ingest", "select"),
+    }
+    for place, step in enumerate(STEPS):
+        assert {producer_of(artifact) for artifact in step.reads} <= set(STEPS[:place])
 
 
 def _publish(task: Task, workspace: Path) -> None:

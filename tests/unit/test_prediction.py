@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlpipeline.backends.local.commands import _read_image as read_image
+from mlpipeline.cli.prediction import read_image
 from mlpipeline.errors import ServingError
 
 GREY, COLOUR = (28, 28), (28, 28, 3)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.sharding import (
     Description,
-    Images,
     Limits,
     NoAnswerError,
-    Probabilities,
     RefusalError,
     ReplicaError,
     ShardedService,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import ServingError
-from mlpipeline.serving.clients import Answer, Images
+from mlpipeline.serving.arrays import Images
+from mlpipeline.serving.clients import Prediction
 from mlpipeline.steps import verification
 from mlpipeline.steps.verification import Expected, ProtocolFigures
 
@@ -24,7 +25,7 @@ IMAGES = np.zeros((COUNT, 4), np.uint8)
 IMAGES[:, :2] = np.arange(COUNT, dtype="<u2").view(np.uint8).reshape(-1, 2)
 EXPECTED = Expected(IMAGES, LABELS, PROBABILITIES, 0.75, ["a", "b"])
 
-Change = Callable[[Answer], Answer]
+Change = Callable[[Prediction], Prediction]
 
 
 class FakeClient:
@@ -42,11 +43,11 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def predict(self, images: Images, timeout: float) -> Answer:
+    def predict(self, images: Images, timeout: float) -> Prediction:
         """Know the images by their numbers."""
         assert timeout > 0
         numbers = np.ascontiguousarray(images[:, :2]).view("<u2").ravel()
-        return self.change(Answer(PROBABILITIES[numbers], CLASSES[numbers], self._replica))
+        return self.change(Prediction(PROBABILITIES[numbers], CLASSES[numbers], self._replica))
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_either_of_two_equal_classes_is_right(replicas: Callable[[Change], None]
     other = (CLASSES[0] + 1) % 10
     tied[0, other] = tied[0, CLASSES[0]]
 
-    def choose_the_other(answer: Answer) -> Answer:
+    def choose_the_other(answer: Prediction) -> Prediction:
         first = (answer.probabilities == PROBABILITIES[0]).all(axis=1)
         return answer._replace(
             probabilities=np.where(first[:, None], tied[0], answer.probabilities),

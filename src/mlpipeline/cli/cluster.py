@@ -1,8 +1,9 @@
-"""`mlpipeline cluster …`: what the pods of the workflow run that talk to the cluster's API."""
+"""`mlpipeline cluster NAME`: what those pods of a workflow run that talk to the cluster's API."""
 
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 from collections.abc import Mapping
@@ -11,26 +12,32 @@ from typing import Annotated
 
 import typer
 
+from mlpipeline import logs
+from mlpipeline.cli.options import Among, Workspace
 from mlpipeline.errors import ClusterError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
-from mlpipeline.store import artifacts, layout
+from mlpipeline.plan.commands import predictor_arguments
+from mlpipeline.plan.pipeline import SELECT, TRAIN
+from mlpipeline.store import artifacts
 
-app = typer.Typer(help="What only the pods of the workflow run.", no_args_is_help=True)
+app = typer.Typer(
+    help="Do what only the pods of a workflow do: they talk to the cluster.", no_args_is_help=True
+)
+_log = logging.getLogger(__name__)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
-Workspace = Annotated[
-    layout.Workspace,
-    typer.Option(
-        parser=layout.Workspace.parse, metavar="DIRECTORY", help="The folder of all artifacts."
-    ),
-]
-Outputs = Annotated[Path, typer.Option(help="Folder for the step's output parameters.")]
-Templates = Annotated[Path, typer.Option(help="Folder of the manifests to complete.")]
+Outputs = Annotated[Path, typer.Option(help="The folder for the step's output parameters.")]
+Templates = Annotated[Path, typer.Option(help="The folder of the manifests to complete.")]
 Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
-PendingSeconds = Annotated[int, typer.Option(help="How long a pod may take to start.")]
-Owner = Annotated[str, typer.Option("--workflow", help="NAME/UID of the workflow.")]
+PendingSeconds = Annotated[int, typer.Option(help="Seconds that a pod may take to start.")]
+Owner = Annotated[str, typer.Option("--workflow", help="The workflow, as NAME/UID.")]
+
+
+@app.callback()
+def _begin(context: typer.Context) -> None:
+    logs.configure(step=context.invoked_subcommand)
 
 
 @app.command()
@@ -42,10 +49,17 @@ def plan(
     templates: Templates,
     image: Image,
     memo: Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")],
-    name: Annotated[str, typer.Option(help="Of the model; empty: as configured.")] = "",
-    candidates: Annotated[str, typer.Option(help="Some of them; empty: all.")] = "",
-    workers: Annotated[str, typer.Option(help="Empty: as configured.")] = "",
-    replicas: Annotated[str, typer.Option(help="Empty: as configured.")] = "",
+    name: Annotated[str, typer.Option(help="The model's name; empty for the configured one.")] = "",
+    candidates: Annotated[
+        str,
+        typer.Option(help="Names of the candidates to train, separated by commas; empty for all."),
+    ] = "",
+    workers: Annotated[
+        str, typer.Option(help="The number of workers; empty for the configured one.")
+    ] = "",
+    replicas: Annotated[
+        str, typer.Option(help="The number of replicas; empty for the configured one.")
+    ] = "",
 ) -> None:
     """Check the configuration, write it for the run, and say what has to be done."""
     from mlpipeline.backends.cluster import api, planning
@@ -61,7 +75,7 @@ def plan(
 
 @app.command()
 def train(
-    candidate: Annotated[str, typer.Option(help="Name of the candidate.")],
+    candidate: Annotated[str, typer.Option(help="The name of the candidate to train.")],
     config: ConfigFile,
     workspace: Workspace,
     outputs: Outputs,
@@ -69,21 +83,28 @@ def train(
     image: Image,
     workflow: Owner,
     pending_seconds: PendingSeconds = 300,
-    queue: Annotated[str, typer.Option(help="Of Kueue; empty: the template's.")] = "",
-    priority: Annotated[str, typer.Option(help="In the queue; empty: the template's.")] = "",
-    queue_seconds: Annotated[int, typer.Option(help="How long it may wait in there.")] = 10_800,
+    queue: Annotated[
+        str, typer.Option(help="The LocalQueue of Kueue; empty for the template's.")
+    ] = "",
+    priority: Annotated[
+        str, typer.Option(help="The priority in the queue; empty for the template's.")
+    ] = "",
+    queue_seconds: Annotated[
+        int, typer.Option(help="Seconds that it may wait in the queue.")
+    ] = 10_800,
 ) -> None:
     """Have a candidate trained by a TFJob, and return its figures."""
     from mlpipeline.backends.cluster import api, manifests, queueing, tfjob
 
+    logs.configure(step=TRAIN.name, candidate=candidate)
     settings = configuration.load(config)
-    task = pipeline.plan(settings)[f"train-{candidate}"]
+    task = pipeline.plan(settings)[TRAIN.task_name(candidate)]
     if not task.is_done(workspace):
         job = tfjob.complete(
             manifests.load(templates, "tfjob"),
             name=tfjob.job_name(task.key),
             image=image,
-            arguments=task.command(config, workspace)[3:],  # the image's entrypoint is the rest
+            arguments=task.arguments(config, workspace),
             settings=settings.training,
             workflow=(owner := tfjob.Workflow(*workflow.split("/"))),
         )
@@ -98,7 +119,6 @@ def train(
         )
         artifacts.verify(workspace.candidate(task.key).path)
     metrics = artifacts.read_json(workspace.candidate(task.key).metrics)
-    print(f"{candidate}: {metrics}", flush=True)
     _write_outputs(outputs, {"metrics": json.dumps(metrics)})
 
 
@@ -110,13 +130,13 @@ def serve(
     templates: Templates,
     image: Image,
     pending_seconds: PendingSeconds = 300,
-    among: Annotated[str, typer.Option(help="Candidates that count; empty: all.")] = "",
+    among: Among = "",
 ) -> None:
     """Publish the selected version by an InferenceService, and return who serves it."""
     from mlpipeline.backends.cluster import api, inference_service, manifests
 
     settings = configuration.load(config).among(among)
-    version = pipeline.plan_of_finished(settings, workspace)["select"].key
+    version = pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
     folder = workspace.model(settings.name, version).path
     artifacts.verify(folder)
     service = inference_service.complete(
@@ -125,10 +145,9 @@ def serve(
         version=version,
         content=inference_service.digest_of(folder),
         image=image,
-        arguments=[
-            *("predictor", "--name", settings.name, "--workspace", str(workspace)),
-            *("--version", version, "--host", settings.serving.host),
-        ],
+        arguments=predictor_arguments(
+            settings.name, version, workspace=workspace, host=settings.serving.host
+        ),
         replicas=settings.serving.replicas,
     )
     revision = inference_service.roll_out(
@@ -139,7 +158,7 @@ def serve(
         seconds=settings.serving.ready_timeout_seconds * (1 + settings.serving.replicas),
         pending_seconds=pending_seconds,
     )
-    print(f"version {version} is served by {', '.join(revision.replicas)}", flush=True)
+    _log.info("version %s is served by %s", version, ", ".join(revision.replicas))
     _write_outputs(
         outputs,
         {
@@ -156,7 +175,9 @@ def judge(
     config: ConfigFile,
     workspace: Workspace,
     outputs: Outputs,
-    last: Annotated[bool, typer.Option("--last", help="No other is going to be trained.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="Say so where no other candidate is going to be trained.")
+    ] = False,
 ) -> None:
     """Say which candidates' selection is to be served, and whether that is another model."""
     from mlpipeline.backends.cluster import api, inference_service
@@ -166,13 +187,13 @@ def judge(
     served = inference_service.version(api.connect(), settings.name)
     found = succession.judge(settings, workspace, served, last=last)
     among = ",".join(found.among)
-    print(found.reason, flush=True)
+    _log.info("%s", found.reason)
     _write_outputs(
         outputs,
         {
             "replaces": str(found.replaces).lower(),
             "among": among,
-            "key": pipeline.plan(settings.among(among))["select"].key,
+            "key": pipeline.plan(settings.among(among))[SELECT.name].key,
         },
     )
 
@@ -199,7 +220,7 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     lineage.write(workspace, run.as_dict())
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
-        print(f"{run.state}: {report.write(workspace, run.as_dict())}", flush=True)
+        typer.echo(f"{run.state}: {report.write(workspace, run.as_dict())}")
     tfjob.delete_unfinished(cluster, owner)
 
 

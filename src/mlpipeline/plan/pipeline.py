@@ -1,74 +1,177 @@
 """The pipeline as data: its steps, their order, what each reads and publishes, and its cache key.
 
-Read this first. Both backends are built from it: the local one starts a process for each task, the
-Kubernetes one a container, and both run the same command.
+Read this first. All that needs to know the order is derived from `STEPS`: the local backend, the
+asynchronous mode, the workflow, the lineage, the report and the record.
 
     ingest ──► train × candidates ──► select ──► serve ──► verify
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.fingerprint import code_version, module_of
-from mlpipeline.store import layout
 from mlpipeline.store.artifacts import is_whole, make_key
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import CANDIDATES, DATASETS, MODELS, SELECTIONS, Workspace
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A kind of artifact: what one step publishes, and others read."""
+
+    folder: str
+    """The folder of the workspace with one folder for each key."""
+    is_named: bool = False
+    """Whether there is a folder for each model's name in between."""
+
+    def path(self, key: str, model: str) -> Path:
+        """Return the path below the workspace of what is published under a key.
+
+        Args:
+            key: The cache key of the task that publishes it.
+            model: The model's name, as configured.
+        """
+        return Path(self.folder, model, key) if self.is_named else Path(self.folder, key)
+
+
+DATASET = Artifact(DATASETS)
+CANDIDATE = Artifact(CANDIDATES)
+SELECTION = Artifact(SELECTIONS)
+MODEL = Artifact(MODELS, is_named=True)
+
+
+class Identity(NamedTuple):
+    """What the result of a task depends on, beside the package's own code and what it reads."""
+
+    prefix: str
+    """The beginning of its cache key, for the reader's sake."""
+    parameters: Mapping[str, Any] = {}
+    plugin: str = ""
+    """The user's own code that it calls, as `package.module:function`, or a built-in name."""
+
+
+def _of_nothing(config: Config, candidate: str | None) -> Identity:
+    return Identity("")
+
+
+def _of_data(config: Config, candidate: str | None) -> Identity:
+    # What is not given, such as feedback where there is none, is no part of the key.
+    data = config.data.model_dump(exclude_none=True)
+    return Identity("ingest", data, plugin=config.data.dataset)
+
+
+def _of_candidate(config: Config, candidate: str | None) -> Identity:
+    settings = config.candidates[str(candidate)]
+    parameters = {"seed": config.seed, **settings.model_dump()}
+    if config.training.strategy == "parameter_server":  # all others end alike
+        parameters["strategy"] = config.training.strategy
+    return Identity(str(candidate), parameters, plugin=settings.model)
+
+
+def _of_model(config: Config, candidate: str | None) -> Identity:
+    return Identity(config.name, {"name": config.name})
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of work. `python -m mlpipeline NAME` does it."""
+    """One kind of work. `python -m mlpipeline step NAME` does it."""
 
     name: str
     purpose: str
     module: str
     """Where the work is done: its code, with all that it imports, is part of the cache key."""
-    folder: str | None = None
-    """Folder of the workspace that it publishes to; None for a step that is never memoized."""
+    reads: tuple[Artifact, ...] = ()
+    """What it reads of what earlier steps have published."""
+    publishes: tuple[Artifact, ...] = ()
+    """What it makes, named by its key; nothing for a step that is never memoized."""
+    after: tuple[Step, ...] = ()
+    """Steps that it waits for without reading an artifact of theirs."""
+    per: Literal["run", "candidate"] = "run"
+    """Whether there is one task of it, or one for each candidate."""
+    identity: Callable[[Config, str | None], Identity] = _of_nothing
+    """What its key is made of, for a configuration and a candidate."""
     typical_seconds: float = 10
     """A guess of how long it takes on two cores, for a first estimate of the time that is left."""
+
+    @property
+    def folder(self) -> str | None:
+        """Folder of the workspace that it publishes to first; None where it publishes nothing."""
+        return self.publishes[0].folder if self.publishes else None
+
+    def task_name(self, candidate: str | None) -> str:
+        """Return what its task for a candidate is called, such as `train-cnn`."""
+        return self.name if candidate is None else f"{self.name}-{candidate}"
 
 
 INGEST = Step(
     "ingest",
     "fetch the data set, split it, write sharded TFRecords",
     module="mlpipeline.steps.ingestion",
-    folder=layout.DATASETS,
+    publishes=(DATASET,),
+    identity=_of_data,
     typical_seconds=13,
 )
 TRAIN = Step(
     "train",
     "train one candidate on several workers, export it",
     module="mlpipeline.steps.training",
-    folder=layout.CANDIDATES,
+    reads=(DATASET,),
+    publishes=(CANDIDATE,),
+    per="candidate",
+    identity=_of_candidate,
     typical_seconds=55,
 )
 SELECT = Step(
     "select",
     "choose the best candidate on the validation split, test it once, register the model",
     module="mlpipeline.steps.selection",
-    folder=layout.SELECTIONS,
+    reads=(DATASET, CANDIDATE),
+    publishes=(SELECTION, MODEL),
+    identity=_of_model,
     typical_seconds=12,
 )
 SERVE = Step(
     "serve",
     "start the replicas of the registered model",
     module="mlpipeline.serving.server",
+    reads=(MODEL,),
     typical_seconds=10,
 )
 VERIFY = Step(
     "verify",
     "send the whole test split through every protocol and compare",
     module="mlpipeline.steps.verification",
+    reads=(MODEL, DATASET),
+    after=(SERVE,),
     typical_seconds=16,
 )
 STEPS = (INGEST, TRAIN, SELECT, SERVE, VERIFY)
+"""All steps, each after those whose results it needs."""
+
+
+def producer_of(artifact: Artifact) -> Step:
+    """Return the step that publishes a kind of artifact."""
+    return next(step for step in STEPS if artifact in step.publishes)
+
+
+def needs_of(step: Step) -> tuple[Step, ...]:
+    """Return the steps that a step has to wait for: not those that one of these waits for."""
+    needed = {producer_of(artifact) for artifact in step.reads} | set(step.after)
+    behind = {further for one in needed for further in _all_needs_of(one)}
+    return tuple(one for one in STEPS if one in needed - behind)
+
+
+def _all_needs_of(step: Step) -> set[Step]:
+    direct = needs_of(step)
+    return set(direct).union(*(_all_needs_of(one) for one in direct))
 
 
 @dataclass(frozen=True)
@@ -77,25 +180,41 @@ class Task:
 
     name: str
     step: Step
+    reads: tuple[str, ...] = ()
+    """Names of the tasks whose artifacts it reads."""
     needs: tuple[str, ...] = ()
-    """Names of the tasks whose results it reads."""
+    """Names of the tasks that it has to wait for."""
     key: str = ""
     """Cache key of what it publishes; empty where nothing is memoized."""
     publishes: tuple[Path, ...] = ()
-    """Folders below the workspace that it publishes, the one named by its key first."""
+    """Folders below the workspace that it publishes, in the order of `Step.publishes`."""
     candidate: str | None = None
+    among: tuple[str, ...] = ()
+    """The candidates that count, where some do not; empty where all of them do."""
 
-    def command(self, config: Path, workspace: Workspace) -> list[str]:
-        """The command line that does the work, the same in a process and in a pod."""
-        command = [sys.executable, "-m", "mlpipeline", self.step.name]
-        command += ["--config", str(config), "--workspace", str(workspace)]
-        return command if self.candidate is None else [*command, "--candidate", self.candidate]
+    def arguments(
+        self, config: str | Path, workspace: str | Workspace, *, output: str | Path | None = None
+    ) -> list[str]:
+        """Return the command line that does it, the same in a process and in a pod.
+
+        Args:
+            config: The run's configuration file.
+            workspace: The folder of all artifacts.
+            output: File for figures that it hands back, if the step has any.
+        """
+        return step_arguments(
+            self.step.name,
+            config=config,
+            workspace=workspace,
+            candidate=self.candidate,
+            among=",".join(self.among) or None,
+            output=output,
+        )
 
     def is_done(self, workspace: Workspace) -> bool:
-        """Whether all that it publishes is there and whole: only then is a memo a hit."""
-        return bool(self.publishes) and all(
-            is_whole(workspace.artifact(p).path) for p in self.publishes
-        )
+        """Tell whether all that it publishes is there and undamaged: only then is a memo a hit."""
+        folders = [workspace.artifact(name).path for name in self.publishes]
+        return bool(folders) and all(is_whole(folder) for folder in folders)
 
 
 def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
@@ -103,68 +222,81 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
 
     Args:
         config: The configuration.
-        without: Candidates that failed: selection then goes on with the others, under another key.
+        without: Candidates that failed: what comes after the trainings goes on with the others,
+            under another key.
     """
-    # What is not given, such as feedback where there is none, is no part of the key.
-    data = config.data.model_dump(exclude_none=True)
-    key = _key(INGEST, data, plugin=config.data.dataset)
-    ingest = Task("ingest", INGEST, key=key, publishes=(Path(layout.DATASETS, key),))
+    tasks: dict[str, Task] = {}
+    for step in STEPS:
+        candidates = tuple(config.candidates) if step.per == "candidate" else (None,)
+        made = [_task(step, candidate, config, tasks, without) for candidate in candidates]
+        tasks |= {task.name: task for task in made}
+    return tasks
 
-    trainings = {}
-    for name, candidate in config.candidates.items():
-        parameters = {"seed": config.seed, **candidate.model_dump()}
-        if config.training.strategy == "parameter_server":  # all others end alike
-            parameters["strategy"] = config.training.strategy
-        key = _key(TRAIN, parameters, ingest, prefix=name, plugin=candidate.model)
-        trainings[name] = Task(
-            f"train-{name}",
-            TRAIN,
-            needs=(ingest.name,),
-            key=key,
-            publishes=(Path(layout.CANDIDATES, key),),
-            candidate=name,
-        )
 
-    usable = [task for name, task in trainings.items() if name not in without]
-    key = _key(SELECT, {"name": config.name}, *usable, prefix=config.name)
-    select = Task(
-        "select",
-        SELECT,
-        needs=tuple(task.name for task in usable),
+def _task(
+    step: Step,
+    candidate: str | None,
+    config: Config,
+    earlier: Mapping[str, Task],
+    without: Collection[str],
+) -> Task:
+    usable = {name: task for name, task in earlier.items() if task.candidate not in without}
+    reads = [name for name, task in usable.items() if {*step.reads} & {*task.step.publishes}]
+    waits = [name for name, task in usable.items() if task.step in step.after]
+    needs = _direct({*reads, *waits}, usable)
+    identity = step.identity(config, candidate)
+    key = ""
+    if step.publishes:
+        inputs = [usable[name].key for name in needs]
+        code = _code(step, identity.plugin)
+        key = make_key(identity.prefix, code=code, parameters=identity.parameters, inputs=inputs)
+    left_out = step.per == "run" and any(task.candidate for task in earlier.values()) and without
+    return Task(
+        step.task_name(candidate),
+        step,
+        reads=tuple(reads),
+        needs=needs,
         key=key,
-        publishes=(Path(layout.SELECTIONS, key), Path(layout.MODELS, config.name, key)),
+        publishes=tuple(artifact.path(key, config.name) for artifact in step.publishes),
+        candidate=candidate,
+        among=tuple(n for n in config.candidates if n not in without) if left_out else (),
     )
-    serve = Task("serve", SERVE, needs=(select.name,))
-    verify = Task("verify", VERIFY, needs=(serve.name,))
-    return {t.name: t for t in (ingest, *trainings.values(), select, serve, verify)}
+
+
+def _direct(names: Collection[str], tasks: Mapping[str, Task]) -> tuple[str, ...]:
+    """Leave out what one of the others needs already; in the order of the tasks."""
+    behind = set(_ancestors(names, tasks))
+    return tuple(name for name in tasks if name in names and name not in behind)
+
+
+def _ancestors(names: Iterable[str], tasks: Mapping[str, Task]) -> Iterator[str]:
+    for name in names:
+        yield from tasks[name].needs
+        yield from _ancestors(tasks[name].needs, tasks)
 
 
 def plan_of_finished(config: Config, workspace: Workspace) -> dict[str, Task]:
-    """The plan without the candidates whose training failed for good."""
-    tasks = plan(config)
-    trainings = [(t.candidate, t) for t in tasks.values() if t.candidate]
-    missing = {name for name, task in trainings if not task.is_done(workspace)}
+    """Return the plan without the candidates whose training failed for good.
+
+    It reads, and compares with its checksum, every file of every trained candidate, each time
+    that it is called: tens of megabytes. Whoever has the plan at hand passes it on.
+
+    Args:
+        config: The configuration.
+        workspace: The folder of all artifacts.
+    """
+    trainings = [task for task in plan(config).values() if task.candidate]
+    missing = {str(task.candidate) for task in trainings if not task.is_done(workspace)}
     for name in sorted(missing):
-        print(f"without candidate {name}: it was not trained", flush=True)
+        _log.info("without candidate %s: it was not trained", name)
     return plan(config, without=missing)
 
 
 def code_of(task: Task, config: Config) -> str:
     """Return the version of the code that does a task, a plugin of the user's own included."""
-    plugin = config.candidates[task.candidate].model if task.candidate else ""
-    if task.step is INGEST:
-        plugin = config.data.dataset
-    return _code(task.step, plugin)
+    return _code(task.step, task.step.identity(config, task.candidate).plugin)
 
 
 def _code(step: Step, plugin: str) -> str:
     own_module = module_of(plugin)
     return code_version(step.module, *([own_module] if own_module else []))
-
-
-def _key(
-    step: Step, parameters: dict[str, Any], *inputs: Task, prefix: str = "", plugin: str = ""
-) -> str:
-    code = _code(step, plugin)
-    keys = [task.key for task in inputs]
-    return make_key(prefix or step.name, code=code, parameters=parameters, inputs=keys)

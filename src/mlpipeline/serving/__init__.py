@@ -2,10 +2,24 @@
 
 import sys
 
-# KServe reads its settings from the command line of whatever process imports it, ours included:
-# give it an empty one. This is the first import of it, as a package comes before its modules.
-_arguments, sys.argv = sys.argv, sys.argv[:1]
-try:
-    import kserve  # noqa: F401
-finally:
-    sys.argv = _arguments
+
+def _import_kserve() -> None:
+    """Import KServe with an empty command line.
+
+    `kserve.model_server` parses `sys.argv` at its top level, in whatever process imports it, and
+    `kserve/__init__.py` imports it, so no part of KServe can be had without. Ours is read, too:
+    `--config FILE` passes for an abbreviation of its `--configure_logging`, `--workers many` ends
+    the process.
+    https://github.com/kserve/kserve/blob/v0.21.0/python/kserve/kserve/model_server.py#L225
+
+    It has to be done before any other import of KServe, and the modules of this package derive
+    their classes from KServe's, so it is done here: a package comes before its modules.
+    """
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        import kserve  # noqa: F401
+    finally:
+        sys.argv = arguments
+
+
+_import_kserve()

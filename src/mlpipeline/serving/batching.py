@@ -1,7 +1,8 @@
 """Dynamic batching: requests that arrive while a batch runs become the next batch.
 
-There is no waiting for company: an idle model runs a lone request at once, a busy one finds its
-next batch in the queue. The model runs in threads of its own, so the event loop stays free.
+No request waits for others to fill its batch: an idle model runs a single request at once, a busy
+one finds its next batch in the queue. The model runs in threads of its own, so the event loop stays
+free.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+"""A batch: rows of any shape and type."""
 
 
 @dataclass(eq=False, slots=True)
-class _Piece:
+class _WorkItem:
+    """A request, or as much of it as fits in a batch."""
+
     inputs: Array
     outputs: asyncio.Future[Array]
 
@@ -42,7 +46,7 @@ class Batcher:
         """
         self._function = function
         self._max_batch = max_batch
-        self._waiting: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_WorkItem | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"batches-{index}", daemon=True)
             for index in range(threads)
@@ -53,8 +57,14 @@ class Batcher:
     async def run(self, inputs: Array) -> Array:
         """Return the function's outputs for `inputs`, whichever batches they ran in.
 
-        Of a request larger than a batch, only as many pieces as can run are in the queue at a time,
-        so that others get their turn between.
+        A request larger than a batch has only as many items in the queue as can run at a time, so
+        that others get their turn between.
+
+        Args:
+            inputs: The rows of one request, (N, ...).
+
+        Returns:
+            A row of outputs for each row of inputs, in their order.
 
         Raises:
             Exception: What the function raised for a batch that held some of these inputs.
@@ -70,10 +80,10 @@ class Batcher:
                     outputs.append(await running[0])
                     running.popleft()
                 running.append(self._submit(inputs[start : start + size]))
-            outputs += [await piece for piece in running]
+            outputs += [await item for item in running]
         finally:
-            for piece in running:  # if one failed, or the client has gone
-                piece.cancel()
+            for item in running:  # if one failed, or the client has gone
+                item.cancel()
         return np.concatenate(outputs)
 
     def close(self) -> None:
@@ -84,42 +94,42 @@ class Batcher:
             thread.join()
 
     def _submit(self, inputs: Array) -> asyncio.Future[Array]:
-        piece = _Piece(inputs, asyncio.get_running_loop().create_future())
-        self._waiting.put(piece)
-        return piece.outputs
+        item = _WorkItem(inputs, asyncio.get_running_loop().create_future())
+        self._waiting.put(item)
+        return item.outputs
 
     def _work(self) -> None:
         first = self._waiting.get()
         while first is not None:
             batch, first = self._gather(first)
-            # The client of a cancelled piece has gone.
-            if batch := [piece for piece in batch if not piece.outputs.cancelled()]:
+            # The client of a cancelled item has gone.
+            if batch := [item for item in batch if not item.outputs.cancelled()]:
                 self._run_batch(batch)
             first = first or self._waiting.get()
 
-    def _gather(self, first: _Piece) -> tuple[list[_Piece], _Piece | None]:
+    def _gather(self, first: _WorkItem) -> tuple[list[_WorkItem], _WorkItem | None]:
         """Take what waits behind `first`, as far as it fits.
 
         Returns:
-            The batch, and the piece that did not fit, if there was one.
+            The batch, and the item that did not fit, if there was one.
         """
         batch, room = [first], self._max_batch - len(first.inputs)
         with contextlib.suppress(queue.Empty):
             while room > 0:
-                piece = self._waiting.get_nowait()
-                if piece is None:
+                item = self._waiting.get_nowait()
+                if item is None:
                     self._waiting.put(None)  # the end: not yet
                     break
-                if len(piece.inputs) > room:
-                    return batch, piece
-                batch.append(piece)
-                room -= len(piece.inputs)
+                if len(item.inputs) > room:
+                    return batch, item
+                batch.append(item)
+                room -= len(item.inputs)
         return batch, None
 
-    def _run_batch(self, batch: Sequence[_Piece]) -> None:
+    def _run_batch(self, batch: Sequence[_WorkItem]) -> None:
         loop = batch[0].outputs.get_loop()
         try:
-            inputs = [piece.inputs for piece in batch]
+            inputs = [item.inputs for item in batch]
             outputs = self._function(inputs[0] if len(inputs) == 1 else np.concatenate(inputs))
         except Exception as error:  # it belongs to the callers; the thread lives on
             loop.call_soon_threadsafe(_fail, batch, error)
@@ -127,16 +137,16 @@ class Batcher:
             loop.call_soon_threadsafe(_deliver, batch, outputs)
 
 
-def _deliver(batch: Sequence[_Piece], outputs: Array) -> None:
+def _deliver(batch: Sequence[_WorkItem], outputs: Array) -> None:
     start = 0
-    for piece in batch:
-        end = start + len(piece.inputs)
-        if not piece.outputs.done():
-            piece.outputs.set_result(outputs[start:end])
+    for item in batch:
+        end = start + len(item.inputs)
+        if not item.outputs.done():
+            item.outputs.set_result(outputs[start:end])
         start = end
 
 
-def _fail(batch: Sequence[_Piece], error: Exception) -> None:
-    for piece in batch:
-        if not piece.outputs.done():
-            piece.outputs.set_exception(error)
+def _fail(batch: Sequence[_WorkItem], error: Exception) -> None:
+    for item in batch:
+        if not item.outputs.done():
+            item.outputs.set_exception(error)

@@ -1,11 +1,23 @@
-"""Clients for every protocol that a replica speaks, one connection each."""
+"""Clients for every protocol that a replica speaks, one connection each.
+
+KServe's own `InferenceRESTClient` and `InferenceGRPCClient` are not used: they are asynchronous,
+where ours are called by many threads; they do not tell which replica has answered, which
+verification counts (the gRPC one drops the trailing metadata); and they log a stack trace for each
+call that fails.
+
+Example:
+    Predict the first image of a test split::
+
+        with V2BinaryClient("http://127.0.0.1:8080", "fashion-mnist") as client:
+            prediction = client.predict(images[:1], timeout=5.0)
+        print(prediction.classes, prediction.replica)
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import grpc
@@ -17,8 +29,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as services
 
 from mlpipeline.errors import ServingError
-
-Images = npt.NDArray[np.uint8]
+from mlpipeline.serving.arrays import Images, Probabilities
 
 _LENGTH = "inference-header-content-length"
 _MAX_MESSAGE = 64 * 2**20
@@ -42,24 +53,25 @@ _RETRIES = {
 }
 
 
-class Answer(NamedTuple):
-    """What a replica said.
+class Prediction(NamedTuple):
+    """What a client is answered.
 
     Attributes:
         probabilities: float32 (N, classes).
-        classes: int64 (N).
-        replica: Who said it; a front, and after it the replicas that it asked.
-        version: Of the model; V1 does not say.
+        classes: int64 (N), the index of the most probable class of each image.
+        replica: Name of the replica that answered; of a front, and after it, behind commas, those
+            of the replicas that it asked.
+        version: Version of the model; V1 does not say.
     """
 
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Probabilities
     classes: npt.NDArray[np.int64]
     replica: str
     version: str = ""
 
     @property
     def replicas(self) -> list[str]:
-        """Those that have computed it, without a front."""
+        """Names of the replicas that have computed it, without a front."""
         names = self.replica.split(", ")
         return names[1:] or names
 
@@ -67,8 +79,12 @@ class Answer(NamedTuple):
 class Client(AbstractContextManager["Client"], Protocol):
     """A connection to a model."""
 
-    def predict(self, images: Images, timeout: float) -> Answer:
-        """Predict images (N, ...).
+    def predict(self, images: Images, timeout: float) -> Prediction:
+        """Predict images.
+
+        Args:
+            images: uint8 (N, H, W) or (N, H, W, C).
+            timeout: Seconds to wait for the answer.
 
         Raises:
             ServingError: There was no answer within `timeout` seconds, or it was a refusal.
@@ -76,19 +92,24 @@ class Client(AbstractContextManager["Client"], Protocol):
 
 
 class _RestClient(AbstractContextManager["_RestClient"]):
+    """A connection to a REST port, which is opened by the first request."""
+
     def __init__(self, base_url: str, name: str) -> None:
+        """Prepare a connection.
+
+        Args:
+            base_url: Address of the REST port, such as `http://127.0.0.1:8080`.
+            name: What the model is called in URLs.
+        """
         self._name = name
         self._http = httpx.Client(base_url=base_url)
 
     def __enter__(self) -> Self:
+        """Begin to use the connection."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
         self._http.close()
 
     def _post(
@@ -108,19 +129,19 @@ class _RestClient(AbstractContextManager["_RestClient"]):
 class V1Client(_RestClient):
     """V1 over REST: nested lists of numbers."""
 
-    def predict(self, images: Images, timeout: float) -> Answer:
-        """Predict images (N, ...)."""
+    def predict(self, images: Images, timeout: float) -> Prediction:
+        """Predict images, as `Client` says."""
         body = orjson.dumps({"instances": images}, option=orjson.OPT_SERIALIZE_NUMPY)
         response = self._post(f"/v1/models/{self._name}:predict", body, timeout)
         probabilities = np.array(orjson.loads(response.content)["predictions"], np.float32)
-        return Answer(probabilities, probabilities.argmax(axis=1), _replica(response))
+        return Prediction(probabilities, probabilities.argmax(axis=1), _replica(response))
 
 
 class V2JsonClient(_RestClient):
     """V2 over REST: a flat list of numbers."""
 
-    def predict(self, images: Images, timeout: float) -> Answer:
-        """Predict images (N, ...)."""
+    def predict(self, images: Images, timeout: float) -> Prediction:
+        """Predict images, as `Client` says."""
         tensor = _tensor(images) | {"data": images.reshape(-1)}
         body = orjson.dumps({"inputs": [tensor]}, option=orjson.OPT_SERIALIZE_NUMPY)
         response = self._post(f"/v2/models/{self._name}/infer", body, timeout)
@@ -129,7 +150,7 @@ class V2JsonClient(_RestClient):
             output["name"]: np.array(output["data"], _dtype(output)).reshape(output["shape"])
             for output in described["outputs"]
         }
-        return Answer(
+        return Prediction(
             outputs["probabilities"],
             outputs["class"],
             _replica(response),
@@ -140,22 +161,41 @@ class V2JsonClient(_RestClient):
 class V2BinaryClient(_RestClient):
     """V2 over REST with the binary tensor extension, both ways."""
 
-    def predict(self, images: Images, timeout: float) -> Answer:
-        """Predict images (N, ...)."""
+    def predict(self, images: Images, timeout: float) -> Prediction:
+        """Predict images, as `Client` says."""
         body, headers = binary_request(images)
-        return binary_answer(self._post(f"/v2/models/{self._name}/infer", body, timeout, headers))
+        response = self._post(f"/v2/models/{self._name}/infer", body, timeout, headers)
+        return binary_prediction(response)
 
 
 def binary_request(images: Images) -> tuple[bytes, dict[str, str]]:
-    """Return the body and the headers of a V2 request in the binary tensor extension."""
+    """Return a V2 request in the binary tensor extension, whose response is to be binary, too.
+
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, C).
+
+    Returns:
+        The body and the headers.
+    """
     tensor = _tensor(images) | {"parameters": {"binary_data_size": images.nbytes}}
     header = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
     headers = {"content-type": "application/octet-stream", _LENGTH: str(len(header))}
     return header + images.tobytes(), headers
 
 
-def binary_answer(response: httpx.Response) -> Answer:
-    """Read the answer to such a request."""
+def binary_prediction(response: httpx.Response) -> Prediction:
+    """Read the response to a `binary_request`.
+
+    Args:
+        response: The response, with a status of success.
+
+    Raises:
+        LookupError: It is another service's response.
+        TypeError: Likewise.
+        ValueError: Likewise.
+    """
     offset = int(response.headers[_LENGTH])
     described = orjson.loads(response.content[:offset])
     outputs = {}
@@ -163,7 +203,7 @@ def binary_answer(response: httpx.Response) -> Answer:
         size = output["parameters"]["binary_data_size"]
         outputs[output["name"]] = _array(output, response.content[offset : offset + size])
         offset += size
-    return Answer(
+    return Prediction(
         outputs["probabilities"],
         outputs["class"],
         _replica(response),
@@ -175,7 +215,12 @@ class GrpcClient(AbstractContextManager["GrpcClient"]):
     """V2 over gRPC with raw contents."""
 
     def __init__(self, address: str, name: str) -> None:
-        """Connect to HOST:PORT."""
+        """Prepare a connection.
+
+        Args:
+            address: HOST:PORT of the gRPC port.
+            name: What the model is called.
+        """
         self._address = address
         self._name = name
         options = [
@@ -188,16 +233,12 @@ class GrpcClient(AbstractContextManager["GrpcClient"]):
         self._channel = grpc.insecure_channel(address, options)
         self._stub = services.GRPCInferenceServiceStub(self._channel)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Close the channel."""
         self._channel.close()
 
-    def predict(self, images: Images, timeout: float) -> Answer:
-        """Predict images (N, ...)."""
+    def predict(self, images: Images, timeout: float) -> Prediction:
+        """Predict images, as `Client` says."""
         tensor = messages.ModelInferRequest.InferInputTensor(**_tensor(images))
         request = messages.ModelInferRequest(
             model_name=self._name, inputs=[tensor], raw_input_contents=[images.tobytes()]
@@ -211,7 +252,7 @@ class GrpcClient(AbstractContextManager["GrpcClient"]):
             for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
         }
         replicas = [value for key, value in call.trailing_metadata() if key == "x-served-by"]
-        return Answer(
+        return Prediction(
             outputs["probabilities"], outputs["class"], ", ".join(replicas), response.model_version
         )
 

@@ -6,7 +6,7 @@ KServe's own reading lets a lie in a binary request, or a Content-Type it does n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from kserve import InferRequest, InferResponse
@@ -17,10 +17,8 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.v2_datamodels import InferenceRequest
 from pydantic import ValidationError
 
+from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.refusals import refusal
-
-if TYPE_CHECKING:  # it needs TensorFlow, and a front has none
-    from mlpipeline.serving.predictor import Predictor
 
 
 class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
@@ -33,7 +31,16 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         protocol_version: str = PredictorProtocol.REST_V1.value,
         model_name: str | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Return the request, for V1 whatever JSON value it is, and no CloudEvent's attributes.
+        """Read a request.
+
+        Args:
+            body: Bytes as they came, or what FastAPI has made of them.
+            headers: The request's headers, with names in lower case.
+            protocol_version: KServe's name of the protocol.
+            model_name: What the model is called in the URL.
+
+        Returns:
+            The request, V1's as whatever JSON value it is, and no CloudEvent's attributes.
 
         Raises:
             InvalidInput: It cannot be read.
@@ -51,37 +58,56 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         headers: dict[str, str],
         req_attributes: dict[str, Any],
     ) -> tuple[Any, dict[str, str]]:
-        """Encode an answer as KServe does, but not as a CloudEvent, whatever the headers say."""
+        """Encode a response as KServe does, but not as a CloudEvent, whatever the headers say.
+
+        Args:
+            model_name: What the model is called in the URL.
+            response: What the model returned.
+            headers: The request's headers; not used.
+            req_attributes: A CloudEvent's attributes; not used.
+
+        Returns:
+            The response's content and its headers.
+        """
         encoded: tuple[Any, dict[str, str]] = super().encode(model_name, response, {}, {})
         return encoded
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
-        """Return KServe's metadata with what it has no place for.
+        """Return a model's own metadata, which says more than KServe's.
 
-        Neither KServe's response model nor the Open Inference Protocol has a field for the names
-        of classes and the digest: they go where MLServer puts such things, `parameters`.
+        Args:
+            model_name: What the model is called in the URL.
+
+        Raises:
+            ModelNotFound: There is no such model.
         """
-        metadata: dict[str, Any] = await super().model_metadata(model_name)
-        model: Predictor = self.get_model_from_registry(model_name)
-        return metadata | {
-            "platform": "tensorflow_savedmodel",
-            "versions": [model.published.version],
-            "parameters": {
-                "classes": list(model.published.classes),
-                "digest": model.published.digest,
-            },
-        }
+        model: ImagesModel = self.get_model_from_registry(model_name)
+        return model.metadata()
 
 
 class FixedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # KServe is untyped
     """Refuses to load or unload: KServe would let any client take the model away."""
 
     async def load(self, model_name: str) -> None:
-        """Refuse."""
+        """Refuse to load a model.
+
+        Args:
+            model_name: What the model is called in the URL.
+
+        Raises:
+            InvalidInput: Always.
+        """
         raise _fixed("load", model_name)
 
     async def unload(self, model_name: str) -> None:
-        """Refuse."""
+        """Refuse to unload a model.
+
+        Args:
+            model_name: What the model is called in the URL.
+
+        Raises:
+            InvalidInput: Always.
+        """
         raise _fixed("unload", model_name)
 
 

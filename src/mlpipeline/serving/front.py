@@ -15,18 +15,17 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
-from kserve import InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
 
-from mlpipeline.serving import clients, messages
+from mlpipeline.serving import clients
+from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.dataplane import StrictDataPlane
+from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.refusals import Unavailable, explain
 from mlpipeline.serving.server import ReplicaServer, ServerSettings
 from mlpipeline.serving.sharding import (
     Description,
-    Images,
     NoAnswerError,
-    Probabilities,
     RefusalError,
     ReplicaError,
     ShardedService,
@@ -44,10 +43,16 @@ _NOT_THE_REQUESTS_FAULT = {
 
 
 class HttpReplica:
-    """A replica's REST port."""
+    """A connection to a replica's REST port: the front's `Replica`."""
 
     def __init__(self, address: str, name: str, seconds: float) -> None:
-        """Prepare connections to HOST:PORT that wait up to `seconds` for each answer."""
+        """Prepare connections, without waiting for any.
+
+        Args:
+            address: HOST:PORT of the replica.
+            name: What the model is called in URLs.
+            seconds: Time-out of each request.
+        """
         self._http = httpx.AsyncClient(
             base_url=f"http://{address}",
             timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
@@ -57,19 +62,32 @@ class HttpReplica:
         self._path = f"/v2/models/{name}"
 
     async def describe(self) -> Description:
-        """Ask for the model's metadata."""
+        """Ask for the model's metadata.
+
+        Raises:
+            ReplicaError: It did not answer, or is no replica of such a model.
+            RefusalError: It refused the request.
+        """
         response = await self._send("GET", self._path)
-        with self._making_sense():
+        with self._reading():
             metadata = response.json()
             return Description(response.headers["x-served-by"], metadata["versions"][-1], metadata)
 
     async def predict(self, images: Images) -> tuple[Probabilities, str]:
-        """Return the probabilities of images, and the version that gave them."""
+        """Return the probabilities of images, and the version that gave them.
+
+        Args:
+            images: uint8 (N, H, W) or (N, H, W, C).
+
+        Raises:
+            ReplicaError: It did not answer, or not as a replica does.
+            RefusalError: It refused the request.
+        """
         content, headers = clients.binary_request(images)
         response = await self._send("POST", f"{self._path}/infer", content, headers)
-        with self._making_sense():
-            answer = clients.binary_answer(response)
-            return answer.probabilities, answer.version
+        with self._reading():
+            prediction = clients.binary_prediction(response)
+            return prediction.probabilities, prediction.version
 
     async def close(self) -> None:
         """Close all connections."""
@@ -85,13 +103,14 @@ class HttpReplica:
         if response.is_success:
             return response
         if response.is_client_error and response.status_code not in _NOT_THE_REQUESTS_FAULT:
-            with self._making_sense():
+            with self._reading():
                 raise RefusalError(response.json()["error"])
         text = f"{response.status_code} {response.text[:200]}"
         raise ReplicaError(f"{self._http.base_url}: {text}")
 
     @contextmanager
-    def _making_sense(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
+        """Turn the errors of reading a response into the one that says whose response it was."""
         try:
             yield
         except (LookupError, TypeError, ValueError) as error:
@@ -99,24 +118,31 @@ class HttpReplica:
 
 
 class Resolver:
-    """Finds the addresses of replicas by their names, as a headless Service has them in the DNS."""
+    """Finds the addresses of replicas by their names, as a headless Service has them in the DNS.
 
-    def __init__(self, places: Sequence[str]) -> None:
-        """Look for replicas at HOST:PORT, where a host may be many."""
-        self._places = [place.rsplit(":", 1) for place in places]
+    https://kubernetes.io/docs/concepts/services-networking/service/#headless-services
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Remember where to look.
+
+        Args:
+            names: HOST:PORT each, where one host may have many addresses.
+        """
+        self._names = [name.rsplit(":", 1) for name in names]
         self._known: dict[str, set[str]] = {}
 
     async def find(self) -> set[str]:
         """Return HOST:PORT of each address that there is now."""
         loop = asyncio.get_running_loop()
-        for host, port in self._places:
+        for host, port in self._names:
             try:
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError:
-                # No news: who does not answer is not asked, and a name server that has a bad
-                # moment takes nobody away.
+                # Keep what is known: a replica that has gone does not answer and so is not asked,
+                # but one is not to be lost because the name server has a bad moment.
                 continue
-            self._known[host + port] = {_address(info[4]) for info in found}
+            self._known[host + port] = {_address(info[4]) for info in addresses}
         return set().union(*self._known.values())
 
 
@@ -125,11 +151,16 @@ def _address(sockaddr: Sequence[Any]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class Front(Model):  # type: ignore[misc]  # KServe is untyped
-    """The model as clients of the front see it."""
+class Front(ImagesModel):
+    """The model as clients of the front see it: KServe's transformer."""
 
     def __init__(self, name: str, service: ShardedService) -> None:
-        """Answer for the model `name` by a service."""
+        """Make a front.
+
+        Args:
+            name: What the model is called in URLs.
+            service: The replicas that compute.
+        """
         super().__init__(name, return_response_headers=True)
         self._service = service
 
@@ -138,41 +169,47 @@ class Front(Model):  # type: ignore[misc]  # KServe is untyped
         return self._service.description() is not None
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the replicas say of the model."""
-        return dict(self._description().metadata)
-
-    def validate(self, payload: Any) -> Any:
-        """Leave all checks to `predict`, whose errors say what to do."""
-        return payload
-
-    async def predict(
-        self,
-        payload: dict[str, Any] | InferRequest,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> dict[str, Any] | InferResponse:
-        """Answer a request of either protocol, as `messages` describes them.
-
-        Args:
-            payload: The request.
-            headers: The request's; not used.
-            response_headers: The answer's: they get the names of the replicas that took part.
+        """Return what the replicas say of the model.
 
         Raises:
-            InvalidInput: The request does not hold images that the model takes.
-            Unavailable: The replicas did not answer.
+            Unavailable: No replica answers.
+        """
+        return dict(self._description().metadata)
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of one image.
+
+        Raises:
+            Unavailable: No replica answers.
         """
         (images,) = self._description().metadata["inputs"]
-        batch = messages.read(payload, tuple(images["shape"][1:]))
+        return tuple(images["shape"][1:])
+
+    async def classify(
+        self, images: Images, response_headers: dict[str, str] | None
+    ) -> tuple[Probabilities, str]:
+        """Have the replicas compute the probabilities of images.
+
+        Args:
+            images: uint8 (N, *input_shape).
+            response_headers: They get the names of the replicas that took part.
+
+        Returns:
+            The probabilities, float32 (N, classes), and the version of the model.
+
+        Raises:
+            InvalidInput: A replica refused the images.
+            Unavailable: The replicas did not answer.
+        """
         try:
-            found = await self._service.predict(batch)
+            prediction = await self._service.predict(images)
         except RefusalError as error:
             raise InvalidInput(str(error)) from None
         except NoAnswerError as error:
             raise _unavailable(f"from the replicas: {error}") from None
         if response_headers is not None:
-            response_headers["x-served-by"] = ", ".join(found.replicas)
-        return messages.answer(payload, found.probabilities, name=self.name, version=found.version)
+            response_headers["x-served-by"] = ", ".join(prediction.replicas)
+        return prediction.probabilities, prediction.version
 
     def _description(self) -> Description:
         description = self._service.description()
@@ -186,11 +223,6 @@ class _FrontDataPlane(StrictDataPlane):
         """Whether a prediction would be answered; KServe's own is ready whenever it listens."""
         return all([await front.healthy() for front in self.model_registry.get_models().values()])
 
-    async def model_metadata(self, model_name: str) -> dict[str, Any]:
-        """Return the metadata of the replicas."""
-        front: Front = self.get_model_from_registry(model_name)
-        return front.metadata()
-
 
 class FrontServer(ReplicaServer):
     """A replica's server, with a service of other replicas behind it."""
@@ -202,7 +234,14 @@ class FrontServer(ReplicaServer):
         service: ShardedService,
         at_least: int,
     ) -> None:
-        """Make a server that listens once `at_least` so many replicas answer."""
+        """Make a server that does not listen yet.
+
+        Args:
+            settings: Where and how it serves.
+            on_ready: Called once it listens.
+            service: The replicas behind it.
+            at_least: It listens once so many replicas answer.
+        """
         super().__init__(settings, on_ready)
         self.dataplane = _FrontDataPlane(self.registered_models)
         self._service = service

@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from kserve.errors import InvalidInput
 
+from mlpipeline.serving.arrays import Images
 from mlpipeline.serving.refusals import refusal
-
-Images = npt.NDArray[np.uint8]
 
 
 def from_instances(instances: Any, shape: tuple[int, ...]) -> Images:
-    """Read the `instances` of the V1 protocol: one nested list of integers 0..255 an image.
+    """Read the `instances` of the V1 protocol.
+
+    Args:
+        instances: One nested list of integers 0..255 for each image.
+        shape: The shape of one image.
 
     Raises:
         InvalidInput: They are anything else.

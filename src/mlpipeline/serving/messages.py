@@ -1,22 +1,26 @@
-"""Both protocols' messages: images out of requests, and answers out of probabilities."""
+"""Both protocols' messages: images out of requests, and responses out of probabilities.
+
+V1 is TensorFlow Serving's REST API, V2 the Open Inference Protocol:
+https://www.tensorflow.org/tfx/serving/api_rest
+https://github.com/kserve/open-inference-protocol
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from kserve import InferOutput, InferRequest, InferResponse
 from kserve.errors import InvalidInput
 
 from mlpipeline.serving import images
+from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.refusals import refusal
 
-Probabilities = npt.NDArray[np.float32]
 
-
-def read(payload: Any, shape: tuple[int, ...]) -> images.Images:
+def read(payload: Any, shape: tuple[int, ...]) -> Images:
     """Return the images of a request, uint8 (N, *shape).
 
     Args:
@@ -34,16 +38,16 @@ def read(payload: Any, shape: tuple[int, ...]) -> images.Images:
     return images.from_instances(payload["instances"], shape)
 
 
-def answer(
+def response(
     payload: Any, probabilities: Probabilities, *, name: str, version: str
 ) -> dict[str, Any] | InferResponse:
-    """Return the answer to a request that `read` has read.
+    """Return the response to a request that `read` has read.
 
     Args:
         payload: The request.
-        probabilities: Of its images, float32 (N, classes).
-        name: The model's.
-        version: Of the model, that gave these probabilities.
+        probabilities: Probabilities of its images, float32 (N, classes).
+        name: What the model is called.
+        version: Version of the model that gave these probabilities.
 
     Returns:
         V1: `{"predictions": probabilities}`, as TensorFlow Serving does. V2: the tensors
@@ -54,7 +58,7 @@ def answer(
         return {"predictions": probabilities}
     tensors = (probabilities, np.argmax(probabilities, axis=1))
     outputs = []
-    for about, tensor in zip(output_types(probabilities.shape[1]), tensors, strict=True):
+    for about, tensor in zip(_output_types(probabilities.shape[1]), tensors, strict=True):
         output = InferOutput(about["name"], list(tensor.shape), about["datatype"])
         output.set_data_from_numpy(tensor, binary_data=payload.use_binary_outputs)
         outputs.append(output)
@@ -68,15 +72,40 @@ def answer(
     )
 
 
-def output_types(classes: int) -> list[dict[str, Any]]:
-    """Describe the tensors of a V2 answer, as a model's metadata does."""
+def metadata(
+    name: str, *, version: str, digest: str, classes: Sequence[str], shape: Sequence[int]
+) -> dict[str, Any]:
+    """Describe a model, as `GET /v2/models/NAME` does.
+
+    Neither KServe's response model nor the Open Inference Protocol has a field for the names of
+    classes and the digest: they go where MLServer puts such things, `parameters`.
+
+    Args:
+        name: What the model is called.
+        version: Version of the model.
+        digest: SHA-256 of all that was published as that version.
+        classes: Names of the classes, in the order of the probabilities.
+        shape: Shape of one image.
+    """
+    return {
+        "name": name,
+        "platform": "tensorflow_savedmodel",
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *shape]}],
+        "outputs": _output_types(len(classes)),
+        "versions": [version],
+        "parameters": {"classes": list(classes), "digest": digest},
+    }
+
+
+def _output_types(classes: int) -> list[dict[str, Any]]:
+    """Describe the tensors of a V2 response."""
     return [
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
         {"name": "class", "datatype": "INT64", "shape": [-1]},
     ]
 
 
-def _read_tensor(request: InferRequest, shape: tuple[int, ...]) -> images.Images:
+def _read_tensor(request: InferRequest, shape: tuple[int, ...]) -> Images:
     if len(request.inputs) != 1 or request.inputs[0].datatype != "UINT8":
         got = [f"{tensor.name} {tensor.datatype}" for tensor in request.inputs]
         raise refusal(

@@ -7,25 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mlpipeline.errors import ServingError
+from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.store import artifacts
-
-Images = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A version of a model.
+    """A version of a model, ready to predict.
 
     Attributes:
-        version: As published.
+        version: Name of the version.
         digest: SHA-256 of its manifest, and so of all that was published.
-        classes: Their names, in the order of the probabilities.
+        classes: Names of the classes, in the order of the probabilities.
         input_shape: The shape of one image.
     """
 
@@ -36,15 +33,22 @@ class PublishedModel:
     _function: Callable[[Images], Probabilities]
 
     def predict(self, images: Images) -> Probabilities:
-        """Map uint8 images (N, *input_shape) to float32 probabilities (N, classes).
+        """Map images to probabilities; any number of threads may call it at a time.
 
-        Any number of threads may call it at a time.
+        Args:
+            images: uint8 (N, *input_shape).
+
+        Returns:
+            float32 (N, classes).
         """
         return self._function(images)
 
 
 def load(folder: Path) -> PublishedModel:
     """Load a published version, and make it predict once.
+
+    Args:
+        folder: Where it is published.
 
     Raises:
         ArtifactError: It is missing or damaged.

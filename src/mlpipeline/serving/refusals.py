@@ -12,11 +12,23 @@ class Unavailable(Exception):  # noqa: N818  # as KServe names its own
 
 
 def refusal(got: str, *, expected: str, remedy: str) -> InvalidInput:
-    """Return the error that becomes a 400 on REST and INVALID_ARGUMENT on gRPC."""
+    """Return the error that becomes a 400 on REST and INVALID_ARGUMENT on gRPC.
+
+    Args:
+        got: What was found in the request.
+        expected: What should have been there.
+        remedy: What the client can do.
+    """
     return InvalidInput(explain(got, expected=expected, remedy=remedy))
 
 
 def explain(got: str, *, expected: str, remedy: str) -> str:
-    """Return the text of a refusal."""
+    """Return the text of a refusal, with what the client sent cut to a length that fits a header.
+
+    Args:
+        got: What was found in the request.
+        expected: What should have been there.
+        remedy: What the client can do.
+    """
     got = got if len(got) <= _LONGEST else got[:_LONGEST] + "..."
     return f"got {got}; expected {expected}; to do: {remedy}"

@@ -42,12 +42,12 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         """Take KServe's arguments and ours.
 
         Args:
-            *arguments: KServe's.
-            replica: Every answer carries it in the header `x-served-by`.
+            *arguments: Arguments of KServe's `RESTServer`.
+            replica: Name of this replica, which every response carries in `x-served-by`.
             max_body: The most bytes a request's body may have.
-            linger: For how many seconds to go on answering after SIGTERM.
+            linger: Seconds to go on answering after SIGTERM.
             on_ready: Called once when it listens.
-            **options: KServe's.
+            **options: Options of KServe's `RESTServer`.
         """
         super().__init__(*arguments, **options)
         self._max_body = max_body
@@ -60,6 +60,9 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
 
         KServe's `start` has uvicorn open the port itself, and uvicorn opens it for one process
         only. The socket is the one thing that must differ for several.
+
+        Args:
+            listener: A bound socket.
         """
         self.create_application()
         await self._server.serve(sockets=[listener])
@@ -98,7 +101,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
             expected=names,
             remedy="GET /v1/models lists what is served",
         )
-        return _answer(HTTPStatus.NOT_FOUND, text)
+        return _error_response(HTTPStatus.NOT_FOUND, text)
 
     async def _refuse_request(self, request: Request, error: Any) -> JSONResponse:
         name = next(iter(self.dataplane.model_registry.get_models()))
@@ -117,7 +120,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         )
         got = f"{request.method} {request.url.path}: {error.detail}"
         text = explain(got, expected=expected, remedy=remedy)
-        return _answer(error.status_code, text, error.headers)
+        return _error_response(error.status_code, text, error.headers)
 
 
 class _BodyLimit:
@@ -189,16 +192,18 @@ class _LingeringServer(uvicorn.Server):
 
 
 async def _refuse_input(_: Request, error: Any) -> JSONResponse:
-    return _answer(HTTPStatus.BAD_REQUEST, str(error))
+    return _error_response(HTTPStatus.BAD_REQUEST, str(error))
 
 
 async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:
-    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+    return _error_response(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
 async def _refuse_body(_: Request, error: Any) -> JSONResponse:
-    return _answer(HTTPStatus.BAD_REQUEST, str(unreadable(error.errors())))
+    return _error_response(HTTPStatus.BAD_REQUEST, str(unreadable(error.errors())))
 
 
-def _answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _error_response(
+    status: int, text: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     return JSONResponse({"error": text}, status_code=status, headers=headers)

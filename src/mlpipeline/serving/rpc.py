@@ -30,9 +30,10 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
         """Begin to answer; `stop` is KServe's.
 
         Args:
-            address: HOST:PORT.
-            replica: Every answer carries it in the trailing metadata `x-served-by`.
-            max_message: The most bytes a request or an answer may have.
+            address: HOST:PORT to listen on.
+            replica: Name of this replica, which every response carries in the trailing metadata
+                `x-served-by`.
+            max_message: The most bytes a request or a response may have.
 
         Raises:
             ServingError: Another program has the port.
@@ -113,7 +114,12 @@ _REFUSALS = {
 
 
 def port_in_use(address: str, cause: Exception) -> ServingError:
-    """Return the error for an address that cannot be listened on."""
+    """Return the error for an address that cannot be listened on.
+
+    Args:
+        address: HOST:PORT.
+        cause: What the system says.
+    """
     return ServingError(
         f"cannot listen on {address}: {cause}",
         expected="a free port, or one that only replicas of this user share",

@@ -27,10 +27,10 @@ class ServerSettings:
         host: The address to listen on.
         http_port: The REST port; replicas on one machine share it.
         grpc_port: The gRPC port; shared as well.
-        replica: This replica's name, which every answer carries.
+        replica: Name of this replica, which every response carries.
         max_body: The most bytes of a REST body or a gRPC message.
-        linger: For how many seconds to go on answering after SIGTERM. SIGINT does not linger.
-        grace_period: For how many seconds more to finish what has begun.
+        linger: Seconds to go on answering after SIGTERM. SIGINT does not linger.
+        grace_period: Seconds after that to finish what has begun.
     """
 
     host: str
@@ -46,7 +46,12 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
     """KServe's server with our data plane, sockets and shutdown."""
 
     def __init__(self, settings: ServerSettings, on_ready: Callable[[], None]) -> None:
-        """Make a server that does not listen yet; `on_ready` is called once it does."""
+        """Make a server that does not listen yet.
+
+        Args:
+            settings: Where and how it serves.
+            on_ready: Called once it listens.
+        """
         super().__init__(
             http_port=settings.http_port,
             grpc_port=settings.grpc_port,
@@ -66,6 +71,9 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
 
         KServe's own handler of these signals removes the model first, so that requests under way
         get a 404; here uvicorn's catches them, see `SharedPortServer`.
+
+        Args:
+            models: What is served, each under its name.
 
         Raises:
             ServingError: A port is in use.
@@ -114,7 +122,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
 def _shared_listener(host: str, port: int) -> socket.socket:
     """Bind a socket that this user's other processes can bind too.
 
-    The kernel deals new connections out between them.
+    The kernel deals new connections out between them: https://lwn.net/Articles/542629/
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)

@@ -1,8 +1,9 @@
 """A request too large for one replica: cut into pieces that several replicas answer at once.
 
-Pieces wait in one line, and whichever replica is free takes the next: a slow one answers fewer. A
+Pieces wait in one queue, and whichever replica is free takes the next: a slow one answers fewer. A
 piece that fails is tried elsewhere. What a replica is, and where there are some, is told from
-outside; nothing here knows of a network.
+outside; nothing here knows of a network. It is the sharded services pattern of Yuan Tang's
+"Distributed Machine Learning Patterns", chapter 4.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Images = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float32]
-_Found = TypeVar("_Found")
+from mlpipeline.serving.arrays import Images, Probabilities
+
+_Result = TypeVar("_Result")
 
 
 class ReplicaError(Exception):
@@ -41,8 +41,8 @@ class Description:
 
     Attributes:
         replica: Its name.
-        version: Of the model that it serves.
-        metadata: Of the model, as `GET /v2/models/NAME` gives it.
+        version: Version of the model that it serves.
+        metadata: Metadata of the model, as `GET /v2/models/NAME` gives it.
     """
 
     replica: str
@@ -50,13 +50,13 @@ class Description:
     metadata: Mapping[str, Any]
 
 
-class Answer(NamedTuple):
-    """What the replicas said together.
+class JoinedPrediction(NamedTuple):
+    """What the replicas answered together.
 
     Attributes:
         probabilities: float32 (N, classes), in the order of the images.
-        version: Of the model that gave all of them.
-        replicas: The names of those that took part, sorted.
+        version: Version of the model that gave all of them.
+        replicas: The names of the replicas that took part, sorted.
     """
 
     probabilities: Probabilities
@@ -71,7 +71,11 @@ class Replica(Protocol):
         """Ask who it is."""
 
     async def predict(self, images: Images) -> tuple[Probabilities, str]:
-        """Return the probabilities of some images, and the version that gave them."""
+        """Return the probabilities of some images, and the version that gave them.
+
+        Args:
+            images: uint8 (N, H, W) or (N, H, W, C), at most `Limits.piece` of them.
+        """
 
     async def close(self) -> None:
         """End the connection."""
@@ -79,16 +83,17 @@ class Replica(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much, how often, how long.
+    """How much a replica is sent, how often a piece is tried, how long to wait.
 
     Attributes:
-        piece: Images in a piece. A multiple of a replica's batch (64), so that the batches, and
-            with them the last bits of the sums, are those of a request that was not cut.
+        piece: The most images in a piece. A multiple of a replica's batch (64), so that the
+            batches, and with them the last bits of the sums, are those of a request that was not
+            cut.
         running: Pieces that a replica is sent at a time: one that it works on, one on its way.
         attempts: How often a piece is tried.
-        attempt_seconds: For one of these.
-        request_seconds: For a whole request.
-        refresh_seconds: How often to look who answers; four times as often if one does not.
+        attempt_seconds: Time-out of one attempt.
+        request_seconds: Time-out of a whole request.
+        refresh_seconds: Seconds between looks at who answers; a quarter of it while one does not.
     """
 
     piece: int = 512
@@ -117,7 +122,7 @@ class ShardedService:
 
     Attributes:
         find: Returns the addresses of all replicas that there are now.
-        connect: Makes a connection to one of them, without waiting for it.
+        connect: Makes a connection to the replica at an address, without waiting for it.
         limits: How much, how often, how long.
     """
 
@@ -126,6 +131,7 @@ class ShardedService:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        """Begin with no replica: `following` finds them."""
         self._members: dict[str, _Member] = {}
         self._changed = asyncio.Event()
         self._refresh_now = asyncio.Event()
@@ -145,8 +151,12 @@ class ShardedService:
                 await member.replica.close()
 
     async def until_answering(self, count: int) -> None:
-        """Wait until so many replicas answer."""
-        await self._until(lambda: len(self._answering()) >= count)
+        """Wait until so many replicas answer.
+
+        Args:
+            count: How many.
+        """
+        await self._wait_for(lambda: len(self._answering()) >= count)
 
     def description(self) -> Description | None:
         """Return what the replicas say of the model; None while none of them answers.
@@ -158,8 +168,11 @@ class ShardedService:
         newest_first = reversed(descriptions)
         return max(newest_first, key=lambda each: counts[each.version], default=None)
 
-    async def predict(self, images: Images) -> Answer:
-        """Have the images, uint8 (N, ...), predicted by all replicas of one version.
+    async def predict(self, images: Images) -> JoinedPrediction:
+        """Have images predicted by all replicas of one version.
+
+        Args:
+            images: uint8 (N, H, W) or (N, H, W, C).
 
         Raises:
             RefusalError: The first refusal of a replica, as it is.
@@ -168,7 +181,7 @@ class ShardedService:
         try:
             async with asyncio.timeout(self.limits.request_seconds):
                 while True:
-                    version = (await self._until(self.description)).version
+                    version = (await self._wait_for(self.description)).version
                     # If its last replica goes meanwhile, all begins anew: no answer is of two.
                     with contextlib.suppress(_VersionGoneError):
                         return await self._predict(images, version)
@@ -176,7 +189,7 @@ class ShardedService:
             seconds = self.limits.request_seconds
             raise NoAnswerError(f"no answer within {seconds:.0f} s") from None
 
-    async def _predict(self, images: Images, version: str) -> Answer:
+    async def _predict(self, images: Images, version: str) -> JoinedPrediction:
         pieces = enumerate(_cut(images, self.limits.piece))
         parts: dict[int, tuple[Probabilities, str]] = {}
 
@@ -194,21 +207,24 @@ class ShardedService:
             for worker in workers:
                 worker.cancel()
         probabilities = np.concatenate([parts[index][0] for index in sorted(parts)])
-        return Answer(probabilities, version, tuple(sorted({name for _, name in parts.values()})))
+        replicas = sorted({name for _, name in parts.values()})
+        return JoinedPrediction(probabilities, version, tuple(replicas))
 
     async def _predict_piece(self, piece: Images, version: str) -> tuple[Probabilities, str]:
         failed: set[_Member] = set()
         for attempt in range(1, self.limits.attempts + 1):
-            member = await self._until(lambda: self._free(version, failed))
+            member = await self._wait_for(lambda: self._next_replica(version, failed))
             try:
-                return await self._ask(member, piece, version)
+                return await self._send(member, piece, version)
             except ReplicaError as error:
                 failed.add(member)
                 if attempt == self.limits.attempts:
                     raise NoAnswerError(f"{attempt} attempts; the last one: {error}") from error
         raise AssertionError("no attempt was allowed")
 
-    async def _ask(self, member: _Member, piece: Images, version: str) -> tuple[Probabilities, str]:
+    async def _send(
+        self, member: _Member, piece: Images, version: str
+    ) -> tuple[Probabilities, str]:
         assert member.description is not None
         name = member.description.replica
         member.running += 1
@@ -224,12 +240,12 @@ class ShardedService:
             raise ReplicaError(f"{name}: {error or 'no answer in time'}") from error
         finally:
             member.running -= 1
-            self._announce()
+            self._notify()
             if member not in self._members.values() and not member.running:
                 await member.replica.close()
 
-    def _free(self, version: str, failed: Collection[_Member]) -> _Member | None:
-        """Return the replica for the next piece; None while all have enough to do."""
+    def _next_replica(self, version: str, failed: Collection[_Member]) -> _Member | None:
+        """Return the replica for the next piece; None while all have as many as they may."""
         answering = self._answering()
         same = [m for m in answering if m.description and m.description.version == version]
         if answering and not same:
@@ -241,13 +257,13 @@ class ShardedService:
     def _answering(self) -> list[_Member]:
         return [member for member in self._members.values() if member.description]
 
-    async def _until(self, condition: Callable[[], _Found | None]) -> _Found:
-        while not (found := condition()):
+    async def _wait_for(self, condition: Callable[[], _Result | None]) -> _Result:
+        while not (result := condition()):
             await self._changed.wait()
-        return found
+        return result
 
-    def _announce(self) -> None:
-        """Wake all that wait, in their order."""
+    def _notify(self) -> None:
+        """Wake all that wait, in the order in which they began to."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -270,7 +286,7 @@ class ShardedService:
         for address in sorted(addresses - self._members.keys()):
             self._members[address] = _Member(self.connect(address))
         await asyncio.gather(*map(self._describe, self._members.values()))
-        self._announce()
+        self._notify()
 
     async def _describe(self, member: _Member) -> None:
         try:
@@ -278,7 +294,7 @@ class ShardedService:
                 member.description = await member.replica.describe()
         except (ReplicaError, RefusalError, TimeoutError):
             member.description = None
-        self._announce()
+        self._notify()
 
 
 def _cut(images: Images, size: int) -> Iterator[Images]:

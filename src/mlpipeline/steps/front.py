@@ -2,6 +2,17 @@
 
 It is the command of the InferenceService's transformer, and locally of the process that has the
 model's address.
+
+KServe's controller adds options to the arguments of every transformer's container, spelt as its own
+`ModelServer` spells them, and a container that does not take them does not start. So the command
+line knows three that nobody writes by hand:
+
+    --model_name NAME        another spelling of `--name`
+    --http_port PORT         another spelling of `--port`
+    --predictor_host HOST    taken and not used: the predictor's Service is one address for all
+                             replicas, and the front has to know each (`--replicas`)
+
+https://kserve.github.io/website/docs/model-serving/predictive-inference/transformers
 """
 
 from __future__ import annotations
@@ -31,11 +42,11 @@ def serve(
     `ready=FRONT`.
 
     Args:
-        replicas: HOST:PORT of each, or of a name that stands for many.
-        name: What the model is called in URLs, here and there.
+        replicas: HOST:PORT of each replica, or of a name that stands for many.
+        name: What the model is called in URLs, the front's and the replicas'.
         http_port: The REST port (V1 and V2).
         grpc_port: The gRPC port (V2).
-        front: This front's name; every answer carries it as `x-served-by`, before the replicas'.
+        front: This front's name; every response has it in `x-served-by`, before the replicas'.
         at_least: How many replicas must answer at the start.
         piece: The most images that a replica is sent at once.
         host: The address to listen on. In a pod that must be all of them.

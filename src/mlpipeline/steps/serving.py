@@ -32,7 +32,7 @@ def serve(
         name: What the model is called in URLs.
         http_port: The REST port (V1 and V2), which replicas share.
         grpc_port: The gRPC port (V2), shared as well.
-        replica: This replica's name; every answer carries it as `x-served-by`.
+        replica: This replica's name; every response has it in `x-served-by`.
         host: The address to listen on. In a pod that must be all of them.
 
     Raises:

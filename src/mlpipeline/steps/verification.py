@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from mlpipeline import progress
 from mlpipeline.errors import ServingError
+from mlpipeline.serving.arrays import Images
 from mlpipeline.serving.clients import (
-    Answer,
     Client,
     GrpcClient,
-    Images,
+    Prediction,
     V1Client,
     V2BinaryClient,
     V2JsonClient,
@@ -151,11 +151,11 @@ def _verify_protocol(
 
 def _predict_all(
     connect: Callable[[], Client], images: Images, deadline: _Deadline
-) -> list[Answer]:
+) -> list[Prediction]:
     """Predict all images over several connections and return the answers in order."""
     batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
 
-    def predict_share(share: list[Images]) -> list[Answer]:
+    def predict_share(share: list[Images]) -> list[Prediction]:
         with connect() as client:
             return [client.predict(batch, deadline.left()) for batch in share]
 

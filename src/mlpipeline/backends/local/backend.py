@@ -120,7 +120,7 @@ class LocalBackend:
 
     async def _run_process(self, task: Task, *extra: str) -> None:
         await processes.run(
-            [*task.command(self.config_file, self.workspace), *extra],
+            [*processes.python_m(task.arguments(self.config_file, self.workspace)), *extra],
             log=self._log(task.name),
             on_progress=lambda values: self.display.advance(task, values),
         )
@@ -137,7 +137,7 @@ class LocalBackend:
     async def _train(self, task: Task, *, cpus: list[int]) -> None:
         await TrainingProcesses(
             task.name,
-            task.command(self.config_file, self.workspace),
+            processes.python_m(task.arguments(self.config_file, self.workspace)),
             self.config.training,
             cpus=cpus,
             logs=self.record.folder / "logs",

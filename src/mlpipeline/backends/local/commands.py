@@ -1,4 +1,4 @@
-"""What a person calls on this machine: run the pipeline, serve its model, ask it about an image."""
+"""What a person calls on this machine: run the pipeline, serve its model, do events."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from mlpipeline import image_files
 from mlpipeline.backends.local import replicas, sharded
 from mlpipeline.backends.local.asynchronous import AsynchronousBackend
 from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
-from mlpipeline.errors import ServingError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
@@ -125,38 +121,6 @@ def _greeting(config: Config, workspace: Workspace, version: str, who: str) -> s
         f"Ctrl-C stops them. Try:\n\n"
         f"curl -H 'Content-Type: application/json' -d @{request} {url}\n"
     )
-
-
-def predict(config: Config, workspace: Workspace, image: Path) -> None:
-    """Print what the current model sees in an image file.
-
-    Raises:
-        ServingError: There is no model, or the file is no image.
-    """
-    version = registry.current(workspace, config.name)
-    from mlpipeline.serving import model  # TensorFlow
-
-    model.use_available_processors()
-    published = model.load(workspace.model(config.name, version).path)
-    pixels = _read_image(image, published.input_shape)
-    (probabilities,) = published.predict(pixels[np.newaxis])
-    for index in probabilities.argsort()[::-1][:3]:
-        print(f"{probabilities[index]:7.2%}  {published.classes[index]}")
-
-
-def _read_image(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read an image file as the model takes it: uint8 of its shape, bright on a dark ground."""
-    try:
-        pixels, inverted = image_files.decode(file.read_bytes(), shape)
-    except image_files.UNREADABLE as error:
-        raise ServingError(
-            f"cannot read {file}: {error}",
-            expected="an image, such as a PNG or JPEG file",
-            remedy="name another file: make predict IMAGE=some.png",
-        ) from error
-    if inverted:
-        print("the background is bright, the data set's is dark: the image is inverted")
-    return pixels
 
 
 async def _stoppable(work: Coroutine[Any, Any, None]) -> None:

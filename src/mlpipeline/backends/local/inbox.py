@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from watchfiles import awatch
 from mlpipeline.backends.local import processes
 from mlpipeline.errors import EventError, PipelineError
 from mlpipeline.events import schema
-from mlpipeline.plan import config
+from mlpipeline.plan import commands, config
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 
@@ -111,17 +110,18 @@ class Inbox:
         with tempfile.TemporaryDirectory() as folder:
             match event:
                 case schema.PredictEvent():
-                    arguments = ["predict-batch", "--model", event.model, "--folder", event.folder]
+                    arguments = commands.predict_batch_arguments(
+                        event.model, event.folder, workspace=self.workspace
+                    )
                 case schema.FeedbackEvent():
-                    arguments = ["feedback", "--event", event.model_dump_json()]
+                    arguments = commands.feedback_arguments(
+                        event.model_dump_json(), workspace=self.workspace
+                    )
                 case schema.TrainEvent():
                     config.write(event.configuration, file := Path(folder, f"{event.name}.yaml"))
-                    arguments = ["run", "--config", str(file)]
-            command = [sys.executable, "-m", "mlpipeline", *arguments]
+                    arguments = commands.run_arguments(config=file, workspace=self.workspace)
             await processes.run(
-                [*command, "--workspace", str(self.workspace)],
-                log=log,
-                grace_seconds=_GRACE_SECONDS,
+                processes.python_m(arguments), log=log, grace_seconds=_GRACE_SECONDS
             )
         return log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,11 @@ _LAST_LINES = 12
 _LONGEST_LINE = 1 << 20
 # However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
+
+
+def python_m(arguments: Sequence[str]) -> list[str]:
+    """Return the command of a process for a command line of `mlpipeline.plan.commands`."""
+    return [sys.executable, "-m", "mlpipeline", *arguments]
 
 
 class ExitError(ProcessError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from mlpipeline.backends.local import processes
 from mlpipeline.errors import ProcessError
+from mlpipeline.plan.commands import predictor_arguments
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.store.layout import Workspace
 
@@ -53,18 +53,27 @@ async def started(
     settings = config.serving
     async with AsyncExitStack() as stack:
         readiness = Readiness(settings.replica_names)
-        command = [sys.executable, "-m", "mlpipeline", "predictor", "--name", config.name]
-        command += ["--workspace", str(workspace), "--version", version, "--host", settings.host]
-        command += ["--port", str(settings.port), "--grpc-port", str(settings.grpc_port)]
+        commands = {
+            name: predictor_arguments(
+                config.name,
+                version,
+                workspace=workspace,
+                host=settings.host,
+                port=settings.port,
+                grpc_port=settings.grpc_port,
+                replica=name,
+            )
+            for name in settings.replica_names
+        }
         followers = [
             await stack.enter_async_context(
                 processes.started(
-                    [*command, "--replica", name],
+                    processes.python_m(command),
                     log=logs / f"{name}.log",
                     on_progress=readiness.note,
                 )
             )
-            for name in settings.replica_names
+            for name, command in commands.items()
         ]
         ended = asyncio.ensure_future(first_to_end(followers))
         stack.callback(ended.cancel)

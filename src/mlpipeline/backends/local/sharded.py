@@ -6,12 +6,12 @@ Unlike replicas that share a port, one that dies is started again: the front doe
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mlpipeline.backends.local import processes, replicas
+from mlpipeline.plan.commands import front_arguments, predictor_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.store.layout import Workspace
 
@@ -31,28 +31,38 @@ async def serving(
     settings = config.serving
     names = [f"shard-{index}" for index in range(count)]
     ports = processes.free_ports(2 * count)
-    model = ["--name", config.name, "--host", settings.host]
     commands = {
-        name: _command(
-            *("predictor", *model, "--workspace", str(workspace), "--version", version),
-            *("--replica", name, "--port", str(http), "--grpc-port", str(grpc)),
+        name: predictor_arguments(
+            config.name,
+            version,
+            workspace=workspace,
+            host=settings.host,
+            port=http,
+            grpc_port=grpc,
+            replica=name,
         )
         for name, http, grpc in zip(names, ports[:count], ports[count:], strict=True)
     }
-    places = ",".join(f"{settings.host}:{port}" for port in ports[:count])
-    front = _command(
-        *("front", *model, "--replicas", places, "--at-least", str(count), "--replica", "front"),
-        *("--port", str(settings.port), "--grpc-port", str(settings.grpc_port)),
+    front = front_arguments(
+        config.name,
+        [f"{settings.host}:{port}" for port in ports[:count]],
+        at_least=count,
+        host=settings.host,
+        port=settings.port,
+        grpc_port=settings.grpc_port,
+        replica="front",
     )
     readiness = replicas.Readiness([*names, "front"])
     with replicas.reserved(settings):
         running = [
-            asyncio.create_task(_kept(command, logs / f"{name}.log", readiness))
+            asyncio.create_task(_kept(processes.python_m(command), logs / f"{name}.log", readiness))
             for name, command in commands.items()
         ]
         running.append(
             asyncio.create_task(
-                processes.run(front, log=logs / "front.log", on_progress=readiness.note)
+                processes.run(
+                    processes.python_m(front), log=logs / "front.log", on_progress=readiness.note
+                )
             )
         )
         ended = asyncio.ensure_future(replicas.first_to_end(running))
@@ -63,10 +73,6 @@ async def serving(
             for task in (ended, *running):
                 task.cancel()
             await asyncio.wait([ended, *running])
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mlpipeline", *arguments]
 
 
 async def _kept(command: list[str], log: Path, readiness: replicas.Readiness) -> None:

@@ -1,0 +1,25 @@
+"""Options that several commands of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlpipeline.store import layout
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+DEFAULT_WORKSPACE = layout.Workspace(Path("workspace"))
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+Workspace = Annotated[
+    layout.Workspace,
+    typer.Option(
+        parser=layout.Workspace.parse, metavar="DIRECTORY", help="The folder of all artifacts."
+    ),
+]
+Among = Annotated[
+    str,
+    typer.Option(help="Names of the candidates that count, separated by commas; empty for all."),
+]

@@ -1,0 +1,145 @@
+"""What a person calls: run the pipeline, serve its model, look at what was done."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
+from mlpipeline.events import schema
+from mlpipeline.plan import config as configuration
+from mlpipeline.store import artifacts, layout
+
+_log = logging.getLogger(__name__)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to a command line, in the order in which its help shows them."""
+    panels = {
+        "Run the pipeline, use its model": (run, serve, predict),
+        "Events": (watch, post_event),
+        "Look at what was done": (report, lineage, track),
+    }
+    for panel, commands in panels.items():
+        for command in commands:
+            app.command(rich_help_panel=panel)(command)
+
+
+def run(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    asynchronous: Annotated[
+        bool,
+        typer.Option("--asynchronous", help="Serve a good candidate while others are trained."),
+    ] = False,
+) -> None:
+    """Run the whole pipeline on this machine; what is finished is reused."""
+    from mlpipeline.backends.local import commands
+
+    commands.run(configuration.load(config), config, workspace, asynchronous=asynchronous)
+
+
+def serve(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_534,
+            help="The port of REST in place of serving.port; gRPC gets the next one.",
+        ),
+    ] = None,
+    shards: Annotated[
+        int,
+        typer.Option(min=0, help="How many replicas share each large request; 0: none do."),
+    ] = 0,
+) -> None:
+    """Serve the current model by all replicas until Ctrl-C."""
+    from mlpipeline.backends.local import commands
+
+    settings = configuration.load(config)
+    if port is not None:
+        serving = settings.serving.model_copy(update={"port": port, "grpc_port": port + 1})
+        settings = settings.model_copy(update={"serving": serving})
+    commands.serve(settings, workspace, shards)
+
+
+def predict(
+    image: Annotated[Path, typer.Argument(help="The image file.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Say what the current model sees in an image."""
+    from mlpipeline.cli import prediction
+
+    for line in prediction.describe(configuration.load(config), workspace, image):
+        typer.echo(line)
+
+
+def watch(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Do the events that are dropped into the workspace's folder inbox/, until Ctrl-C."""
+    from mlpipeline.backends.local import commands
+
+    commands.watch(workspace)
+
+
+def post_event(
+    files: Annotated[
+        list[Path], typer.Argument(help="A JSON file for each event, as mlpipeline.events says.")
+    ],
+    url: Annotated[str, typer.Option(help="The URL of Argo's server.")] = "http://127.0.0.1:2746",
+    token: Annotated[
+        str, typer.Option(envvar="ARGO_TOKEN", help="The token of a service account.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option(help="The namespace that workflows run in.")
+    ] = "mlpipeline",
+    seconds: Annotated[float, typer.Option(help="How long to try to post each.")] = 120,
+) -> None:
+    """Post events to a cluster, each until it is accepted."""
+    from mlpipeline.events import posting
+
+    for event in [schema.read(file) for file in files]:
+        new = posting.post(event, url=url, token=token, namespace=namespace, seconds=seconds)
+        typer.echo(f"{event.name}: {'accepted' if new else 'was posted before'}")
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The run's folder, in workspace/runs.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Write the report of an earlier run again."""
+    from mlpipeline.runs import report as reports
+
+    typer.echo(reports.write(workspace, artifacts.read_json(layout.RunFolder(run).record)))
+
+
+def lineage(
+    version: Annotated[str, typer.Argument(help="A version of a model, served or registered.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Say which run, candidate, data and code a version of a model came from."""
+    from rich.console import Console
+
+    from mlpipeline.runs import trace
+
+    tree, damaged = trace.trace(workspace, version)
+    for problem in damaged:
+        _log.warning("left out, because it is damaged: %s", problem)
+    # As wide as it needs: digests are not to be cut, and terminals wrap.
+    Console(highlight=False, markup=False, width=500).print(tree)
+
+
+def track(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Send the runs to MLflow that it does not have yet: to MLFLOW_TRACKING_URI, or a file."""
+    from mlpipeline.backends.local import commands
+    from mlpipeline.runs.mlflow import client, sending
+
+    commands.close_killed(workspace)
+    uri = sending.configured() or sending.embedded(workspace)
+    for run in client.send(workspace, uri):
+        typer.echo(f"sent {run}")

@@ -1,0 +1,295 @@
+"""`mlpipeline step NAME`: what the local backend's processes and the cluster's pods run.
+
+Each step of `mlpipeline.plan.pipeline` is here under its own name; beside them are the front of a
+sharded service and what an event starts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from mlpipeline import logs
+from mlpipeline.cli.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_WORKSPACE,
+    Among,
+    ConfigFile,
+    Workspace,
+)
+from mlpipeline.events import feedback as corrections
+from mlpipeline.events import schema
+from mlpipeline.plan import batch as predictions
+from mlpipeline.plan import config as configuration
+from mlpipeline.plan import pipeline
+from mlpipeline.plan.config import Config, Serving
+from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
+from mlpipeline.store import artifacts, layout, registry
+
+app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
+
+_EVENTS = "What an event starts"
+
+ReplicaName = Annotated[
+    str | None,
+    typer.Option("--replica", help="This server's name in its answers; by default the host's."),
+]
+
+
+@app.callback()
+def _begin(context: typer.Context) -> None:
+    logs.configure(step=context.invoked_subcommand)
+
+
+@app.command()
+def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Fetch the data set, split it, write sharded TFRecords."""
+    settings = configuration.load(config)
+    task = pipeline.plan(settings)[INGEST.name]
+    if _is_reused(task, workspace):
+        return
+    from mlpipeline.steps import ingestion
+
+    ingestion.ingest(settings.data, workspace.dataset(task.key).path, feedback=workspace.feedback)
+
+
+@app.command()
+def train(
+    candidate: Annotated[str, typer.Option(help="The name of the candidate to train.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Train one candidate, as the worker that the variable TF_CONFIG says."""
+    logs.configure(step=TRAIN.name, candidate=candidate)
+    settings = configuration.load(config)
+    tasks = pipeline.plan(settings)
+    task = tasks[TRAIN.task_name(_known(candidate, settings))]
+    if _is_reused(task, workspace):
+        return
+    dataset = workspace.dataset(tasks[INGEST.name].key).path
+    artifacts.verify(dataset)  # of every worker: all of it is read, tens of megabytes
+    from mlpipeline.learning.training.cluster_spec import from_environment
+    from mlpipeline.steps import training
+
+    training.train(
+        candidate,
+        settings.candidates[candidate],
+        settings.training,
+        seed=settings.seed,
+        dataset=dataset,
+        output=workspace.candidate(task.key).path,
+        cluster=from_environment(os.environ),
+    )
+
+
+@app.command()
+def select(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    among: Among = "",
+) -> None:
+    """Choose among the candidates that were trained, test the best one, register it."""
+    settings = configuration.load(config).among(among)
+    tasks = pipeline.plan_of_finished(settings, workspace)
+    task = tasks[SELECT.name]
+    if _is_reused(task, workspace):
+        return
+    from mlpipeline.steps import selection
+
+    trainings = [tasks[name] for name in task.reads if tasks[name].step is TRAIN]
+    selection.select(
+        settings.name,
+        {str(each.candidate): workspace.candidate(each.key).path for each in trainings},
+        dataset=workspace.dataset(tasks[INGEST.name].key).path,
+        output=workspace.selection(task.key).path,
+        model=workspace.model(settings.name, task.key).path,
+    )
+
+
+@app.command()
+def serve(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    among: Among = "",
+    name: Annotated[
+        str | None,
+        typer.Option(help="The model's name; with it no configuration is read."),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="The version; by default what was selected, or with --name the current."),
+    ] = None,
+    replica: ReplicaName = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port of REST, V1 and V2.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="The port of gRPC, V2.")] = None,
+) -> None:
+    """Serve one replica of a registered model in the foreground."""
+    if name is None:
+        settings = configuration.load(config).among(among)
+        name, serving = settings.name, settings.serving
+        if version is None:
+            version = pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
+    else:
+        serving = Serving()
+        version = version or registry.current(workspace, name)
+    from mlpipeline.steps import serving as servers
+
+    servers.serve(
+        workspace.model(name, version).path,
+        name=name,
+        host=host or serving.host,
+        http_port=port or serving.port,
+        grpc_port=grpc_port or serving.grpc_port,
+        replica=replica or socket.gethostname(),
+    )
+
+
+@app.command()
+def verify(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write the figures to, as JSON.")
+    ] = None,
+    url: Annotated[
+        str, typer.Option(help="The address of REST; by default serving.host and serving.port.")
+    ] = "",
+    grpc: Annotated[
+        str, typer.Option(help="The address of gRPC as HOST:PORT; by default serving.grpc_port.")
+    ] = "",
+    autoscaled: Annotated[
+        bool,
+        typer.Option(
+            "--autoscaled",
+            help="Replicas come and go: serving.replicas of any names must answer.",
+        ),
+    ] = False,
+    among: Among = "",
+) -> None:
+    """Send the whole test split through every protocol, compare, make the version current."""
+    settings = configuration.load(config).among(among)
+    tasks = pipeline.plan_of_finished(settings, workspace)
+    from mlpipeline.learning.data import tfrecords
+    from mlpipeline.steps import verification
+
+    selection = workspace.selection(tasks[SELECT.name].key)
+    artifacts.verify(selection.path)
+    images, labels = tfrecords.read_split(workspace.dataset(tasks[INGEST.name].key).path, "test")
+    serving = settings.serving
+    figures = verification.verify(
+        base_url=url or f"http://{serving.host}:{serving.port}",
+        grpc_address=grpc or f"{serving.host}:{serving.grpc_port}",
+        name=settings.name,
+        expected=verification.Expected(
+            images=images,
+            labels=labels,
+            probabilities=np.load(selection.test_probabilities),
+            accuracy=artifacts.read_json(selection.decision)["test"]["accuracy"],
+            replicas=serving.replicas if autoscaled else serving.replica_names,
+        ),
+    )
+    registry.promote(workspace, settings.name, tasks[SELECT.name].key)
+    if output:
+        protocols = [asdict(protocol) for protocol in figures]
+        seen = sorted({replica for protocol in figures for replica in protocol.replicas})
+        artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
+
+
+@app.command()
+def front(
+    name: Annotated[str, typer.Option("--name", "--model_name", help="The model's name.")],
+    replicas: Annotated[
+        str,
+        typer.Option(
+            help="The replicas' addresses, HOST:PORT, separated by commas; a name stands for all "
+            "of its addresses."
+        ),
+    ],
+    at_least: Annotated[
+        int, typer.Option(help="How many replicas must answer before it listens.")
+    ] = 1,
+    replica: ReplicaName = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "--http_port", help="The port of REST.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="The port of gRPC, V2.")] = 8081,
+    predictor_host: Annotated[
+        str,
+        typer.Option(
+            "--predictor_host",
+            help="Not used: KServe gives one address for all replicas, --replicas names each.",
+        ),
+    ] = "",
+) -> None:
+    """Cut large requests into pieces for several replicas, in the foreground."""
+    from mlpipeline.steps import front as fronts
+
+    fronts.serve(
+        replicas.split(","),
+        name=name,
+        http_port=port,
+        grpc_port=grpc_port,
+        front=replica or socket.gethostname(),
+        at_least=at_least,
+        host=host,
+    )
+
+
+@app.command(rich_help_panel=_EVENTS)
+def predict_batch(
+    model: Annotated[str, typer.Option(help="The model's name; its current version predicts.")],
+    folder: Annotated[str, typer.Option(help="The image files' folder below the workspace.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    output: Annotated[Path | None, typer.Option(help="File to write the key to, too.")] = None,
+) -> None:
+    """Predict a folder of image files."""
+    batch = predictions.plan(workspace, model, folder)
+    place = workspace.predictions(batch.key)
+    if artifacts.is_whole(place.path):
+        typer.echo(f"{batch.key} is there already")
+    else:
+        from mlpipeline.steps import batch_prediction
+
+        batch_prediction.predict(batch, place.path)
+    summary = artifacts.read_json(place.summary)
+    if output:
+        artifacts.write_text(output, batch.key)
+    typer.echo(
+        f"{place.table}: {summary['files']} files, of which {summary['unreadable']} "
+        f"could not be read, by version {summary['version']}"
+    )
+
+
+@app.command(rich_help_panel=_EVENTS)
+def feedback(
+    event: Annotated[str, typer.Option(help="The event as JSON, as mlpipeline.events says.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Keep corrected labels for the next run."""
+    posted = schema.parse(event, origin="--event")
+    if not isinstance(posted, schema.FeedbackEvent):
+        raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
+    kept = "kept" if corrections.add(workspace, posted) else "there already"
+    typer.echo(f"corrected labels: {len(posted.corrections)}, {kept}")
+
+
+def _is_reused(task: Task, workspace: layout.Workspace) -> bool:
+    is_done = task.is_done(workspace)
+    if is_done:
+        typer.echo(f"{task.name}: {task.key} is there already")
+    return is_done
+
+
+def _known(candidate: str, settings: Config) -> str:
+    if candidate not in settings.candidates:
+        raise typer.BadParameter(
+            f"got {candidate!r}, expected one of {', '.join(settings.candidates)}",
+            param_hint="--candidate",
+        )
+    return candidate

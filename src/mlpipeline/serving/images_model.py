@@ -1,0 +1,75 @@
+"""The base of all models that we serve: to KServe, images in and probabilities out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from kserve import InferRequest, InferResponse, Model
+
+from mlpipeline.serving import messages
+from mlpipeline.serving.arrays import Images, Probabilities
+
+
+class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
+    """A KServe model of images; who computes the probabilities is up to its subclasses.
+
+    KServe calls `validate` and `predict` for each request, `metadata` is called by our data plane.
+    """
+
+    @abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """Return a new dict of the model's metadata, as `messages.metadata` makes it."""
+
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of one image: (H, W) or (H, W, C)."""
+
+    @abstractmethod
+    async def classify(
+        self, images: Images, response_headers: dict[str, str] | None
+    ) -> tuple[Probabilities, str]:
+        """Compute the probabilities of images.
+
+        Args:
+            images: uint8 (N, *input_shape).
+            response_headers: Where to put what the response's headers shall say, if anywhere.
+
+        Returns:
+            The probabilities, float32 (N, classes), and the version of the model that gave them.
+        """
+
+    def validate(self, payload: Any) -> Any:
+        """Leave all checks to `predict`, whose errors say what to do.
+
+        Args:
+            payload: The request.
+
+        Returns:
+            The request as it is.
+        """
+        return payload
+
+    async def predict(
+        self,
+        payload: dict[str, Any] | InferRequest,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> dict[str, Any] | InferResponse:
+        """Answer a request of either protocol, as `messages` describes them.
+
+        Args:
+            payload: The request.
+            headers: The request's headers; not used.
+            response_headers: Headers of the response, to be added to.
+
+        Returns:
+            The response, of the request's protocol.
+
+        Raises:
+            InvalidInput: The request does not hold images that the model takes.
+            Unavailable: It cannot be answered now.
+        """
+        images = messages.read(payload, self.input_shape())
+        probabilities, version = await self.classify(images, response_headers)
+        return messages.response(payload, probabilities, name=self.name, version=version)
