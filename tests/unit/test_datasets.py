@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -260,3 +262,12 @@ def test_images_are_taken_in_any_order_and_a_private_mapping_keeps_its_changes(
         expected = np.array(source)[rows]
         for _ in range(2):  # also after its pages were given back
             np.testing.assert_array_equal(take(source, rows), expected)
+
+
+def test_dataset_and_split_are_imported_without_tensorflow() -> None:
+    code = """
+import sys
+from mlpipeline.learning.data import Dataset, Split
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
