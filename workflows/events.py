@@ -1,6 +1,6 @@
 """What an event of `mlpipeline.events.schema` starts in a cluster: a workflow of its own.
 
-    POST /api/v1/events/mlpipeline/KIND ──► binding ──► workflow KIND-ID, waits for its turn, runs
+    POST /api/v1/events/NAMESPACE/KIND ──► binding ──► workflow KIND-ID, waits for its turn, runs
 
 Argo's server answers when the workflow is there, so what it has accepted is not lost. The workflow
 is named after the event, so of a repeated one there can be no second. A semaphore holds back those
@@ -19,7 +19,7 @@ from hera.workflows import models as m
 
 from mlpipeline.plan.commands import feedback_arguments, predict_batch_arguments
 from workflows.manifests import LABELS, common
-from workflows.pipeline import COMPUTES, NAMESPACE, OUTPUTS, WORKSPACE, arguments, step
+from workflows.pipeline import COMPUTES, OUTPUTS, WORKSPACE, arguments, step
 
 SEMAPHORES = "events"  # the ConfigMap of manifests/components/events
 
@@ -99,7 +99,7 @@ def _binding(kind: str, parameters: Mapping[str, str], *, template: str = "") ->
     binding = m.WorkflowEventBinding(
         api_version="argoproj.io/v1alpha1",
         kind="WorkflowEventBinding",
-        metadata=m.ObjectMeta(name=kind, namespace=NAMESPACE, labels=LABELS),
+        metadata=m.ObjectMeta(name=kind, labels=LABELS),
         spec=m.WorkflowEventBindingSpec(
             event=m.Event(selector=f"discriminator == '{kind}' && payload.kind == '{kind}'"),
             submit=m.Submit(

@@ -8,7 +8,7 @@ from hera.workflows import CronWorkflow, Workflow, WorkflowTemplate
 from hera.workflows import models as m
 
 from workflows import asynchronous
-from workflows.pipeline import NAMESPACE, VOLUMES, add_templates, arguments
+from workflows.pipeline import VOLUMES, add_templates, arguments
 
 _DAY = 24 * 60 * 60
 LABELS = {"app.kubernetes.io/part-of": "mlpipeline"}
@@ -54,7 +54,6 @@ def render() -> dict[str, str]:
         add_templates()
     cron = CronWorkflow(
         name="retrain",
-        namespace=NAMESPACE,
         labels=LABELS,
         schedules=["0 3 * * 0"],
         concurrency_policy="Forbid",
@@ -75,7 +74,6 @@ def render() -> dict[str, str]:
 
 def common() -> dict[str, Any]:
     return {
-        "namespace": NAMESPACE,
         "labels": LABELS,
         "entrypoint": "pipeline",
         "on_exit": "record",

@@ -23,7 +23,6 @@ from hera.workflows import models as m
 
 from mlpipeline.plan.commands import step_arguments
 
-NAMESPACE = "mlpipeline"
 IMAGE = "mlpipeline:0.1.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
@@ -152,7 +151,7 @@ def add_steps() -> Steps:
         account="pipeline",
         timeout="20m",
     )
-    host = f"{{{{inputs.parameters.name}}}}-predictor.{NAMESPACE}.svc"
+    host = "{{inputs.parameters.name}}-predictor.{{workflow.namespace}}.svc"
     verify = _memoized(
         "verify",
         [

@@ -35,7 +35,8 @@ def report(done: int, total: int, **facts: object) -> None:
         progress done=128 total=235 epoch=1/8 loss=0.5312 doing=reading_the_data
     """
     pairs = {"done": done, "total": total} | facts
-    print(_MARK, *(f"{key}={_compact(value)}" for key, value in pairs.items()), flush=True)
+    line = " ".join([_MARK, *(f"{key}={_compact(value)}" for key, value in pairs.items())])
+    print(line, flush=True)  # standard output is the protocol's channel
 
 
 def parse(line: str) -> dict[str, str] | None:

@@ -27,7 +27,7 @@ from support.pipelines import progress_of
 
 ROOT = Path(__file__).parents[2]
 WORKSPACE = ROOT / "workspace-kind"
-NAMESPACE = "mlpipeline"
+NAMESPACE = os.environ.get("NAMESPACE", "mlpipeline")
 CONTEXT = "kind-mlpipeline"
 IMAGE = os.environ.get("IMAGE", "mlpipeline:0.1.0")
 

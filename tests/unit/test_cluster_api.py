@@ -18,6 +18,7 @@ import yaml
 
 from mlpipeline.backends.cluster import api
 from mlpipeline.errors import ClusterError
+from support.fake_cluster import discovery
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/shirts/tfjobs"
 PODS = "/api/v1/namespaces/shirts/pods"
@@ -36,7 +37,10 @@ class Request:
 
 @dataclass
 class Server:
-    """Answers each request with the next answer there is, the last one again and again."""
+    """Answers each request with the next answer there is, the last one again and again.
+
+    What is asked for the resources that there are (discovery) it answers as an API server does.
+    """
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -52,6 +56,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             url = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if (resources := discovery(url.path)) is not None:
+                self._send(200, resources)
+                return
             server.requests.append(
                 Request(
                     self.command,
@@ -65,7 +72,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self._stream(server.pieces)
                 return
             answers = server.answers
-            status, content = answers.pop(0) if len(answers) > 1 else answers[0]
+            self._send(*(answers.pop(0) if len(answers) > 1 else answers[0]))
+
+        def _send(self, status: int, content: Any) -> None:
             text = content if isinstance(content, str) else json.dumps(content)
             self.send_response(status)
             self.send_header("Content-Length", str(len(text.encode())))
@@ -113,6 +122,7 @@ def use_context(
     file = tmp_path / "kubeconfig"
     monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
     monkeypatch.setattr(api, "_NAMESPACE_FILE", tmp_path / "not in a pod")
+    monkeypatch.delenv("NAMESPACE", raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -311,6 +321,16 @@ def test_outside_of_a_pod_it_is_the_current_kube_context(
 ) -> None:
     use_context(_kube_config(1, **context))
     assert api.connect().namespace == namespace
+
+
+def test_a_context_that_names_no_namespace_leaves_it_to_the_environment(
+    use_context: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAMESPACE", "other")
+    use_context(_kube_config(1))
+    assert api.connect().namespace == "other"
+    use_context(_kube_config(1, namespace="shirts"))
+    assert api.connect().namespace == "shirts"
 
 
 def test_without_any_context_the_error_says_how_to_get_one(

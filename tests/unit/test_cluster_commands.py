@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
 from mlpipeline.store import artifacts
-from support.fake_cluster import Clock, FakeCluster, Stop
+from support.fake_cluster import Clock, FakeCluster
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "manifests" / "base" / "templates"
@@ -45,11 +46,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+def clock(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = cluster.clock
     monkeypatch.setattr(tfjob, "time", made)
     monkeypatch.setattr(inference_service, "time", made)
-    monkeypatch.setattr(commands, "_stop_event", lambda: Stop(made))
+    monkeypatch.setattr(commands, "_stop_event", threading.Event)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,16 +148,17 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def world(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
+    caplog.set_level(logging.INFO, "mlpipeline")
     clock = Clock()
     monkeypatch.setattr(inference_service, "time", clock)
     watch = functools.partial(pods.StartWatch, clock=clock.monotonic)
     monkeypatch.setattr(inference_service, "StartWatch", watch)
-    return World(FakeCluster(), clock)
+    return World(FakeCluster(clock), clock)
 
 
 def test_each_thing_that_is_not_as_it_should_be_is_waited_for_and_said_once(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     steps: list[Callable[[], object]] = [
         functools.partial(world.deploy, image=OLD),
@@ -175,7 +177,7 @@ def test_each_thing_that_is_not_as_it_should_be_is_waited_for_and_said_once(
 
     assert world.clock.now == 100
     prefix = f"InferenceService {NAME}: "
-    said = [line.removeprefix(prefix) for line in capsys.readouterr().out.splitlines()]
+    said = [message.removeprefix(prefix) for message in caplog.messages]
     assert said == [
         "KServe has not made its Deployment yet",
         "KServe has not changed its Deployment yet",
@@ -189,7 +191,7 @@ def test_each_thing_that_is_not_as_it_should_be_is_waited_for_and_said_once(
 
 
 def test_pods_that_have_loaded_another_content_of_the_version_are_not_enough(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stay() -> None:
         world.roll(2, 2, 2)
@@ -202,7 +204,7 @@ def test_pods_that_have_loaded_another_content_of_the_version_are_not_enough(
     world.serves(at=40)
     world.roll_out()
     assert world.clock.now == 40
-    assert "KServe has not changed its Deployment yet" in capsys.readouterr().out
+    assert "KServe has not changed its Deployment yet" in caplog.text
 
 
 def test_the_one_replica_that_kserve_begins_with_is_not_enough(world: World) -> None:
@@ -304,12 +306,12 @@ def test_the_front_gets_the_image_and_keeps_its_arguments(sharded: Manifest) -> 
     service = _complete(sharded)
     (front,) = service["spec"]["transformer"]["containers"]
     assert front["image"] == NEW
-    assert front["args"] == ["front", "--replicas", "shards:8080", "--host", "0.0.0.0"]
+    assert front["args"] == ["step", "front", "--replicas", "shards:8080", "--host", "0.0.0.0"]
     assert _container(service) == _container(_complete()), "the replicas are as they were"
 
 
 def test_the_front_is_waited_for_too_and_is_no_replica(
-    world: World, sharded: Manifest, capsys: pytest.CaptureFixture[str]
+    world: World, sharded: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = _complete(sharded)["spec"]["transformer"]
     # As KServe makes it: with arguments of its own at the end.
@@ -350,7 +352,7 @@ def test_the_front_is_waited_for_too_and_is_no_replica(
 
     assert world.clock.now == 40
     assert revision.replicas == ["a", "b"]
-    said = capsys.readouterr().out
+    said = caplog.text
     for left in ("has not made its", "has not changed its", "2 of 2 replicas are new, 1 answer"):
         assert left in said
 

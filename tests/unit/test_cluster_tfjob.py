@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +20,12 @@ from mlpipeline.backends.cluster.api import Manifest
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 from mlpipeline.plan.config import Training
 from mlpipeline.store import artifacts
-from support.fake_cluster import Clock, FakeCluster, Stop, pod, unschedulable, waiting
+from support.fake_cluster import Clock, FakeCluster, pod, unschedulable, waiting
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 COMPONENTS = TEMPLATES.parents[1] / "components"
 NAME = "train-cnn-0123456789abcdef"
-OWNER = tfjob.Workflow("mlpipeline-x7k2p", "workflow-uid")
+OWNER = tfjob.WorkflowReference("mlpipeline-x7k2p", "workflow-uid")
 SETTINGS = Training(workers=2, attempts=2, deadline_seconds=600)
 PENDING_SECONDS = 100.0
 QUEUE_SECONDS = 3_000.0
@@ -43,7 +45,7 @@ class World:
 
     cluster: FakeCluster
     clock: Clock
-    stop: Stop
+    stop: threading.Event
 
     def run(self) -> None:
         job = _complete(manifests.load(TEMPLATES, "tfjob"))
@@ -96,14 +98,15 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def world(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
     clock = Clock()
     monkeypatch.setattr(tfjob, "time", clock)
     monkeypatch.setattr(tfjob, "threading", SimpleNamespace(Thread=Immediate))
+    caplog.set_level(logging.INFO, "mlpipeline")
     for watch in (pods.StartWatch, queueing.QueueWatch):
         made_with_it = functools.partial(watch, clock=clock.monotonic)
         monkeypatch.setattr(tfjob, watch.__name__, made_with_it)
-    made = World(FakeCluster(), clock, Stop(clock))
+    made = World(FakeCluster(clock), clock, threading.Event())
     workflow = {"kind": "Workflow", "metadata": {"name": OWNER.name}, "spec": {}}
     made.cluster.put(workflow)
     return made
@@ -215,14 +218,12 @@ def test_a_job_is_applied_and_waited_for(world: World) -> None:
     assert world.clock.now == 30
 
 
-def test_a_job_that_is_under_way_is_adopted(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_is_under_way_is_adopted(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.cluster.put(_complete(manifests.load(TEMPLATES, "tfjob")))
     world.ends_well()
     world.run()
     assert world.cluster.changes == []
-    assert "under way already" in capsys.readouterr().out
+    assert "under way already" in caplog.text
 
 
 @pytest.mark.parametrize("state", ["Succeeded", "Failed", "being deleted"])
@@ -274,7 +275,7 @@ def test_the_chiefs_log_is_followed_once_for_each_of_its_pods(
 
 
 def test_a_log_that_cannot_be_read_does_not_end_the_job(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(pod: str) -> list[str]:
         raise ClusterError(f"no right to {pod}", expected="", remedy="")
@@ -282,7 +283,7 @@ def test_a_log_that_cannot_be_read_does_not_end_the_job(
     monkeypatch.setattr(world.cluster, "follow_log", refuse)
     world.ends_well()
     world.run()
-    assert "no right to" in capsys.readouterr().out
+    assert "no right to" in caplog.text
 
 
 # --- what the operator gives up and the step does not ---------------------------------------------
@@ -399,7 +400,7 @@ def _cut_off(world: World, index: int, *, ready: bool = False) -> None:
 
 
 def test_who_waits_for_a_worker_on_a_lost_node_has_not_failed(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.start(0)
     world.start(1)
@@ -409,7 +410,7 @@ def test_who_waits_for_a_worker_on_a_lost_node_has_not_failed(
     world.clock.at(500, functools.partial(world.start, 1, 2))
     world.clock.at(510, world.end)
     world.run()
-    said = capsys.readouterr().out
+    said = caplog.text
     assert said.count("node node-1 does not answer") == 1
     assert "kubectl delete node node-1" in said
 
@@ -473,7 +474,7 @@ def test_a_pod_on_its_way_out_is_not_counted_as_a_start(world: World) -> None:
 
 
 def test_a_job_that_waits_in_its_queue_says_why_once(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def say(**conditions: tuple[str, str]) -> None:
         labels = {"kueue.x-k8s.io/job-uid": world.cluster.objects["TFJob", NAME]["metadata"]["uid"]}
@@ -491,7 +492,7 @@ def test_a_job_that_waits_in_its_queue_says_why_once(
     world.clock.at(70, lambda: world.hold_back(False))
     world.ends_well(start=75, end=80)
     world.run()
-    said = [line for line in capsys.readouterr().out.splitlines() if "queue" in line]
+    said = [message for message in caplog.messages if "queue" in message]
     assert said == [
         f"TFJob {NAME}: waits in its queue",
         f"TFJob {NAME}: waits in its queue: insufficient quota for cpu",
@@ -503,7 +504,7 @@ def test_a_job_that_waits_in_its_queue_says_why_once(
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_job_waits_without_a_word_where_workloads_cannot_be_read(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     find = world.cluster.find
 
@@ -517,7 +518,7 @@ def test_a_job_waits_without_a_word_where_workloads_cannot_be_read(
     world.clock.at(20, lambda: world.hold_back(False))
     world.ends_well(start=25, end=30)
     world.run()
-    assert f"TFJob {NAME}: waits in its queue\n" in capsys.readouterr().out
+    assert f"TFJob {NAME}: waits in its queue" in caplog.messages
 
 
 def test_a_job_that_waits_in_its_queue_for_too_long_leaves_it(world: World) -> None:

@@ -349,7 +349,7 @@ def test_the_configuration_by_default_is_that_of_a_local_run() -> None:
 @each_workflow
 def test_every_parameter_that_is_put_in_somewhere_is_there(templates: dict[str, Manifest]) -> None:
     of_run = {f"workflow.parameters.{name}" for name in _parameters(_spec(), "arguments")}
-    of_argo = {"workflow.name", "workflow.uid"}
+    of_argo = {"workflow.name", "workflow.namespace", "workflow.uid"}
     used: set[str] = set()
     for name, template in templates.items():
         known = (

@@ -43,8 +43,8 @@ app.add_typer(cluster.app, name="cluster", rich_help_panel=_FOR_MACHINES)
 def main() -> None:
     """Run the command line; an error with a remedy is printed without a traceback."""
     environment.prepare()
-    logs.configure()
     try:
+        logs.configure()
         app()
     except PipelineError as error:
         typer.echo(f"error: {error}", err=True)

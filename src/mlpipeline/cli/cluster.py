@@ -106,7 +106,7 @@ def train(
             image=image,
             arguments=task.arguments(config, workspace),
             settings=settings.training,
-            workflow=(owner := tfjob.Workflow(*workflow.split("/"))),
+            workflow=(owner := tfjob.WorkflowReference.parse(workflow)),
         )
         tfjob.run(
             api.connect(),
@@ -207,7 +207,7 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     from mlpipeline.runs.mlflow import sending
 
     cluster = api.connect()
-    owner = tfjob.Workflow(*workflow.split("/"))
+    owner = tfjob.WorkflowReference.parse(workflow)
     found = cluster.get("Workflow", owner.name)
     if found is None:
         raise ClusterError(

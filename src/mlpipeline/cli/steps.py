@@ -202,6 +202,7 @@ def verify(
         artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
 
 
+# The options spelt with underscores are KServe's: `mlpipeline.steps.front` says why.
 @app.command()
 def front(
     name: Annotated[str, typer.Option("--name", "--model_name", help="The model's name.")],

@@ -18,6 +18,8 @@ from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -62,7 +64,9 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         self._on_ready = on_ready
         self.dataplane = StrictDataPlane(self.registered_models)
         self.model_repository_extension = FixedRepository(self.registered_models)
-        for name in ("uvicorn.access", "kserve.trace"):  # a line for each request
+        # KServe sets its own logging up only where there is none (`mlpipeline.logs`): then these
+        # two would write a line for each request.
+        for name in ("uvicorn.access", "kserve.trace"):
             logging.getLogger(name).setLevel(logging.WARNING)
         warnings.simplefilter("ignore", FastAPIDeprecationWarning)  # KServe's to mend, not ours
 
@@ -90,7 +94,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             replica=settings.replica,
             max_body=settings.max_body,
             linger=settings.linger,
-            on_ready=self._on_ready,
+            on_ready=self._begin,
         )
         self._grpc_server = SharedPortGrpcServer(
             settings.grpc_port,
@@ -106,6 +110,15 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         # KServe runs asyncio's own loop whatever `event_loop` says; uvicorn knows the faster one.
         with asyncio.Runner(loop_factory=self._rest_server.config.get_loop_factory()) as runner:
             runner.run(self._serve())
+        _log.info("%s has stopped", settings.replica)
+
+    def _begin(self) -> None:
+        settings = self._settings
+        names = ", ".join(self.registered_models.get_models())
+        address = f"{settings.host}:{settings.http_port}"
+        grpc = f"{settings.host}:{settings.grpc_port}"
+        _log.info("%s serves %s on %s (REST) and %s (gRPC)", settings.replica, names, address, grpc)
+        self._on_ready()
 
     async def _serve(self) -> None:
         settings = self._settings

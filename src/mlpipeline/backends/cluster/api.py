@@ -1,95 +1,200 @@
 """The Kubernetes API as these steps use it: plain manifests, applied by the server.
 
 Objects are dictionaries, as in their YAML files: typed models would hide, and drop, what the
-operators' own types add. https://kubernetes.io/docs/reference/using-api/server-side-apply/
+operators' own types add. Paths and plurals are the API server's own answers (discovery).
+https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import kubernetes
 from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import ResourceNotFoundError
+from kubernetes.watch import Watch
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
+from mlpipeline.backends.cluster import informers
 from mlpipeline.errors import ClusterError, ClusterUnreachableError
 
 Manifest = dict[str, Any]
 
 _MANAGER = "mlpipeline"  # owns the fields that these steps set, and no others
+_DEFAULT_NAMESPACE = "mlpipeline"  # outside of a pod, where nothing names one
 _TIMEOUT = (5, 30)  # seconds to connect, and for an answer
+_LOG_TIMEOUT = (5, 3600)  # a worker may compute for long without a word
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_FOLDERS = {
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
-    "Event": "/api/v1/namespaces/{}/events",
-    "Pod": "/api/v1/namespaces/{}/pods",
-    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
-    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-    "TFJob": "/apis/kubeflow.org/v1/namespaces/{}/tfjobs",
-    "InferenceService": "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices",
-    "Workload": "/apis/kueue.x-k8s.io/v1beta1/namespaces/{}/workloads",
-    "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows",
+# A path below a file: never there, never written. Discovery costs a few milliseconds a step, and a
+# cache on the disk could be another cluster's.
+_NO_CACHE = f"{os.devnull}/none"
+_GROUPS = {
+    "ConfigMap": "v1",
+    "Event": "v1",
+    "Pod": "v1",
+    "Deployment": "apps/v1",
+    "PodDisruptionBudget": "policy/v1",
+    "TFJob": "kubeflow.org/v1",
+    "InferenceService": "serving.kserve.io/v1beta1",
+    "Workload": "kueue.x-k8s.io/v1beta1",
+    "Workflow": "argoproj.io/v1alpha1",
 }
 
 
 class Cluster:
-    """One namespace of a cluster."""
+    """One namespace of a cluster.
+
+    Every method raises `ClusterError` where the API server refuses, and `ClusterUnreachableError`
+    where it has not answered for about a minute.
+    """
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
+        """Use a connection for one namespace.
+
+        Args:
+            client: Where the API server is, and who we are for it. Nothing is asked yet.
+            namespace: Namespace of all objects.
+        """
         self.namespace = namespace
         self._client = client
 
     def get(self, kind: str, name: str) -> Manifest | None:
         """Return an object, or None where there is none."""
+        resource = self.resource(kind)
         try:
-            found: Manifest = self._call("GET", self._path(kind, name))
-            return found
+            answer: Manifest = self._call("GET", resource, resource.get, name=name)
+            return answer
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
 
     def find(self, kind: str, selector: str = "") -> list[Manifest]:
-        """Return the objects that have certain labels, such as `app=x,tier=y`."""
-        query = [("labelSelector", selector)] if selector else []
-        items: list[Manifest] = self._call("GET", self._path(kind), query=query)["items"]
+        """Return the objects that have certain labels.
+
+        Args:
+            kind: Their kind.
+            selector: Labels and values, such as `app=x,tier=y`; empty for all objects.
+        """
+        items: list[Manifest] = self.list_objects(kind, selector)["items"]
         return items
+
+    def list_objects(self, kind: str, selector: str = "", *, name: str = "") -> Manifest:
+        """Return the list of objects with its `resourceVersion`, where a watch can begin.
+
+        Args:
+            kind: Their kind.
+            selector: Labels and values; empty for all objects.
+            name: Name of the only object that counts; empty for all.
+        """
+        resource = self.resource(kind)
+        answer: Manifest = self._call(
+            "GET",
+            resource,
+            resource.get,
+            label_selector=selector or None,
+            field_selector=f"metadata.name={name}" if name else None,
+        )
+        return answer
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Make an object be as the manifest says, whether it is there or not; return it."""
-        path = self._path(manifest["kind"], manifest["metadata"]["name"])
-        query = [("fieldManager", _MANAGER), ("force", "true")]
+        resource = self.resource(manifest["kind"])
         applied: Manifest = self._call(
-            "PATCH", path, query=query, body=manifest, content="application/apply-patch+yaml"
+            "PATCH",
+            resource,
+            resource.server_side_apply,
+            name=manifest["metadata"]["name"],
+            body=manifest,
+            field_manager=_MANAGER,
+            force_conflicts="true",
         )
         return applied
 
     def patch(self, kind: str, name: str, changes: Mapping[str, Any]) -> Manifest:
         """Change some fields; null removes one (RFC 7386)."""
+        resource = self.resource(kind)
         changed: Manifest = self._call(
-            "PATCH", self._path(kind, name), body=changes, content="application/merge-patch+json"
+            "PATCH",
+            resource,
+            resource.patch,
+            name=name,
+            body=dict(changes),
+            content_type="application/merge-patch+json",
         )
         return changed
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and what it owns; it may be gone already."""
+        resource = self.resource(kind)
+        body = {"propagationPolicy": "Background"}
         try:
-            self._call("DELETE", self._path(kind, name), body={"propagationPolicy": "Background"})
+            self._call("DELETE", resource, resource.delete, name=name, body=body)
         except ClusterError as error:
             if error.status != 404:
                 raise
 
+    def watch(
+        self,
+        kind: str,
+        selector: str = "",
+        *,
+        name: str = "",
+        version: str,
+        seconds: int,
+        opened: Callable[[Any], object],
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield what happens to objects, as `{"type": "ADDED", "raw_object": {…}}`, for a while.
+
+        Args:
+            kind: Their kind.
+            selector: Labels and values; empty for all objects.
+            name: Name of the only object that counts; empty for all.
+            version: The `resourceVersion` that is known already.
+            seconds: After so many the API server ends the watch.
+            opened: Is given the response, which ends the watch when it is shut down.
+
+        Raises:
+            ClusterError: The watch was refused; with status 410 if the version is too old.
+        """
+        resource = self.resource(kind)
+
+        def open_watch(**options: Any) -> Any:
+            response = resource.get(namespace=self.namespace, serialize=False, **options)
+            opened(response)
+            return response
+
+        try:
+            # What DynamicClient.watch does, but with a limit for a connection that died in silence.
+            yield from Watch().stream(
+                open_watch,
+                label_selector=selector or None,
+                field_selector=f"metadata.name={name}" if name else None,
+                resource_version=version,
+                timeout_seconds=seconds,
+                _request_timeout=(_TIMEOUT[0], seconds + _TIMEOUT[1]),
+            )
+        except (ApiException, HTTPError) as error:
+            raise refused("GET", resource.path(namespace=self.namespace), error) from error
+
+    def watching(self, *selections: informers.Selection) -> informers.View:
+        """Return a view of some objects, for use in `with`, which the API server keeps current."""
+        return informers.View(self, selections)
+
     def follow_log(self, pod: str) -> Iterator[str]:
         """Yield the lines of a pod's log until the pod ends."""
-        query = [("follow", "true")]
-        response = self._stream("GET", self._path("Pod", f"{pod}/log"), query)
+        response = self._log(pod, follow="true")
         rest = b""
         try:
+            # Not kubernetes.watch, which drops a last line that no newline ends.
             for piece in response.stream(amt=None, decode_content=False):
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
@@ -103,55 +208,68 @@ class Cluster:
     def last_lines(self, pod: str, count: int = 12) -> list[str]:
         """Return the last lines of a pod's log, as far as there is one."""
         try:
-            response = self._stream(
-                "GET", self._path("Pod", f"{pod}/log"), [("tailLines", str(count))]
-            )
+            response = self._log(pod, tailLines=str(count))
             lines: list[str] = response.data.decode(errors="replace").splitlines()
             return lines
         except (ClusterError, HTTPError):
             return []
 
-    def _path(self, kind: str, name: str = "") -> str:
-        return _FOLDERS[kind].format(self.namespace) + (f"/{name}" if name else "")
-
-    def _stream(self, method: str, path: str, query: list[tuple[str, str]]) -> Any:
+    def resource(self, kind: str) -> Any:
+        """Return a kind's `kubernetes.dynamic.Resource`: its path, and its verbs as methods."""
+        version = _GROUPS[kind]
+        prefix = "apis" if "/" in version else "api"
         try:
-            return self._client.call_api(
-                path,
-                method,
-                query_params=query,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=(5, 3600),
-            )
+            return self._dynamic.resources.get(prefix=prefix, api_version=version, kind=kind)
+        except ResourceNotFoundError as error:
+            raise ClusterError(
+                f"the cluster does not know {kind} of {version}",
+                expected="a cluster with the platform on it",
+                remedy="`make deploy` installs it; `make status` shows it",
+                status=404,
+            ) from error
         except (ApiException, HTTPError) as error:
-            raise _refused(method, path, error) from error
+            raise refused("GET", f"/{prefix}/{version}", error) from error
+
+    @functools.cached_property
+    def _dynamic(self) -> Any:
+        return DynamicClient(self._client, cache_file=_NO_CACHE)
+
+    def _log(self, pod: str, **query: str) -> Any:
+        resource = self.resource("Pod")
+        return self._call(
+            "GET",
+            resource.log,
+            resource.log.get,
+            name=pod,
+            query_params=list(query.items()),
+            serialize=False,
+            _request_timeout=_LOG_TIMEOUT,
+        )
 
     def _call(
         self,
         method: str,
-        path: str,
+        resource: Any,
+        verb: Callable[..., Any],
         *,
-        query: list[tuple[str, str]] | None = None,
-        body: Any = None,
-        content: str = "application/json",
+        name: str = "",
+        **options: Any,
     ) -> Any:
+        given = {"name": name} if name else {}
         try:
-            response = self._client.call_api(
-                path,
-                method,
-                query_params=query or [],
-                header_params={"Accept": "application/json", "Content-Type": content},
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=_TIMEOUT,
+            return verb(
+                namespace=self.namespace,
+                serializer=_as_it_is,
+                **given,
+                **{"_request_timeout": _TIMEOUT} | options,
             )
         except (ApiException, HTTPError) as error:
-            raise _refused(method, path, error) from error
-        return json.loads(response.data)
+            path = resource.path(name=name or None, namespace=self.namespace)
+            raise refused(method, path, error) from error
+
+
+def _as_it_is(_: Any, content: Any) -> Any:
+    return content
 
 
 def connect() -> Cluster:
@@ -162,6 +280,7 @@ def connect() -> Cluster:
     """
     settings = Configuration()
     # A busy API server or a restarted one is no reason to fail a step: about a minute of patience.
+    # urllib3's own, which knows of Retry-After, rather than tenacity around every call.
     settings.retries = Retry(
         total=7,
         backoff_factor=0.5,
@@ -176,7 +295,9 @@ def connect() -> Cluster:
         else:
             kubernetes.config.load_kube_config(client_configuration=settings)
             _, context = kubernetes.config.list_kube_config_contexts()
-            namespace = context["context"].get("namespace", "mlpipeline")
+            namespace = context["context"].get("namespace") or os.environ.get(
+                "NAMESPACE", _DEFAULT_NAMESPACE
+            )
     except kubernetes.config.ConfigException as error:
         raise ClusterError(
             f"no cluster to connect to: {error}",
@@ -186,8 +307,15 @@ def connect() -> Cluster:
     return Cluster(ApiClient(settings), namespace)
 
 
-def _refused(method: str, path: str, error: Exception) -> ClusterError:
-    status, message = getattr(error, "status", 0), str(error)
+def refused(method: str, path: str, error: Exception) -> ClusterError:
+    """Return the error for a request that failed, with the API server's reason if it gave one.
+
+    Args:
+        method: HTTP method.
+        path: Path of the request.
+        error: What the client raised.
+    """
+    status, message = getattr(error, "status", None) or 0, str(error)
     with contextlib.suppress(ValueError, KeyError, TypeError):  # not an answer of the API server
         message = json.loads(getattr(error, "body", None) or "")["message"]
     kind = ClusterUnreachableError if not status or status >= 500 else ClusterError

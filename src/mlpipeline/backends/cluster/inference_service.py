@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlpipeline.backends.cluster.api import Cluster, Manifest
+from mlpipeline.backends.cluster.informers import TICK_SECONDS, Reader, Selection
 from mlpipeline.backends.cluster.manifests import with_container
 from mlpipeline.backends.cluster.pods import StartWatch, is_ready, waiting_reason
 from mlpipeline.errors import ClusterError
 from mlpipeline.store import artifacts
 
-_POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
 _CONTAINER = "kserve-container"  # KServe's own name for the one that answers
 _LABEL = "serving.kserve.io/inferenceservice"
 _VERSION = "mlpipeline/version"
@@ -53,6 +56,15 @@ def complete(
 
     A version that was lost and made anew has its name, yet not its content: training is not exact
     to the last bit. So the content, by a digest, belongs to what the pods are, and they roll.
+
+    Args:
+        template: The InferenceService of `manifests/base/templates`.
+        name: Name of the model and of its service.
+        version: Name of the version that is published.
+        content: Digest of the version's content.
+        image: Image of all pods.
+        arguments: Command line of the replicas, after `mlpipeline`.
+        replicas: How many of them there are at least.
     """
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {_VERSION: version}
@@ -88,10 +100,10 @@ def roll_out(
     """Apply a service and its disruption budget, and wait until nothing else is served.
 
     Args:
-        cluster: Where.
+        cluster: Where the service runs.
         service: What `complete` returned.
         budget: The template of its PodDisruptionBudget.
-        seconds: For all of it.
+        seconds: Seconds that all of it may take.
         pending_seconds: How long a pod may take to start.
 
     Raises:
@@ -100,33 +112,47 @@ def roll_out(
     name = service["metadata"]["name"]
     applied = cluster.apply(service)
     cluster.apply(_complete_budget(budget, applied))
+    _wait_until_rolled_out(cluster, service, seconds=seconds, pending_seconds=pending_seconds)
+    return _revision(applied, cluster.find("Pod", f"{_LABEL}={name}"))
+
+
+def _wait_until_rolled_out(
+    cluster: Cluster, service: Manifest, *, seconds: float, pending_seconds: float
+) -> None:
+    name, spec = service["metadata"]["name"], service["spec"]
     start_watch = StartWatch(cluster, pending_seconds)
     end = time.monotonic() + seconds
-    said = ""
-    while True:
-        pods = cluster.find("Pod", f"{_LABEL}={name}")
-        left = _left_to_do(cluster, name, service["spec"])
-        if not left:
-            break
-        if left != said:
-            print(f"InferenceService {name}: {left}", flush=True)
-            said = left
-        start_watch.check(pods)
-        if time.monotonic() > end:
-            # Perhaps sooner than one pod alone would have been given up.
-            waits = [
-                f"\n    {pod['metadata']['name']}: {reason}"
-                for pod in pods
-                if (reason := waiting_reason(pod))
-            ]
-            raise ClusterError(
-                f"InferenceService {name} is not ready after {seconds:.0f} s: {left}"
-                + "".join(waits),
-                expected="that all replicas of the new version answer, and no other",
-                remedy="`make status` shows what waits; serving.ready_timeout_seconds allows more",
-            )
-        time.sleep(_POLL_SECONDS)
-    return _revision(applied, pods)
+    logged = ""
+    selections = (
+        Selection("InferenceService", name=name),
+        Selection("Deployment"),
+        Selection("Pod", f"{_LABEL}={name}"),
+    )
+    with cluster.watching(*selections) as view:
+        # What the watches have brought may be of different moments: the last word is a fresh look.
+        while left := _left_to_do(view, name, spec) or _left_to_do(cluster, name, spec):
+            if left != logged:
+                _log.info("InferenceService %s: %s", name, left)
+                logged = left
+            pods = view.find("Pod", selections[2].labels)
+            start_watch.check(pods)
+            if time.monotonic() > end:
+                raise _not_ready(name, seconds, left, pods)
+            view.wait(TICK_SECONDS)
+
+
+def _not_ready(name: str, seconds: float, left: str, pods: list[Manifest]) -> ClusterError:
+    # Perhaps sooner than one pod alone would have been given up.
+    waits = [
+        f"\n    {pod['metadata']['name']}: {reason}"
+        for pod in pods
+        if (reason := waiting_reason(pod))
+    ]
+    return ClusterError(
+        f"InferenceService {name} is not ready after {seconds:.0f} s: {left}" + "".join(waits),
+        expected="that all replicas of the new version answer, and no other",
+        remedy="`make status` shows what waits; serving.ready_timeout_seconds allows more",
+    )
 
 
 def current(cluster: Cluster, name: str, content: str) -> Revision | None:
@@ -165,17 +191,17 @@ def _complete_budget(template: Manifest, service: Manifest) -> Manifest:
     }
 
 
-def _left_to_do(cluster: Cluster, name: str, spec: Manifest) -> str:
+def _left_to_do(reader: Reader, name: str, spec: Manifest) -> str:
     """What is not as it should be yet; empty when all is.
 
     KServe says Ready while pods still roll (kserve#4626), so the Deployments are looked at, too.
     """
     for component in ("predictor", "transformer"):
         if component in spec:
-            deployment = cluster.get("Deployment", f"{name}-{component}")
+            deployment = reader.get("Deployment", f"{name}-{component}")
             if left := _left_to_roll(deployment, spec[component]):
                 return left
-    service = cluster.get("InferenceService", name) or {}
+    service = reader.get("InferenceService", name) or {}
     conditions = service.get("status", {}).get("conditions") or []
     ready: Manifest = next((c for c in conditions if c["type"] == "Ready"), {})
     if ready.get("status") != "True":

@@ -28,7 +28,13 @@ class StartWatch:
     def __init__(
         self, cluster: Cluster, seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Allow `seconds` for a pod to start: to be scheduled, to pull its image, to mount."""
+        """Watch pods.
+
+        Args:
+            cluster: Where they are.
+            seconds: How long one may take to start: to be scheduled, to pull its image, to mount.
+            clock: Returns the time in seconds.
+        """
         self._cluster = cluster
         self._seconds = seconds
         self._clock = clock

@@ -26,19 +26,23 @@ https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflo
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 
 from mlpipeline.backends.cluster.api import Cluster, Manifest
+from mlpipeline.backends.cluster.informers import TICK_SECONDS, Selection
 from mlpipeline.backends.cluster.manifests import with_container
 from mlpipeline.backends.cluster.pods import StartWatch, is_cut_off
 from mlpipeline.backends.cluster.queueing import QueueWatch
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 from mlpipeline.plan.config import Training
 
-_POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
 _CONTAINER = "tensorflow"  # the operator wants this name
 _DELETION_SECONDS = 120.0
 _JOB_LABEL = "training.kubeflow.org/job-name"
@@ -46,13 +50,25 @@ _ROLE_LABEL = "training.kubeflow.org/job-role"
 
 
 @dataclass(frozen=True)
-class Workflow:
-    """The workflow that a step belongs to. What it creates goes when the workflow is deleted."""
+class WorkflowReference:
+    """The workflow that a step belongs to. What it creates goes when the workflow is deleted.
+
+    Attributes:
+        name: Its name.
+        uid: Its `metadata.uid`.
+    """
 
     name: str
     uid: str
 
-    def reference(self) -> Manifest:
+    @classmethod
+    def parse(cls, text: str) -> WorkflowReference:
+        """Return the reference that `NAME/UID` is, as the workflow passes it to its steps."""
+        name, _, uid = text.partition("/")
+        return cls(name, uid)
+
+    def owner(self) -> Manifest:
+        """Return it as an entry of `metadata.ownerReferences`."""
         return {
             "apiVersion": "argoproj.io/v1alpha1",
             "kind": "Workflow",
@@ -74,9 +90,18 @@ def complete(
     image: str,
     arguments: list[str],
     settings: Training,
-    workflow: Workflow,
+    workflow: WorkflowReference,
 ) -> Manifest:
-    """Return the manifest of a job."""
+    """Return the manifest of a job.
+
+    Args:
+        template: The TFJob of `manifests/base/templates`.
+        name: Name of the job.
+        image: Image of all of its pods.
+        arguments: Command line of its pods, after `mlpipeline`.
+        settings: How many pods of which role, and the deadline.
+        workflow: Owner of the job.
+    """
     worker = template["spec"]["tfReplicaSpecs"]["Worker"]
     containers = with_container(
         worker["template"]["spec"]["containers"], _CONTAINER, image=image, args=arguments
@@ -84,8 +109,7 @@ def complete(
     pod = worker["template"] | {"spec": worker["template"]["spec"] | {"containers": containers}}
     policy = template["spec"].get("runPolicy", {})
     return template | {
-        "metadata": template["metadata"]
-        | {"name": name, "ownerReferences": [workflow.reference()]},
+        "metadata": template["metadata"] | {"name": name, "ownerReferences": [workflow.owner()]},
         "spec": template["spec"]
         | {
             "runPolicy": policy | {"activeDeadlineSeconds": settings.deadline_seconds},
@@ -125,7 +149,7 @@ def run(
     job: Manifest,
     settings: Training,
     *,
-    workflow: Workflow,
+    workflow: WorkflowReference,
     pending_seconds: float,
     queue_seconds: float,
     stop: threading.Event,
@@ -133,7 +157,7 @@ def run(
     """Apply a job, or find it under way, and wait for its end.
 
     Args:
-        cluster: Where.
+        cluster: Where the job runs.
         job: What `complete` returned.
         settings: The deadline, and how often a worker is started before it counts as failed.
         workflow: Is asked, at the end of this pod, whether the job is still wanted.
@@ -146,25 +170,25 @@ def run(
         StoppedError: This pod was told to end.
     """
     name = job["metadata"]["name"]
-    found = cluster.get("TFJob", name)
-    if found is not None and (_outcome(found) or "deletionTimestamp" in found["metadata"]):
+    existing = cluster.get("TFJob", name)
+    if existing is not None and (_outcome(existing) or "deletionTimestamp" in existing["metadata"]):
         # It ended, and yet its artifact is not there: otherwise this step would not have begun.
         _delete(cluster, name)
-        found = None
-    if found is None:
+        existing = None
+    if existing is None:
         cluster.apply(job)
-    print(f"TFJob {name}: {'under way already' if found else 'applied'}", flush=True)
+    _log.info("TFJob %s: %s", name, "under way already" if existing else "applied")
     wait = _Wait(cluster, name, settings, pending_seconds, queue_seconds, stop)
     try:
         while not wait.until_end():
             _delete(cluster, name)
             cluster.apply(job)
-            print(f"TFJob {name}: applied again, because a worker's pod was deleted", flush=True)
+            _log.info("TFJob %s: applied again, because a worker's pod was deleted", name)
     except StoppedError:
         # The pod alone may be meant: its node is drained. Then its successor goes on waiting.
         if _is_over(cluster.get("Workflow", workflow.name)):
             cluster.delete("TFJob", name)
-            print(f"TFJob {name}: deleted, because the workflow was stopped", flush=True)
+            _log.info("TFJob %s: deleted, because the workflow was stopped", name)
         raise
     except ClusterUnreachableError:  # the job may be well: the next attempt will see
         raise
@@ -173,13 +197,13 @@ def run(
         raise
 
 
-def delete_unfinished(cluster: Cluster, workflow: Workflow) -> None:
+def delete_unfinished(cluster: Cluster, workflow: WorkflowReference) -> None:
     """Delete the jobs that a workflow has left behind: nobody waits for them."""
     for job in cluster.find("TFJob"):
         name, owners = job["metadata"]["name"], job["metadata"].get("ownerReferences", ())
         if workflow.uid in (owner["uid"] for owner in owners) and not _outcome(job):
             cluster.delete("TFJob", name)
-            print(f"TFJob {name} deleted: nobody waits for it", flush=True)
+            _log.info("TFJob %s: deleted, because nobody waits for it", name)
 
 
 class _Wait:
@@ -203,45 +227,55 @@ class _Wait:
         self._queue_watch = QueueWatch(cluster, queue_seconds)
         self._starts: dict[str, set[str]] = defaultdict(set)  # uids of the pods of each name
         self._followed: set[str] = set()
-        self._silent: set[str] = set()  # nodes of which that was said
+        self._silent_nodes: set[str] = set()  # those that were logged
         self._began = time.monotonic()
 
     def until_end(self) -> bool:
         """Return True once the job has succeeded, False if it is to be applied again."""
-        name, pending_seconds = self._name, self._pending_seconds
+        selections = (
+            Selection("TFJob", name=self._name),
+            Selection("Pod", f"{_JOB_LABEL}={self._name}"),
+        )
         last_pod = time.monotonic()
-        while not self._stop.wait(_POLL_SECONDS):
-            now = time.monotonic()
-            job = self._cluster.get("TFJob", name)
-            if job is None:
-                raise _failed(name, "somebody deleted it")
-            pods = self._cluster.find("Pod", f"{_JOB_LABEL}={name}")
-            if pods:
-                last_pod = now
-                self._see(pods)
-            outcome = _outcome(job)
-            if outcome and outcome["type"] == "Succeeded":
-                return True
-            if lost := [pod for pod in pods if is_cut_off(pod)]:
-                self._say_silent(lost)
-                self._starts.clear()
-            self._check_attempts(pods)
-            if outcome:
-                if _lost_a_pod(job, pods):
-                    return False
-                raise _failed(name, outcome.get("message", ""), _last_words(self._cluster, pods))
-            self._start_watch.check(pods)
-            if self._queue_watch.check(job):
-                self._began = last_pod = now
-                self._starts.clear()  # its workers have not failed; the next ones count anew
-            if now - last_pod > pending_seconds:
-                raise _failed(
-                    name, f"it had no pod for {pending_seconds:.0f} s: is its operator well?"
-                )
-            # The operator ends it in time; this is for one that does not, and for all attempts.
-            if now - self._began > self._settings.deadline_seconds + pending_seconds:
-                raise _failed(name, f"not done after {now - self._began:.0f} s")
+        with self._cluster.watching(*selections) as view:
+            while not self._stop.is_set():
+                view.wait(TICK_SECONDS)
+                job = view.get("TFJob", self._name)
+                if job is None:
+                    raise _failed(self._name, "somebody deleted it")
+                outcome = _outcome(job)
+                # The job may be ahead of its pods in the view; how it ended they have to tell.
+                pods = (self._cluster if outcome else view).find("Pod", selections[1].labels)
+                if pods:
+                    last_pod = time.monotonic()
+                    self._see(pods)
+                if outcome and outcome["type"] == "Succeeded":
+                    return True
+                if cut_off := [pod for pod in pods if is_cut_off(pod)]:
+                    self._report_silent_nodes(cut_off)
+                    self._starts.clear()
+                self._check_attempts(pods)
+                if outcome:
+                    if _lost_a_pod(job, pods):
+                        return False
+                    last_lines = _last_lines(self._cluster, pods)
+                    raise _failed(self._name, outcome.get("message", ""), last_lines)
+                self._start_watch.check(pods)
+                if self._queue_watch.check(job):
+                    self._began = last_pod = time.monotonic()
+                    self._starts.clear()  # its workers have not failed; the next ones count anew
+                self._check_time(last_pod)
         raise StoppedError("this pod was told to end")
+
+    def _check_time(self, last_pod: float) -> None:
+        """Raise if nothing has happened for too long, or the training takes too long."""
+        now, pending_seconds = time.monotonic(), self._pending_seconds
+        if now - last_pod > pending_seconds:
+            reason = f"it had no pod for {pending_seconds:.0f} s: is its operator well?"
+            raise _failed(self._name, reason)
+        # The operator ends it in time; this is for one that does not, and for all attempts.
+        if now - self._began > self._settings.deadline_seconds + pending_seconds:
+            raise _failed(self._name, f"not done after {now - self._began:.0f} s")
 
     def _see(self, pods: list[Manifest]) -> None:
         for pod in pods:
@@ -254,17 +288,19 @@ class _Wait:
                 self._followed.add(uid)
                 _show_log(self._cluster, name)
 
-    def _say_silent(self, lost: list[Manifest]) -> None:
-        for pod in lost:
+    def _report_silent_nodes(self, cut_off: list[Manifest]) -> None:
+        for pod in cut_off:
             node = pod["spec"]["nodeName"]
             # A pod that is told to end need not be ready, on a good node either.
-            if node not in self._silent and "deletionTimestamp" not in pod["metadata"]:
-                self._silent.add(node)
-                print(
-                    f"TFJob {self._name}: node {node} does not answer, and "
-                    f"{pod['metadata']['name']} is there. Training goes on when the node is back, "
-                    f"or on another one once it is deleted: kubectl delete node {node}",
-                    flush=True,
+            if node not in self._silent_nodes and "deletionTimestamp" not in pod["metadata"]:
+                self._silent_nodes.add(node)
+                _log.warning(
+                    "TFJob %s: node %s does not answer, and %s is there. Training goes on when the "
+                    "node is back, or on another one once it is deleted: kubectl delete node %s",
+                    self._name,
+                    node,
+                    pod["metadata"]["name"],
+                    node,
                 )
 
     def _check_attempts(self, pods: list[Manifest]) -> None:
@@ -275,7 +311,7 @@ class _Wait:
                     self._name,
                     f"{name.removeprefix(self._name + '-')} was started {len(uids)} times; "
                     f"training.attempts is {attempts}",
-                    _last_words(self._cluster, pods),
+                    _last_lines(self._cluster, pods),
                 )
 
 
@@ -314,35 +350,40 @@ def _is_over(workflow: Manifest | None) -> bool:
 
 
 def _delete(cluster: Cluster, name: str) -> None:
+    """Delete a job and wait until its pods are gone, whose names the next job's pods will have."""
     cluster.delete("TFJob", name)
     end = time.monotonic() + _DELETION_SECONDS
-    # Its pods, too: they have the names that the next job's pods will have.
-    while (pods := cluster.find("Pod", f"{_JOB_LABEL}={name}")) or cluster.get("TFJob", name):
-        if time.monotonic() > end:
-            left = [f"{p['metadata']['name']} is on {p['spec'].get('nodeName')}" for p in pods]
-            raise _failed(name, f"the old one was not gone after {_DELETION_SECONDS:.0f} s", left)
-        time.sleep(_POLL_SECONDS)
+    selections = Selection("TFJob", name=name), Selection("Pod", f"{_JOB_LABEL}={name}")
+    with cluster.watching(*selections) as view:
+        while (pods := view.find("Pod", selections[1].labels)) or view.get("TFJob", name):
+            if time.monotonic() > end:
+                left = [f"{p['metadata']['name']} is on {p['spec'].get('nodeName')}" for p in pods]
+                reason = f"the old one was not gone after {_DELETION_SECONDS:.0f} s"
+                raise _failed(name, reason, left)
+            view.wait(TICK_SECONDS)
 
 
 def _show_log(cluster: Cluster, pod: str) -> None:
     def follow() -> None:
         try:
             for line in cluster.follow_log(pod):
-                print(line, flush=True)
+                # The worker's own lines, its progress among them, go on to who follows this pod.
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
         except ClusterError as error:  # the job goes on, whether or not it can be watched
-            print(f"no log of {pod}: {error.got}", flush=True)
+            _log.warning("no log of %s: %s", pod, error.got)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _last_words(cluster: Cluster, pods: list[Manifest]) -> list[str]:
-    """What the workers said last; of those that failed for good, where there are such."""
+def _last_lines(cluster: Cluster, pods: list[Manifest]) -> list[str]:
+    """Return the last lines of the workers' logs; of those that failed, where there are such."""
     failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
-    words = []
+    lines = []
     for pod in failed or pods:
         name = pod["metadata"]["name"]
-        words += [f"{name}: {_ending(pod)}", *cluster.last_lines(name)]
-    return words
+        lines += [f"{name}: {_ending(pod)}", *cluster.last_lines(name)]
+    return lines
 
 
 def _ending(pod: Manifest) -> str:
@@ -351,9 +392,9 @@ def _ending(pod: Manifest) -> str:
     return str(pod["status"].get("reason") or pod["status"].get("phase"))
 
 
-def _failed(name: str, why: str, words: list[str] | None = None) -> ClusterError:
+def _failed(name: str, why: str, lines: list[str] | None = None) -> ClusterError:
     return ClusterError(
-        f"TFJob {name} failed: {why}" + "".join(f"\n    {line}" for line in words or ()),
+        f"TFJob {name} failed: {why}" + "".join(f"\n    {line}" for line in lines or ()),
         expected="that all its workers succeed",
         remedy="read the lines above; `make status` shows what waits, and why",
     )
