@@ -159,6 +159,14 @@ e2e: $(READY) ## As smoke, and on the same cluster a test of each pattern that n
 test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.
 	IMAGE=$(LAST_CONTAINER) $(VENV)/bin/pytest tests/e2e
 
+.PHONY: docs
+docs: $(READY) ## Build the site of docs/ into site/; a broken link or a page without a place fails it.
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+.PHONY: reference
+reference: $(READY) ## Write the generated parts of docs/ and the configuration's JSON schema anew.
+	$(VENV)/bin/python scripts/reference_pages.py
+
 .PHONY: render
 render: $(READY) ## Write the workflows' YAML anew from their Python.
 	$(VENV)/bin/python -m workflows

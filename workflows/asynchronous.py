@@ -11,13 +11,24 @@ from __future__ import annotations
 
 from hera.workflows import DAG, Container, Parameter, Task
 
-from workflows.pipeline import _RUN, OUTPUTS, add_selection, add_steps, begin, mutex, step
+from mlpipeline.plan.pipeline import SELECT, SERVE, TRAIN
+from workflows.pipeline import (
+    OUTPUTS,
+    RUN_OPTIONS,
+    add_selection,
+    add_steps,
+    after,
+    begin,
+    mutex,
+    ref,
+    step,
+)
 
 
 def add_templates() -> None:
     """Add all templates to the workflow whose context this is called in."""
     steps = add_steps()
-    name = "{{inputs.parameters.name}}"
+    name = ref("inputs.parameters.name")
     judge, judge_last = _judge("judge"), _judge("judge-last", "--last")
 
     # One after the other: each is judged by what the one before has published.
@@ -26,9 +37,9 @@ def add_templates() -> None:
     ) as offer:
         judging = Task(name="judge", template=judge)
         among = judging.get_parameter("among")
-        replaces = "{{tasks.judge.outputs.parameters.replaces}}"
+        replaces = ref("tasks.judge.outputs.parameters.replaces")
         Task(
-            name="select",
+            name=SELECT.name,
             template=steps.select,
             arguments={"key": judging.get_parameter("key"), "among": among},
             depends="judge",
@@ -41,9 +52,9 @@ def add_templates() -> None:
                 "name": name,
                 "among": among,
                 # Of this run alone: nobody has looked whether it is still what is served.
-                "serve-key": "serve-{{workflow.name}}-{{tasks.judge.outputs.parameters.key}}",
+                "serve-key": f"serve-{ref('workflow.name')}-{judging.get_parameter('key').value}",
             },
-            depends="select",
+            depends=after(SERVE),
             when=f"{replaces} == true",
         )
 
@@ -51,11 +62,11 @@ def add_templates() -> None:
         name="candidate", inputs=[Parameter(name=n) for n in ("candidate", "key", "name")]
     ) as candidate:
         Task(
-            name="train",
+            name=TRAIN.name,
             template=steps.train,
-            arguments={n: f"{{{{inputs.parameters.{n}}}}}" for n in ("candidate", "key")},
+            arguments={n: ref(f"inputs.parameters.{n}") for n in ("candidate", "key")},
         )
-        Task(name="offer", template=offer, arguments={"name": name}, depends="train")
+        Task(name="offer", template=offer, arguments={"name": name}, depends=TRAIN.name)
 
     with DAG(name="asynchronous"):
         planning = begin(steps)
@@ -64,21 +75,21 @@ def add_templates() -> None:
             template=candidate,
             with_param=planning.get_parameter("trainings"),
             arguments={
-                "candidate": "{{item.candidate}}",
-                "key": "{{item.key}}",
+                "candidate": ref("item.candidate"),
+                "key": ref("item.key"),
                 "name": planning.get_parameter("name"),
             },
-            depends="ingest",
+            depends=after(TRAIN),
         )
-        add_selection(steps, planning, after="candidate")
-        settling = Task(name="judge", template=judge_last, depends="select")
+        add_selection(steps, planning, train="candidate")
+        settling = Task(name="judge", template=judge_last, depends=SELECT.name)
         Task(
             name="publish",
             template=steps.publish,
             arguments={
                 "name": planning.get_parameter("name"),
                 "among": settling.get_parameter("among"),
-                "serve-key": "serve-{{workflow.name}}-last",
+                "serve-key": f"serve-{ref('workflow.name')}-last",
             },
             depends="judge",
         )
@@ -88,7 +99,7 @@ def _judge(name: str, *options: str) -> Container:
     """Return the step that says which candidates' selection is to be served."""
     return step(
         name,
-        ["cluster", "judge", *_RUN, "--outputs", OUTPUTS, *options],
+        ["cluster", "judge", *RUN_OPTIONS, "--outputs", OUTPUTS, *options],
         outputs=["replaces", "among", "key"],
         component="judge",
         account="pipeline",

@@ -19,7 +19,14 @@ from hera.workflows import models as m
 
 from mlpipeline.plan.commands import feedback_arguments, predict_batch_arguments
 from workflows.manifests import LABELS, common
-from workflows.pipeline import COMPUTES, OUTPUTS, WORKSPACE, arguments, step
+from workflows.pipeline import (
+    OUTPUTS,
+    TENSORFLOW_MEMORY,
+    WORKSPACE,
+    arguments,
+    ref,
+    step,
+)
 
 SEMAPHORES = "events"  # the ConfigMap of manifests/components/events
 
@@ -56,13 +63,13 @@ def _predict() -> WorkflowTemplate:
         step(
             "predict",
             predict_batch_arguments(
-                "{{workflow.parameters.model}}",
-                "{{workflow.parameters.folder}}",
+                ref("workflow.parameters.model"),
+                ref("workflow.parameters.folder"),
                 workspace=WORKSPACE,
                 output=f"{OUTPUTS}/key",
             ),
             outputs=["key"],
-            memory=COMPUTES,
+            memory=TENSORFLOW_MEMORY,
             timeout="30m",
         )
     return template
@@ -72,7 +79,7 @@ def _feedback() -> WorkflowTemplate:
     with WorkflowTemplate(name="feedback", **_options("feedback", "event")) as template:
         step(
             "feedback",
-            feedback_arguments("{{workflow.parameters.event}}", workspace=WORKSPACE),
+            feedback_arguments(ref("workflow.parameters.event"), workspace=WORKSPACE),
             timeout="5m",
         )
     return template

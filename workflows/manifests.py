@@ -73,6 +73,7 @@ def render() -> dict[str, str]:
 
 
 def common() -> dict[str, Any]:
+    """Return what all workflows have in common, as arguments of Hera's classes."""
     return {
         "labels": LABELS,
         "entrypoint": "pipeline",

@@ -22,25 +22,46 @@ from hera.workflows import DAG, Container, Parameter, Resources, RetryStrategy, 
 from hera.workflows import models as m
 
 from mlpipeline.plan.commands import step_arguments
+from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Step, needs_of
 
 IMAGE = "mlpipeline:0.1.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
 LIMITS = "limits"  # that of limits.yaml beside it
+_PLAN = "plan"  # the step before all others, of the workflow alone
 
 WORKSPACE, OUTPUTS, _TEMPLATES = "/workspace", "/tmp/outputs", "/etc/mlpipeline/templates"
-_CONFIG = f"{WORKSPACE}/runs/{{{{workflow.name}}}}/config.yaml"
-RUN = {"config": _CONFIG, "workspace": WORKSPACE}
-_RUN = ["--config", _CONFIG, "--workspace", WORKSPACE]
-_OWNER = ["--workflow", "{{workflow.name}}/{{workflow.uid}}"]
+
+
+def ref(name: str) -> str:
+    """Return what Argo replaces by a value, such as `inputs.parameters.key`."""
+    return f"{{{{{name}}}}}"
+
+
+_CONFIG = f"{WORKSPACE}/runs/{ref('workflow.name')}/config.yaml"
+_RUN: dict[str, str] = {"config": _CONFIG, "workspace": WORKSPACE}
+RUN_OPTIONS = ["--config", _CONFIG, "--workspace", WORKSPACE]
+_OWNER = ["--workflow", f"{ref('workflow.name')}/{ref('workflow.uid')}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
-_TALKS, COMPUTES = ("128Mi", "512Mi"), ("512Mi", "2Gi")
-_COMPLETES = ["--templates", _TEMPLATES, "--image", "{{workflow.parameters.image}}"]
-_STARTS_PODS = [*_COMPLETES, "--pending-seconds", "{{workflow.parameters.pending-seconds}}"]
+_API_MEMORY, TENSORFLOW_MEMORY = ("128Mi", "512Mi"), ("512Mi", "2Gi")
+_MANIFESTS = ["--templates", _TEMPLATES, "--image", ref("workflow.parameters.image")]
+_STARTS_PODS = [*_MANIFESTS, "--pending-seconds", ref("workflow.parameters.pending-seconds")]
 _QUEUED = [
-    *("--queue={{workflow.parameters.queue}}", "--priority={{workflow.parameters.priority}}"),
-    *("--queue-seconds", "{{workflow.parameters.queue-seconds}}"),
+    f"--queue={ref('workflow.parameters.queue')}",
+    f"--priority={ref('workflow.parameters.priority')}",
+    *("--queue-seconds", ref("workflow.parameters.queue-seconds")),
 ]
+# Of the workflow's parameters, the names that the step `plan` knows them by.
+_OVERRIDES = {
+    "configuration": "configuration",
+    "model": "name",
+    "candidates": "candidates",
+    "workers": "workers",
+    "replicas": "replicas",
+}
+# What a template need not be given. Empty: selection is among all candidates that could be trained.
+_OPTIONAL = {"among": ""}
+_AMONG = ref("inputs.parameters.among")
 
 VOLUMES = [
     m.Volume(
@@ -75,25 +96,43 @@ _RETRY = RetryStrategy(
 def arguments() -> list[Parameter]:
     """Return the parameters of a run: `argo submit workflows/pipeline.yaml -p workers=3`."""
     return [
-        Parameter(name="image", value=IMAGE, description="Of every step, worker and replica."),
+        Parameter(
+            name="image", value=IMAGE, description="The image of every step, worker and replica."
+        ),
         Parameter(
             name="configuration",
             value=CONFIGURATION.read_text(encoding="utf-8"),
             description='A whole file: -p "configuration=$(cat my.yaml)". The others change it.',
         ),
-        Parameter(name="model", value="", description="Its name; empty: as configured."),
-        Parameter(name="candidates", value="", description="Some names, by commas; empty: all."),
-        Parameter(name="workers", value="", description="Of each training; empty: as configured."),
-        Parameter(name="replicas", value="", description="That serve; empty: as configured."),
+        Parameter(
+            name="model", value="", description="The model's name; empty for the configured one."
+        ),
+        Parameter(
+            name="candidates",
+            value="",
+            description="Names of those to train, separated by commas; empty: all.",
+        ),
+        Parameter(
+            name="workers",
+            value="",
+            description="Workers of each training, a number; empty: as configured.",
+        ),
+        Parameter(
+            name="replicas",
+            value="",
+            description="Replicas that serve, a number; empty: as configured.",
+        ),
         Parameter(
             name="pending-seconds",
             value="300",
             description="How long a worker or a replica may take to start: place, image, volumes.",
         ),
         # The three of manifests/components/kueue; without it nothing comes of them.
-        Parameter(name="queue", value="", description="Where training waits; empty: team-a."),
+        Parameter(name="queue", value="", description="Where training waits; empty for team-a."),
         Parameter(
-            name="priority", value="", description="Of training: urgent or background; or empty."
+            name="priority",
+            value="",
+            description="The priority of training: urgent, background or empty.",
         ),
         Parameter(
             name="queue-seconds", value="10800", description="How long training may wait for room."
@@ -115,18 +154,20 @@ class Steps:
 def add_steps() -> Steps:
     """Add the templates of all steps to the workflow whose context this is called in."""
     plan = step(
-        "plan",
-        ["cluster", "plan", *_RUN, "--outputs", OUTPUTS, "--memo", MEMO, *_COMPLETES]
-        + [f"--{to}={{{{workflow.parameters.{of}}}}}" for of, to in _OVERRIDES.items()],
+        _PLAN,
+        ["cluster", "plan", *RUN_OPTIONS, "--outputs", OUTPUTS, "--memo", MEMO, *_MANIFESTS]
+        + [f"--{to}={ref(f'workflow.parameters.{of}')}" for of, to in _OVERRIDES.items()],
         outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
         account="pipeline",
         timeout="5m",
     )
-    ingest = _memoized("ingest", step_arguments("ingest", **RUN), memory=COMPUTES, timeout="30m")
+    ingest = _memoized(
+        INGEST.name, step_arguments(INGEST.name, **_RUN), memory=TENSORFLOW_MEMORY, timeout="30m"
+    )
     train = _memoized(
-        "train",
+        TRAIN.name,
         [
-            *("cluster", "train", "--candidate", "{{inputs.parameters.candidate}}", *_RUN),
+            *("cluster", "train", "--candidate", ref("inputs.parameters.candidate"), *RUN_OPTIONS),
             *("--outputs", OUTPUTS, *_STARTS_PODS, *_QUEUED, *_OWNER),
         ],
         inputs=["candidate", "key"],
@@ -137,25 +178,33 @@ def add_steps() -> Steps:
         timeout="300m",
     )
     select = _memoized(
-        "select",
-        step_arguments("select", **RUN, among=_AMONG),
+        SELECT.name,
+        step_arguments(SELECT.name, **_RUN, among=_AMONG),
         inputs=["key", "among"],
-        memory=COMPUTES,
+        memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
     serve = _memoized(
-        "serve",
-        ["cluster", "serve", *_RUN, f"--among={_AMONG}", "--outputs", OUTPUTS, *_STARTS_PODS],
+        SERVE.name,
+        [
+            "cluster",
+            "serve",
+            *RUN_OPTIONS,
+            f"--among={_AMONG}",
+            "--outputs",
+            OUTPUTS,
+            *_STARTS_PODS,
+        ],
         inputs=["key", "among"],
         outputs=["version", "revision", "replicas"],
         account="pipeline",
         timeout="20m",
     )
-    host = "{{inputs.parameters.name}}-predictor.{{workflow.namespace}}.svc"
+    host = f"{ref('inputs.parameters.name')}-predictor.{ref('workflow.namespace')}.svc"
     verify = _memoized(
-        "verify",
+        VERIFY.name,
         [
-            *step_arguments("verify", **RUN, among=_AMONG, output=f"{OUTPUTS}/figures"),
+            *step_arguments(VERIFY.name, **_RUN, among=_AMONG, output=f"{OUTPUTS}/figures"),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
@@ -163,32 +212,31 @@ def add_steps() -> Steps:
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again.
-        key="verify-{{inputs.parameters.revision}}",
-        memory=COMPUTES,
+        key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}",
+        memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
     # One run at a time publishes a model: what is verified is what this run has put there.
     with DAG(
         name="publish",
         inputs=_inputs(["name", "serve-key", "among"]),
-        synchronization=mutex("publish-{{inputs.parameters.name}}"),
+        synchronization=mutex(f"publish-{ref('inputs.parameters.name')}"),
     ) as publish:
-        among = "{{inputs.parameters.among}}"
         serving = Task(
-            name="serve",
+            name=SERVE.name,
             template=serve,
-            arguments={"key": "{{inputs.parameters.serve-key}}", "among": among},
+            arguments={"key": ref("inputs.parameters.serve-key"), "among": _AMONG},
         )
-        verifying = Task(
-            name="verify",
+        Task(
+            name=VERIFY.name,
             template=verify,
             arguments={
-                "name": "{{inputs.parameters.name}}",
+                "name": ref("inputs.parameters.name"),
                 "revision": serving.get_parameter("revision"),
-                "among": among,
+                "among": _AMONG,
             },
+            depends=after(VERIFY),
         )
-        serving >> verifying
 
     step(
         "record",
@@ -207,13 +255,13 @@ def add_templates() -> None:
     with DAG(name="pipeline"):
         planning = begin(steps)
         Task(
-            name="train",
+            name=TRAIN.name,
             template=steps.train,
             with_param=planning.get_parameter("trainings"),
-            arguments={"candidate": "{{item.candidate}}", "key": "{{item.key}}"},
-            depends="ingest",
+            arguments={n: ref(f"item.{n}") for n in ("candidate", "key")},
+            depends=after(TRAIN),
         )
-        add_selection(steps, planning, after="train")
+        add_selection(steps, planning)
         Task(
             name="publish",
             template=steps.publish,
@@ -221,45 +269,51 @@ def add_templates() -> None:
                 "name": planning.get_parameter("name"),
                 "serve-key": planning.get_parameter("serve-key"),
             },
-            depends="select",
+            depends=after(SERVE),
         )
 
 
 def begin(steps: Steps) -> Task:
     """Add `plan` and `ingest`, the first tasks of a graph; return the one that plans."""
-    planning = Task(name="plan", template=steps.plan)
+    planning = Task(name=_PLAN, template=steps.plan)
     Task(
-        name="ingest",
+        name=INGEST.name,
         template=steps.ingest,
         arguments={"key": planning.get_parameter("ingest-key")},
-        depends="plan",
+        depends=after(INGEST),
     )
     return planning
 
 
-def add_selection(steps: Steps, planning: Task, *, after: str) -> None:
-    """Add `select`, the fan-in: it goes on without a candidate that cannot be trained."""
+def add_selection(steps: Steps, planning: Task, **called: str) -> None:
+    """Add `select`, the fan-in: it goes on without a candidate that cannot be trained.
+
+    Args:
+        steps: The templates.
+        planning: The task that plans.
+        **called: What a step's task is called in this graph, if not as the step.
+    """
     Task(
-        name="select",
+        name=SELECT.name,
         template=steps.select,
         arguments={"key": planning.get_parameter("select-key")},
-        depends=f"{after}.AnySucceeded",
+        depends=after(SELECT, **called),
     )
 
 
-# Of the workflow's parameters, the names that the step `plan` knows them by.
-_OVERRIDES = {
-    "configuration": "configuration",
-    "model": "name",
-    "candidates": "candidates",
-    "workers": "workers",
-    "replicas": "replicas",
-}
+def after(step: Step, **called: str) -> str:
+    """Return what a step waits for, drawn from the plan, in Argo's terms.
 
-
-# What a template need not be given. Empty: selection is among all candidates that could be trained.
-_OPTIONAL = {"among": ""}
-_AMONG = "{{inputs.parameters.among}}"
+    Args:
+        step: The step.
+        **called: What a step's task is called in this graph, if not as the step.
+    """
+    # Of what is done for each candidate some may fail.
+    needed = [
+        called.get(one.name, one.name) + (".AnySucceeded" if one.per == "candidate" else "")
+        for one in needs_of(step)
+    ]
+    return " && ".join(needed) or _PLAN
 
 
 def _inputs(names: Sequence[str]) -> list[Parameter]:
@@ -276,26 +330,26 @@ def step(
     component: str = "",
     environment: Sequence[m.EnvVar] = (),
     account: str = "step",
-    memory: tuple[str, str] = _TALKS,
+    memory: tuple[str, str] = _API_MEMORY,
     limit: str = "",
 ) -> Container:
     """Return the template of a step.
 
     Args:
-        name: As in `mlpipeline.plan.pipeline`.
-        args: Of the command line `python -m mlpipeline`.
-        timeout: Also for the time in which its pod waits to be started.
+        name: The template's name.
+        args: The arguments of `python -m mlpipeline`.
+        timeout: The time that its pod may take, with the wait to be started.
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
-        component: As in `mlpipeline.plan.pipeline`, if that is not its name.
-        environment: Its variables.
+        component: The step's name in `mlpipeline.plan.pipeline`, if that is not the template's.
+        environment: Its environment variables.
         account: The service account; only `pipeline` has a token in its pods.
-        memory: Requested, and the limit.
+        memory: The memory requested, and the limit.
         limit: The key of `LIMITS` that says how many of it run at once, over all workflows.
     """
     return Container(
         name=name,
-        image="{{workflow.parameters.image}}",
+        image=ref("workflow.parameters.image"),
         # Argo asks the registry for an image's entrypoint where there is no command.
         command=["python", "-m", "mlpipeline"],
         args=args,
@@ -330,7 +384,7 @@ def _memoized(
     *,
     inputs: Sequence[str] = ("key",),
     outputs: Sequence[str] = (),
-    key: str = "{{inputs.parameters.key}}",
+    key: str = ref("inputs.parameters.key"),
     **options: Any,
 ) -> DAG:
     """Return a step that is answered from the memo if it can be; `options` are those of `step`."""
@@ -341,7 +395,7 @@ def _memoized(
         outputs=[
             Parameter(
                 name=n,
-                value_from=m.ValueFrom(parameter=f"{{{{tasks.{name}.outputs.parameters.{n}}}}}"),
+                value_from=m.ValueFrom(parameter=ref(f"tasks.{name}.outputs.parameters.{n}")),
             )
             for n in outputs
         ],
@@ -354,7 +408,7 @@ def _memoized(
         Task(
             name=name,
             template=pod,
-            arguments={n: f"{{{{inputs.parameters.{n}}}}}" for n in inputs},
+            arguments={n: ref(f"inputs.parameters.{n}") for n in inputs},
         )
     return memoized
 

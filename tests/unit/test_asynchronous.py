@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from mlpipeline.backends.local import replicas
-from mlpipeline.backends.local.asynchronous import AsynchronousBackend
+from mlpipeline.backends.local import backend as local
+from mlpipeline.backends.local import processes, replicas
+from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display
 from mlpipeline.errors import PipelineError, ProcessError, ServingError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config, Serving
-from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import CandidateFolder, Workspace
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
 
 
-class Stage(AsynchronousBackend):
-    """A backend whose steps publish at once, one training after the other."""
+class Stage:
+    """A run whose steps publish at once, one training after the other."""
 
-    accuracy: Mapping[str, float]
-    said: list[str]
-
-    @classmethod
-    def make(cls, folder: Path, accuracy: Mapping[str, float]) -> Stage:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, accuracy: Mapping[str, float]
+    ) -> None:
         candidates = {name: {"model": "cnn", "options": {"units": ord(name)}} for name in accuracy}
-        settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
-        file = folder / "config.yaml"
-        record = RunRecord.begin(settings, file, Workspace(folder))
-        display = Display(pipeline.plan(settings), Console(quiet=True))
-        made = cls(settings, file, Workspace(folder), record, display)
-        made.__dict__.update(accuracy=accuracy, said=[])  # it is frozen
-        return made
+        self.config = config.parse({"name": "toy", "candidates": candidates}, origin="")
+        self.workspace, file = Workspace(folder), folder / "config.yaml"
+        self.record = RunRecord.begin(self.config, file, self.workspace)
+        display = Display(pipeline.plan(self.config), Console(quiet=True))
+        self.backend = LocalBackend(self.config, file, self.workspace, self.record, display)
+        self.accuracy = accuracy
+        self.said: list[str] = []
+        monkeypatch.setattr(processes, "run", self.run_process)
+        monkeypatch.setattr(local, "TrainingProcesses", partial(Training, self))
 
-    async def _train(self, task: Task, *, cpus: list[int]) -> None:
-        name = str(task.candidate)
+    def run(self) -> None:
+        asyncio.run(self.backend.run(asynchronous=True))
+
+    async def train(self, name: str) -> None:
         for _ in range(200):  # as nothing here waits, the one before is published meanwhile
             await asyncio.sleep(0)
         if self.accuracy[name] < 0:
@@ -53,30 +56,51 @@ class Stage(AsynchronousBackend):
             "validation_loss": 1.0,
         }
         figures |= {"status": "trained", "parameters": 1}
-        with artifacts.publish(self.workspace.root / task.publishes[0]) as draft:
-            artifacts.write_json(draft / "metrics.json", figures)
+        key = pipeline.plan(self.config)[f"train-{name}"].key
+        with artifacts.publish(self.workspace.candidate(key).path) as draft:
+            artifacts.write_json(CandidateFolder(draft).metrics, figures)
         self.said.append(f"trained {name}")
 
-    async def _run_process(self, task: Task, *extra: str) -> None:
-        among = extra[extra.index("--among") + 1] if "--among" in extra else "all"
-        if task.step is pipeline.INGEST:
+    async def run_process(self, command: list[str], **_: Any) -> None:
+        step, options = command[4], command[5:]
+        among = next((o.removeprefix("--among=") for o in options if o.startswith("--among=")), "")
+        if step == pipeline.INGEST.name:
             return
-        self.said.append(f"{task.name} {among}")
-        if task.step is pipeline.SELECT:
-            settings = self.config.among("" if among == "all" else among)
-            trained = {
-                name: pipeline.plan(settings)[f"train-{name}"].key
-                for name in settings.candidates
-                if self.accuracy[name] >= 0
-            }
-            best = max(trained, key=lambda name: self.accuracy[name])
-            decision = {"candidates": {name: {"key": key} for name, key in trained.items()}}
-            for folder in task.publishes:
-                with artifacts.publish(self.workspace.root / folder) as draft:
-                    artifacts.write_json(draft / "decision.json", decision)
-                    artifacts.write_json(draft / "model.json", {"candidate": best})
-        if task.step is pipeline.VERIFY:
-            artifacts.write_json(Path(extra[extra.index("--output") + 1]), {"among": among})
+        self.said.append(f"{step} {among or 'all'}")
+        if step == pipeline.SELECT.name:
+            self._select(among)
+        if step == pipeline.VERIFY.name:
+            output = Path(options[options.index("--output") + 1])
+            artifacts.write_json(output, {"among": among})
+
+    def _select(self, among: str) -> None:
+        tasks = pipeline.plan(self.config.among(among))
+        trained = {
+            str(task.candidate): task.key
+            for task in tasks.values()
+            if task.candidate and self.accuracy[task.candidate] >= 0
+        }
+        best = max(trained, key=lambda name: self.accuracy[name])
+        decision = {"candidates": {name: {"key": key} for name, key in trained.items()}}
+        for folder in tasks["select"].publishes:
+            with artifacts.publish(self.workspace.artifact(folder).path) as draft:
+                artifacts.write_json(draft / "decision.json", decision)
+                artifacts.write_json(draft / "model.json", {"candidate": best})
+
+
+class Training:
+    """Stands for the processes of one training."""
+
+    def __init__(self, stage: Stage, name: str, *_: Any, **__: Any) -> None:
+        self._stage, self._name = stage, name
+
+    async def run(self) -> None:
+        await self._stage.train(self._name.removeprefix("train-"))
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Stage]:
+    return partial(Stage, monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -108,10 +132,10 @@ def version(backend: Stage, *names: str) -> str:
 
 
 def test_the_best_so_far_is_served_and_only_a_better_one_replaces_it(
-    tmp_path: Path, served: list[str]
+    stage: Callable[..., Stage], served: list[str]
 ) -> None:
-    backend = Stage.make(tmp_path, ACCURACY)
-    asyncio.run(backend.run())
+    backend = stage(ACCURACY)
+    backend.run()
     assert [line for line in backend.said if not line.startswith("verify")] == [
         "trained a",
         "select a",
@@ -139,46 +163,49 @@ def test_the_best_so_far_is_served_and_only_a_better_one_replaces_it(
 
 
 def test_what_no_threshold_lets_pass_is_served_in_the_end_as_a_synchronous_run_would(
-    tmp_path: Path, served: list[str]
+    stage: Callable[..., Stage], served: list[str]
 ) -> None:
-    backend = Stage.make(tmp_path, {"a": 0.2, "b": 0.3})
-    asyncio.run(backend.run())
+    backend = stage({"a": 0.2, "b": 0.3})
+    backend.run()
     assert [one.version for one in backend.record.served] == [version(backend)]
-    assert backend.said == ["trained a", "trained b", "select a,b", "verify a,b"]
+    assert backend.said == ["trained a", "trained b", "select all", "verify all"]
 
 
-def test_a_candidate_that_fails_is_left_out(tmp_path: Path, served: list[str]) -> None:
-    backend = Stage.make(tmp_path, {"a": -1, "b": 0.9})
-    asyncio.run(backend.run())
+def test_a_candidate_that_fails_is_left_out(stage: Callable[..., Stage], served: list[str]) -> None:
+    backend = stage({"a": -1, "b": 0.9})
+    backend.run()
     assert [one.version for one in backend.record.served] == [version(backend, "b")]
     assert [task.state for task in backend.record.tasks if task.candidate == "a"] == ["failed"]
 
 
 def test_again_nothing_is_selected_anew_and_the_best_is_served_at_once(
-    tmp_path: Path, served: list[str]
+    stage: Callable[..., Stage], served: list[str]
 ) -> None:
-    asyncio.run(Stage.make(tmp_path, ACCURACY).run())
-    backend = Stage.make(tmp_path, ACCURACY)
-    asyncio.run(backend.run())
+    stage(ACCURACY).run()
+    backend = stage(ACCURACY)
+    backend.run()
     assert [one.candidate for one in backend.record.served] == ["c"]
     assert not [line for line in backend.said if line.startswith(("trained", "select"))]
 
 
 def test_a_service_that_fails_ends_the_run_with_its_own_error(
-    tmp_path: Path, served: list[str], monkeypatch: pytest.MonkeyPatch
+    stage: Callable[..., Stage], served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
-        raise ServingError("it answers nonsense", expected="", remedy="")
+    backend = stage(ACCURACY)
 
-    backend = Stage.make(tmp_path, ACCURACY)
-    monkeypatch.setattr(Stage, "_verify", fail)
+    async def run(command: list[str], **_: Any) -> None:
+        if pipeline.VERIFY.name in command:
+            raise ServingError("it answers nonsense", expected="", remedy="")
+        await backend.run_process(command)
+
+    monkeypatch.setattr(processes, "run", run)
     with pytest.raises(PipelineError, match="nonsense"):
-        asyncio.run(backend.run())
+        backend.run()
     assert served[-1] == "free"
 
 
 def test_a_replica_that_ends_by_itself_ends_the_run(
-    tmp_path: Path, served: list[str], monkeypatch: pytest.MonkeyPatch
+    stage: Callable[..., Stage], served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
     async def started(*_: object, **__: Any) -> AsyncIterator[asyncio.Task[None]]:
@@ -189,4 +216,4 @@ def test_a_replica_that_ends_by_itself_ends_the_run(
 
     monkeypatch.setattr(replicas, "started", started)
     with pytest.raises(ProcessError, match="by itself"):
-        asyncio.run(Stage.make(tmp_path, ACCURACY).run())
+        stage(ACCURACY).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -24,11 +25,19 @@ from support.sample_events import FEEDBACK, PREDICT, TRAIN
 def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inbox:
     """Its commands only note that they were called; in the folder `broken` they fail."""
 
-    async def run(command: Sequence[str], *, log: Path, grace_seconds: float) -> None:
+    async def run(
+        command: Sequence[str],
+        *,
+        log: Path,
+        on_output: Callable[[str], None],
+        grace_seconds: float,
+    ) -> None:
         log.parent.mkdir(exist_ok=True)
         with log.open("a") as file:
             print(shlex.join(command[3:]), file=file)
-        if "broken" in command:
+        on_output("a line")
+        on_output("the result")
+        if "--folder=broken" in command:
             raise ProcessError("it broke", expected="that it works", remedy="mend it")
 
     monkeypatch.setattr(processes, "run", run)
@@ -77,12 +86,15 @@ def test_each_kind_is_done_by_its_command(inbox: Inbox) -> None:
     }
 
 
-def test_the_oldest_is_done_first(inbox: Inbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_oldest_is_done_first(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     for age, name in enumerate(("b", "c", "a")):
         os.utime(drop(inbox, f"{name}.json", PREDICT | {"id": name}), (age, age))
     do_all(inbox)
-    begun = [line for line in capsys.readouterr().out.splitlines() if line.endswith("begun")]
+    said = [record.getMessage() for record in caplog.records]
+    begun = [line for line in said if line.endswith("begun")]
     assert begun == ["predict-b: begun", "predict-c: begun", "predict-a: begun"]
+    assert said[1] == "predict-b: done: the result", "what the command has printed last"
 
 
 def test_a_repeated_event_is_done_once(inbox: Inbox) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 from rich.console import Console
 
 from mlpipeline.backends.local import backend as local
+from mlpipeline.backends.local import processes
 from mlpipeline.backends.local import training as training_processes
-from mlpipeline.backends.local.backend import LocalBackend
+from mlpipeline.backends.local.backend import Execution, LocalBackend
 from mlpipeline.backends.local.display import Display
+from mlpipeline.backends.local.policies import Synchronous
+from mlpipeline.backends.local.service import Service
+from mlpipeline.backends.local.walker import Ended, walk
 from mlpipeline.errors import ProcessError, TrainingError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.pipeline import Task
@@ -23,58 +28,93 @@ from mlpipeline.store.layout import Workspace
 NAMES = ("a", "b", "c", "d", "e")
 
 
-class Rehearsal(LocalBackend):
-    """A backend whose trainings end when another has begun, or when nothing else can begin."""
+class TrainingsOnly(Synchronous):
+    """The plan as far as the trainings."""
 
-    running: set[str]
-    most: set[str]
-    order: list[str]
-    shares: list[tuple[str, list[int]]]
-    broken: Collection[str]
+    def graph(self, ended: Ended) -> dict[str, Task]:
+        tasks = super().graph(ended)
+        return {n: t for n, t in tasks.items() if t.step in (pipeline.INGEST, pipeline.TRAIN)}
 
-    @classmethod
-    def make(cls, folder: Path, broken: Collection[str] = (), **training: Any) -> Rehearsal:
+
+class Rehearsal:
+    """A run whose trainings end when another has begun, or when nothing else can begin."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        folder: Path,
+        broken: Collection[str] = (),
+        **training: Any,
+    ) -> None:
         raw = {"name": "toy", "candidates": {name: {"model": "cnn"} for name in NAMES}}
         settings = config.parse(raw | {"training": training}, origin="")
-        file = folder / "config.yaml"
-        record = RunRecord.begin(settings, file, Workspace(folder))
+        workspace, file = Workspace(folder), folder / "config.yaml"
+        self.record = RunRecord.begin(settings, file, workspace)
         display = Display(pipeline.plan(settings), Console(quiet=True))
-        made = cls(settings, file, Workspace(folder), record, display)
-        state = {"running": set(), "most": set(), "order": [], "shares": [], "broken": broken}
-        made.__dict__.update(state)  # it is frozen
-        return made
+        self.backend = LocalBackend(settings, file, workspace, self.record, display)
+        self.running: set[str] = set()
+        self.most: set[str] = set()
+        self.order: list[str] = []
+        self.shares: list[tuple[str, list[int]]] = []
+        self.broken = broken
+        monkeypatch.setattr(processes, "run", self._run_process)
+        monkeypatch.setattr(local, "TrainingProcesses", partial(Training, self))
 
-    async def _train(self, task: Task, *, cpus: list[int]) -> None:
-        name = str(task.candidate)
+    async def _run_process(self, command: list[str], **_: Any) -> None:
+        assert command[3:5] == ["step", "ingest"]
+
+    async def train_one(self, name: str, cpus: list[int]) -> None:
         self.running.add(name)
         self.order.append(name)
         self.shares.append((name, cpus))
         if len(self.running) > len(self.most):
-            self.__dict__["most"] = set(self.running)
+            self.most = set(self.running)
         for _ in range(20):  # whatever else can begin does
             await asyncio.sleep(0)
         self.running.discard(name)
         if name in self.broken:
             raise ProcessError("it broke", expected="", remedy="")
 
-    def train(self) -> dict[str, Any]:
-        return dict(asyncio.run(self._train_candidates(pipeline.plan(self.config))))
+    def train(self) -> set[str | None]:
+        """Train all candidates; return those that failed."""
+        settings = self.backend.config
+        service = Service(settings, self.backend.workspace, self.record.folder)
+        execution = Execution(self.backend, service)
+        asyncio.run(walk(TrainingsOnly(settings), execution.carry_out))
+        return {task.candidate for task in self.record.tasks if task.state == "failed"}
+
+
+class Training:
+    """Stands for the processes of one training."""
+
+    def __init__(self, rehearsal: Rehearsal, name: str, *_: Any, **options: Any) -> None:
+        self._rehearsal, self._name, self._cpus = rehearsal, name, options["cpus"]
+
+    async def run(self) -> None:
+        await self._rehearsal.train_one(self._name.removeprefix("train-"), self._cpus)
+
+
+@pytest.fixture
+def rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Rehearsal]:
+    return partial(Rehearsal, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 5, 9])
-def test_no_more_are_trained_at_once_than_configured(tmp_path: Path, parallel: int) -> None:
-    backend = Rehearsal.make(tmp_path, parallel=parallel)
-    assert backend.train() == {}
+def test_no_more_are_trained_at_once_than_configured(
+    rehearsal: Callable[..., Rehearsal], parallel: int
+) -> None:
+    backend = rehearsal(parallel=parallel)
+    assert backend.train() == set()
     assert len(backend.most) == min(parallel, len(NAMES))
     assert backend.order == list(NAMES), "in the order of the configuration"
     assert {task.state for task in backend.record.tasks} == {"succeeded"}
 
 
 def test_those_that_are_trained_at_once_have_different_processors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rehearsal: Callable[..., Rehearsal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "available_cpus", lambda: [0, 1, 2, 3, 4])
-    backend = Rehearsal.make(tmp_path, parallel=2)
+    monkeypatch.setattr(local, "own_processors", lambda: [0, 1, 2, 3, 4])
+    backend = rehearsal(parallel=2)
     backend.train()
     given = {tuple(cpus) for _, cpus in backend.shares}
     assert given == {(0, 2, 4), (1, 3)}
@@ -96,27 +136,32 @@ def test_processors_are_dealt_out_and_all_are_shared_where_there_are_too_few(
     assert training_processes.shares(cpus, parts) == shares
 
 
-def test_one_that_fails_gives_its_place_to_the_next(tmp_path: Path) -> None:
-    backend = Rehearsal.make(tmp_path, broken={"a", "c"}, parallel=1)
-    assert backend.train().keys() == {"a", "c"}
+def test_one_that_fails_gives_its_place_to_the_next(rehearsal: Callable[..., Rehearsal]) -> None:
+    backend = rehearsal(broken={"a", "c"}, parallel=1)
+    assert backend.train() == {"a", "c"}
     assert backend.order == list(NAMES)
 
 
-def test_the_error_of_a_run_without_any_candidate_is_no_group_of_errors(tmp_path: Path) -> None:
-    backend = Rehearsal.make(tmp_path, broken=NAMES, parallel=2)
+def test_the_error_of_a_run_without_any_candidate_is_no_group_of_errors(
+    rehearsal: Callable[..., Rehearsal],
+) -> None:
+    backend = rehearsal(broken=NAMES, parallel=2)
     with pytest.raises(TrainingError, match="every candidate failed"):
         backend.train()
 
 
-def test_an_error_of_another_kind_ends_the_others_and_is_raised_by_itself(tmp_path: Path) -> None:
-    class Full(Rehearsal):
-        async def _train(self, task: Task, *, cpus: list[int]) -> None:
-            if task.candidate == "b":
-                raise OSError(28, "No space left on device")
-            self.order.append(str(task.candidate))
-            await asyncio.sleep(100)
+def test_an_error_of_another_kind_ends_the_others_and_is_raised_by_itself(
+    rehearsal: Callable[..., Rehearsal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = rehearsal(parallel=2)
 
-    backend = Full.make(tmp_path, parallel=2)
+    async def train_one(name: str, cpus: list[int]) -> None:
+        if name == "b":
+            raise OSError(28, "No space left on device")
+        backend.order.append(name)
+        await asyncio.sleep(100)
+
+    monkeypatch.setattr(backend, "train_one", train_one)
     with pytest.raises(OSError, match="No space left"):
         backend.train()
     assert not {"d", "e"} & set(backend.order), "nothing was begun after that"

@@ -65,7 +65,7 @@ def serve(
     if port is not None:
         serving = settings.serving.model_copy(update={"port": port, "grpc_port": port + 1})
         settings = settings.model_copy(update={"serving": serving})
-    commands.serve(settings, workspace, shards)
+    commands.serve(settings, workspace, shards, say=typer.echo)
 
 
 def predict(

@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
 
 from mlpipeline.errors import EventError
-from mlpipeline.plan.config import Config, ModelName, Section
+from mlpipeline.plan.config import Config, ModelName
+from mlpipeline.plan.section import Section
 
 
 def _below_the_workspace(folder: str) -> str:

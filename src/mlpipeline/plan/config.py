@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -27,16 +25,13 @@ from pydantic import (
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import search as searching
 from mlpipeline.plan.search import Search
+from mlpipeline.plan.section import Section
 from mlpipeline.store import artifacts
 
 # A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -50,6 +45,7 @@ class Data(Section):
     shards: PositiveInt = 8
     """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
     seed: NonNegativeInt = 17
+    """Random seed of the split."""
     revision: str | None = None
     """Which state of the data this is, where it changes under one name: another is read anew."""
     feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
@@ -80,7 +76,7 @@ class Recipe(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the exponential moving average of the weights that is exported; 0 for none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of activations; weights are float32. `auto` is bfloat16 where the processor multiplies it."""
+    """Type of activations; weights are float32. `auto` is bfloat16 where the processor has it."""
 
 
 class Candidate(Recipe):
@@ -88,7 +84,7 @@ class Candidate(Recipe):
 
     model: str
     """A name known to `learning.model.models`, or `package.module:function` of your own."""
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of the model's function."""
 
 
@@ -115,7 +111,7 @@ class Training(Section):
     peer_timeout_seconds: PositiveInt = 120
     """How long a worker waits for the others, at the start and at every step."""
     deadline_seconds: PositiveInt = 3_600
-    """For one candidate, over all attempts."""
+    """How long one candidate may take, over all attempts."""
     attempts: PositiveInt = 3
     """How often the workers of one candidate are started before it counts as failed."""
     parallel: PositiveInt = 1
@@ -131,11 +127,18 @@ class Asynchronous(Section):
 
 
 class Serving(Section):
+    """How the model is served: not what a step makes, so not part of any key."""
+
     replicas: PositiveInt = 2
+    """Copies of the model that share the requests."""
     host: str = "127.0.0.1"
+    """The address that replicas listen on."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8080
+    """The port of REST, V1 and V2."""
     grpc_port: Annotated[int, Field(ge=1, le=65_535)] = 8081
+    """The port of gRPC, V2."""
     ready_timeout_seconds: PositiveInt = 120
+    """How long all replicas may take to load the model and answer."""
 
     @property
     def replica_names(self) -> list[str]:
@@ -144,13 +147,18 @@ class Serving(Section):
 
 
 class Config(Section):
+    """All that a configuration file says."""
+
     name: ModelName
     """What the model is called in its URL."""
     seed: NonNegativeInt = 17
+    """Random seed of every training."""
     data: Data = Data()
     recipe: Recipe = Recipe()
+    """What candidates have in common, unless they say otherwise."""
     candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
-    search: dict[Label, Search] = {}
+    """The models to train, by name."""
+    search: dict[Label, Search] = Field(default_factory=dict)
     """Becomes candidates before the rest is checked; empty from then on."""
     training: Training = Training()
     asynchronous: Asynchronous = Asynchronous()
@@ -206,7 +214,10 @@ class Config(Section):
         return self
 
     def among(self, names: str) -> Config:
-        """Return it with some of its candidates only: their names by commas; empty for all.
+        """Return the configuration with some of its candidates only.
+
+        Args:
+            names: Their names, separated by commas; empty for all.
 
         Raises:
             ConfigurationError: There is no such candidate.
@@ -224,6 +235,9 @@ class Config(Section):
 
 def load(path: Path) -> Config:
     """Read and check a configuration file.
+
+    Args:
+        path: The file, YAML in UTF-8.
 
     Raises:
         ConfigurationError: The file cannot be read, is not YAML, or does not fit; names every
@@ -247,7 +261,15 @@ def load(path: Path) -> Config:
 
 
 def parse(raw: Any, *, origin: str) -> Config:
-    """Check what a configuration file says; `origin` names the file in messages."""
+    """Check what a configuration file says.
+
+    Args:
+        raw: Its content, as YAML is read.
+        origin: What messages call it: the file's path, for example.
+
+    Raises:
+        ConfigurationError: It does not fit; names every problem.
+    """
     raw, origins = searching.expand(raw)
     try:
         return Config.model_validate(raw)
@@ -268,7 +290,12 @@ def parse(raw: Any, *, origin: str) -> Config:
 
 
 def write(config: Config, file: Path) -> None:
-    """Write a configuration for the steps of a run, so that `load` reads an equal one."""
+    """Write a configuration for the steps of a run, so that `load` reads an equal one.
+
+    Args:
+        config: The configuration.
+        file: Where to write it.
+    """
     content = config.model_dump(mode="json")
     artifacts.write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 

@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeInt,
@@ -30,17 +28,15 @@ from pydantic import (
     model_validator,
 )
 
+from mlpipeline.plan.section import Section
+
 _OPTIONS = "options."
 _NAME_DIGITS = 6
 
 Trial: TypeAlias = dict[str, JsonValue]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Dimension(_Part):
+class Dimension(Section):
     """What one hyper-parameter may be: one of a list of values, or a number of a range."""
 
     values: tuple[JsonValue, ...] = ()
@@ -89,7 +85,7 @@ class Dimension(_Part):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
-class Search(_Part):
+class Search(Section):
     """Trials of one model."""
 
     model: str
@@ -98,9 +94,9 @@ class Search(_Part):
     trials: PositiveInt | None = None
     """How many are drawn; where a draw repeats an earlier one, there are fewer."""
     seed: NonNegativeInt = 0
-    """Of the draws. More trials leave those before as they are."""
+    """Random seed for drawing trials. More trials leave those before as they are."""
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
-    """By a key of a candidate, or `options.NAME` for an argument of its model's function."""
+    """What to try for a key of a candidate, or `options.NAME` for an argument of its function."""
 
     @model_validator(mode="after")
     def _method_has_what_it_needs(self) -> Search:

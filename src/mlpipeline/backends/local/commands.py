@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mlpipeline.backends.local import replicas, sharded
-from mlpipeline.backends.local.asynchronous import AsynchronousBackend
 from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
@@ -30,6 +29,12 @@ def run(
     config: Config, config_file: Path, workspace: Workspace, *, asynchronous: bool = False
 ) -> None:
     """Run the pipeline, show it, and write its record and its report, whatever happens.
+
+    Args:
+        config: The configuration.
+        config_file: Where it was read from, for the record.
+        workspace: The folder of all artifacts.
+        asynchronous: Whether a good candidate is served while others are trained.
 
     Raises:
         PipelineError: A task failed for good; what was finished before is kept.
@@ -55,9 +60,8 @@ def _run(config: Config, workspace: Workspace, record: RunRecord, *, asynchronou
         config_file = record.folder / "config.yaml"  # what the steps read is what was planned
         configuration.write(config, config_file)
         with Display(pipeline.plan(config), console) as display:
-            kind = AsynchronousBackend if asynchronous else LocalBackend
-            backend = kind(config, config_file, workspace, record, display)
-            asyncio.run(_stoppable(backend.run()))
+            backend = LocalBackend(config, config_file, workspace, record, display)
+            asyncio.run(_stoppable(backend.run(asynchronous=asynchronous)))
         record.state = "succeeded"
     except KeyboardInterrupt:
         record.state, record.error = "interrupted", "stopped by a signal"
@@ -86,8 +90,21 @@ def _conclude(record: RunRecord, workspace: Workspace, console: Console) -> None
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
 
 
-def serve(config: Config, workspace: Workspace, shards: int = 0) -> None:
-    """Serve the current model by all replicas until Ctrl-C; by `shards` behind a front if any."""
+def serve(
+    config: Config, workspace: Workspace, shards: int = 0, *, say: Callable[[str], None]
+) -> None:
+    """Serve the current model by all replicas until Ctrl-C.
+
+    Args:
+        config: The configuration, which names the model.
+        workspace: The folder of all artifacts.
+        shards: How many replicas stand behind a front and share large requests; 0 for no front.
+        say: Called with the address and an example once all replicas answer.
+
+    Raises:
+        ServingError: There is no current model.
+        ProcessError: A port is in use, or a replica did not become ready, or ended.
+    """
     version = registry.current(workspace, config.name)
 
     async def until_stopped() -> None:
@@ -99,7 +116,7 @@ def serve(config: Config, workspace: Workspace, shards: int = 0) -> None:
             service = replicas.serving(config, workspace, version, logs=logs)
             who = f"{config.serving.replicas} replicas"
         async with service as ended:
-            print(_greeting(config, workspace, version, who), flush=True)
+            say(_greeting(config, workspace, version, who))
             await ended
 
     with contextlib.suppress(KeyboardInterrupt):

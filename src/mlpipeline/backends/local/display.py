@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -29,14 +28,15 @@ _SYMBOLS = {
 
 
 class Display:
-    """Shows the tasks of a run and how long it is still going to take.
-
-    Args:
-        tasks: All of the run's tasks, in order.
-        console: Where to show them.
-    """
+    """Shows the tasks of a run and how long it is still going to take."""
 
     def __init__(self, tasks: Mapping[str, Task], console: Console) -> None:
+        """Show nothing yet.
+
+        Args:
+            tasks: All of the run's tasks, in order.
+            console: Where to show them: a terminal gets bars that move, all else plain lines.
+        """
         self._console = console
         self._waiting = dict(tasks)
         self._bars: dict[str, TaskID] = {}
@@ -55,18 +55,16 @@ class Display:
         )
 
     def __enter__(self) -> Self:
+        """Begin to show."""
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Take the bars off the terminal."""
         self._progress.stop()
 
     def start(self, task: Task) -> None:
+        """Show that a task has begun."""
         self._waiting.pop(task.name, None)
         self._running[task.name] = (task, time.monotonic())
         self._shares[task.name] = 0.0
@@ -77,7 +75,12 @@ class Display:
             self.say(f"… {task.name}: {task.step.purpose} ({self._time_left()})")
 
     def advance(self, task: Task, values: Mapping[str, str]) -> None:
-        """Show a progress line of a step."""
+        """Show a progress line of a step.
+
+        Args:
+            task: The task that the step does.
+            values: What the line says, as `progress.parse` returns it.
+        """
         share = float(values["done"]) / max(1.0, float(values["total"]))
         self._shares[task.name] = share
         facts = "  ".join(
@@ -93,6 +96,14 @@ class Display:
             self.say(f"  {task.name} {share:.0%}  {facts}  ({left})")
 
     def finish(self, task: Task, state: str, seconds: float, note: str = "") -> None:
+        """Show that a task has ended.
+
+        Args:
+            task: The task.
+            state: What became of it: `succeeded`, `reused`, `failed` or `skipped`.
+            seconds: How long it took.
+            note: Why it failed, for example.
+        """
         self._waiting.pop(task.name, None)
         self._running.pop(task.name, None)
         if (bar := self._bars.pop(task.name, None)) is not None:
@@ -102,6 +113,7 @@ class Display:
         self.say(line.rstrip())
 
     def say(self, text: str) -> None:
+        """Show a line of text above the bars."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _time_left(self) -> str:

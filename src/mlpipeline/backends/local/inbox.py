@@ -9,13 +9,15 @@ one that was stopped in its middle, or came while nobody watched, is done at the
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import logging
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from watchfiles import awatch
 
 from mlpipeline.backends.local import processes
@@ -27,6 +29,8 @@ from mlpipeline.store.layout import Workspace
 
 _GRACE_SECONDS = 60  # a run ends all that it has started, and gives that its own time
 _LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most network mounts
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Inbox:
             EventError: Another process watches already.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._alone():
-            print(f"watching {self.folder}; Ctrl-C ends it", flush=True)
+        with self._exclusive_lock():
+            _log.info("watching %s; Ctrl-C ends it", self.folder)
             await self.do_all()
             async for _ in awatch(
                 self.folder,
@@ -65,7 +69,7 @@ class Inbox:
 
     def _waiting(self) -> list[Path]:
         ages = {}
-        for file in self.folder.glob("[!.]*.json"):
+        for file in self.workspace.inbox.waiting():
             with contextlib.suppress(FileNotFoundError):  # taken back
                 ages[file] = (file.stat().st_mtime_ns, file.name)
         return sorted(ages, key=lambda file: ages[file])
@@ -74,18 +78,18 @@ class Inbox:
         try:
             event = schema.read(file)
             if self._is_done(event):
-                print(f"{event.name}: done before", flush=True)
+                _log.info("%s: done before", event.name)
                 file.unlink(missing_ok=True)
                 return
-            print(f"{event.name}: begun", flush=True)
-            said = await self._run(event)
+            _log.info("%s: begun", event.name)
+            result = await self._run(event)
         except PipelineError as error:
-            print(f"{file.name}: failed: {error}", flush=True)
-            artifacts.write_text(self.folder / "failed" / f"{file.stem}.txt", f"{error}\n")
-            _move(file, self.folder / "failed" / file.name)
+            _log.error("%s: failed: %s", file.name, error)
+            artifacts.write_text(self.workspace.inbox.reason(file), f"{error}\n")
+            _move(file, self.workspace.inbox.failed(file))
         else:
-            _move(file, self.folder / "done" / f"{event.name}.json")
-            print(f"{event.name}: done: {said}", flush=True)
+            _move(file, self.workspace.inbox.done(event.name))
+            _log.info("%s: done: %s", event.name, result)
 
     def _is_done(self, event: schema.Event) -> bool:
         """Whether an event with this id is done.
@@ -93,7 +97,7 @@ class Inbox:
         Raises:
             EventError: One is, but it was another one.
         """
-        before = self.folder / "done" / f"{event.name}.json"
+        before = self.workspace.inbox.done(event.name)
         if not before.exists():
             return False
         if schema.read(before) != event:
@@ -105,8 +109,9 @@ class Inbox:
         return True
 
     async def _run(self, event: schema.Event) -> str:
-        """Do an event by the command that does it in a cluster, too; return its last words."""
-        log = self.folder / "logs" / f"{event.name}.log"
+        """Do an event by the command that does it in a cluster, too; return its result."""
+        log = self.workspace.inbox.log(event.name)
+        output = deque[str](maxlen=1)  # what a command prints last is its result
         with tempfile.TemporaryDirectory() as folder:
             match event:
                 case schema.PredictEvent():
@@ -121,22 +126,28 @@ class Inbox:
                     config.write(event.configuration, file := Path(folder, f"{event.name}.yaml"))
                     arguments = commands.run_arguments(config=file, workspace=self.workspace)
             await processes.run(
-                processes.python_m(arguments), log=log, grace_seconds=_GRACE_SECONDS
+                processes.python_m(arguments),
+                log=log,
+                on_output=output.append,
+                grace_seconds=_GRACE_SECONDS,
             )
-        return log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+        return next(iter(output), "")
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise EventError(
-                    f"{self.folder} is watched by another process",
-                    expected="one that does its events, one after the other",
-                    remedy="leave it to that one, or stop it",
-                ) from None
+    def _exclusive_lock(self) -> Iterator[None]:
+        lock = FileLock(self.workspace.inbox.lock)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise EventError(
+                f"{self.folder} is watched by another process",
+                expected="one that does its events, one after the other",
+                remedy="leave it to that one, or stop it",
+            ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def _move(file: Path, target: Path) -> None:

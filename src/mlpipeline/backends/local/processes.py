@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from mlpipeline import progress
 from mlpipeline.errors import ProcessError
@@ -36,6 +37,14 @@ class ExitError(ProcessError):
     def __init__(
         self, command: Sequence[str], status: int, log: Path, last: Collection[str]
     ) -> None:
+        """Say how a command ended.
+
+        Args:
+            command: The program and its arguments.
+            status: Its exit status; a negative one is the number of the signal that ended it.
+            log: The file with all of its output.
+            last: The last lines of its output.
+        """
         how = f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
         lines = "\n".join(f"    {line}" for line in last)
         super().__init__(
@@ -55,6 +64,7 @@ async def started(
     environment: Mapping[str, str] | None = None,
     cpus: Collection[int] = (),
     on_progress: Callable[[dict[str, str]], None] = lambda _: None,
+    on_output: Callable[[str], None] | None = None,
     grace_seconds: float = _GRACE_SECONDS,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Start a process and end it, with all that it started, when the body ends.
@@ -65,6 +75,8 @@ async def started(
         environment: Variables beside those of this process.
         cpus: Processors to keep it to, where the system can; all if empty.
         on_progress: Called with the values of every progress line.
+        on_output: Called with every other line of its standard output. Standard error is then read
+            apart: which of two lines that come at the same time is first in the log is not certain.
         grace_seconds: How long it may take to end when it is asked to.
 
     Yields:
@@ -75,7 +87,7 @@ async def started(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE if on_output else asyncio.subprocess.STDOUT,
         env={**os.environ, **(environment or {})},
         start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others
         limit=_LONGEST_LINE,
@@ -88,14 +100,21 @@ async def started(
     async def follow() -> None:
         assert process.stdout is not None
         last: deque[str] = deque(maxlen=_LAST_LINES)
+
+        def take(line: str) -> None:
+            if (values := progress.parse(line)) is not None:
+                on_progress(values)
+                return
+            last.append(line)
+            if on_output:
+                on_output(line)
+
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            async for line in _lines(process.stdout):
-                print(line, file=file, flush=True)
-                if (values := progress.parse(line)) is None:
-                    last.append(line)
-                else:
-                    on_progress(values)
+            reading = [_copy(process.stdout, file, take)]
+            if process.stderr is not None:
+                reading.append(_copy(process.stderr, file, last.append))
+            await asyncio.gather(*reading)
         if status := await process.wait():
             raise ExitError(command, status, log, last)
 
@@ -114,9 +133,19 @@ async def run(
     environment: Mapping[str, str] | None = None,
     cpus: Collection[int] = (),
     on_progress: Callable[[dict[str, str]], None] = lambda _: None,
+    on_output: Callable[[str], None] | None = None,
     grace_seconds: float = _GRACE_SECONDS,
 ) -> None:
     """Run a process to its end; the arguments are those of `started`.
+
+    Args:
+        command: The program and its arguments.
+        log: File that its output is added to.
+        environment: Variables beside those of this process.
+        cpus: Processors to keep it to, where the system can; all if empty.
+        on_progress: Called with the values of every progress line.
+        on_output: Called with every other line of its standard output.
+        grace_seconds: How long it may take to end when it is asked to.
 
     Raises:
         ExitError: It ended with another status than 0.
@@ -127,6 +156,7 @@ async def run(
         environment=environment,
         cpus=cpus,
         on_progress=on_progress,
+        on_output=on_output,
         grace_seconds=grace_seconds,
     ) as following:
         await following
@@ -147,6 +177,14 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
         failures = errors.exceptions
     if failures:  # raised here, because Python before 3.11.4 makes a group of it in `except*`
         raise min(failures, key=lambda e: getattr(e, "can_be_retried", False))
+
+
+async def _copy(stream: asyncio.StreamReader, file: TextIO, take: Callable[[str], object]) -> None:
+    """Add the lines of a stream to a log, and hand each on."""
+    async for line in _lines(stream):
+        file.write(f"{line}\n")
+        file.flush()
+        take(line)
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:

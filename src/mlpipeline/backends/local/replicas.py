@@ -34,7 +34,7 @@ async def serving(
 
 @contextmanager
 def reserved(settings: Serving) -> Iterator[None]:
-    """Hold the ports for replicas, which share them.
+    """Hold the ports for replicas, which share them, while the body runs.
 
     Raises:
         ProcessError: One is in use.
@@ -49,7 +49,20 @@ def reserved(settings: Serving) -> Iterator[None]:
 async def started(
     config: Config, workspace: Workspace, version: str, *, logs: Path
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """As `serving`, on ports that are reserved: beside replicas of another version, for example."""
+    """Start replicas on ports that are reserved: beside those of another version, for example.
+
+    Args:
+        config: The configuration: the model's name, and how it is served.
+        workspace: The folder of all artifacts.
+        version: The registered version.
+        logs: The folder for a log of each replica.
+
+    Yields:
+        A task that ends, with an error, when a replica does.
+
+    Raises:
+        ProcessError: A replica did not become ready in time.
+    """
     settings = config.serving
     async with AsyncExitStack() as stack:
         readiness = Readiness(settings.replica_names)
@@ -85,7 +98,11 @@ class Readiness:
     """Which of several servers have said that they are ready."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Expect it of all of them."""
+        """Expect that each of some servers becomes ready.
+
+        Args:
+            names: The servers' names.
+        """
         self._missing = set(names)
         self._all_ready = asyncio.Event()
 

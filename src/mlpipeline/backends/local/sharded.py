@@ -1,16 +1,18 @@
 """A sharded service on this machine: replicas with a port each, and a front at the model's address.
 
-Unlike replicas that share a port, one that dies is started again: the front does without it.
+Unlike replicas that share a port, one that dies is started again, unless it dies too often: the
+front does without it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mlpipeline.backends.local import processes, replicas
+from mlpipeline.backends.local.restarts import keep_running
 from mlpipeline.plan.commands import front_arguments, predictor_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.store.layout import Workspace
@@ -55,7 +57,13 @@ async def serving(
     readiness = replicas.Readiness([*names, "front"])
     with replicas.reserved(settings):
         running = [
-            asyncio.create_task(_kept(processes.python_m(command), logs / f"{name}.log", readiness))
+            asyncio.create_task(
+                keep_running(
+                    processes.python_m(command),
+                    log=logs / f"{name}.log",
+                    on_progress=readiness.note,
+                )
+            )
             for name, command in commands.items()
         ]
         running.append(
@@ -73,22 +81,3 @@ async def serving(
             for task in (ended, *running):
                 task.cancel()
             await asyncio.wait([ended, *running])
-
-
-async def _kept(command: list[str], log: Path, readiness: replicas.Readiness) -> None:
-    """Run a replica, and start it again when it ends; one that never was ready is an error."""
-    was_ready = False
-
-    def on_progress(values: Mapping[str, str]) -> None:
-        nonlocal was_ready
-        was_ready = True
-        readiness.note(values)
-
-    while True:
-        was_ready = False
-        try:
-            await processes.run(command, log=log, on_progress=on_progress)
-        except processes.ExitError:
-            if not was_ready:
-                raise
-        print(f"{log.stem} has died and is started again; {log} may say why", flush=True)

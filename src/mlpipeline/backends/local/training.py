@@ -29,7 +29,7 @@ Work = Coroutine[Any, Any, None]
 class TrainingProcesses:
     """Trains one candidate.
 
-    Args:
+    Attributes:
         name: The task's name, for messages and logs.
         command: What each process runs.
         settings: How many processes, which strategy, how long, how often.
@@ -47,7 +47,7 @@ class TrainingProcesses:
     say: Callable[[str], None]
     on_progress: Callable[[dict[str, str]], None]
     on_lost: Callable[[str], None] = lambda _: None
-    cpus: Sequence[int] = field(default_factory=lambda: available_cpus())
+    cpus: Sequence[int] = field(default_factory=lambda: own_processors())
 
     async def run(self) -> None:
         """Train until the candidate is published.
@@ -131,11 +131,16 @@ def _addresses(count: int) -> list[str]:
     return [f"127.0.0.1:{port}" for port in processes.free_ports(count)]
 
 
-def available_cpus() -> list[int]:
-    """This process's processors; none where the system cannot tell."""
+def own_processors() -> list[int]:
+    """Return the numbers of this process's processors; none where the system cannot tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def shares(cpus: Sequence[int], parts: int) -> list[list[int]]:
-    """Divide processors; where there are too few, every part has them all."""
+    """Divide processors; where there are too few, every part has them all.
+
+    Args:
+        cpus: The processors' numbers.
+        parts: How many parts to make.
+    """
     return [list(cpus[index::parts] if len(cpus) >= parts else cpus) for index in range(parts)]

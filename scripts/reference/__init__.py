@@ -1,0 +1,1 @@
+"""What the reference pages say, from the code: each module renders one generated part."""
