@@ -25,7 +25,8 @@ from tensorflow_datasets.image_classification.mnist import FashionMNIST
 from mlpipeline.learning.data import debian
 from mlpipeline.learning.data.tfrecords import training_batches
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard
 
 _BATCH_SIZE = 128
 _BASELINES = {
@@ -46,7 +47,9 @@ def main(
     """Measure, print a table, and write JSON."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        first, later = measure(pipelines(dataset, scratch), DatasetCard.load(dataset), seconds)
+        first, later = measure(
+            pipelines(dataset, scratch), DatasetCard.load(DatasetFolder(dataset).card), seconds
+        )
     figures = {
         name: {
             "first_epoch": first[name],
@@ -74,7 +77,7 @@ def pipelines(dataset: Path, scratch: Path) -> dict[str, Callable[[], Any]]:
         dataset: Folder of a published Fashion-MNIST.
         scratch: Folder for caches and for what TFDS prepares.
     """
-    shards = DatasetCard.load(dataset).shards["train"]
+    shards = DatasetCard.load(DatasetFolder(dataset).card).shards["train"]
 
     def ours(cache: Any) -> Any:
         return training_batches(

@@ -28,8 +28,8 @@ from mlpipeline.backends.local.training import TrainingProcesses
 from mlpipeline.plan import config, pipeline
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import DatasetFolder, Workspace
+from mlpipeline.store.schemas.dataset import DatasetCard
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "cnn"
@@ -52,7 +52,7 @@ def main(
             "cost_seconds": disturbed["seconds"] - undisturbed["seconds"],
         }
     _show(figures, epochs)
-    machine = describe_machine() | {"load": os.getloadavg()}
+    machine = describe_machine().model_dump() | {"load": os.getloadavg()}
     artifacts.write_json(output, {"machine": machine, "epochs": epochs, "figures": figures})
 
 
@@ -85,7 +85,7 @@ async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> di
         seconds = time.monotonic() - began
         history = Workspace(workspace).candidate(task.key).history
         first, *_, last = artifacts.read_json(history)
-        images = DatasetCard.load(dataset).counts["train"]
+        images = DatasetCard.load(DatasetFolder(dataset).card).counts["train"]
     assert not victims, "training was over before a worker was killed"
     return {
         "seconds": seconds,

@@ -9,7 +9,8 @@ what is worth trying again, and so ends the process with `RETRY_STATUS`:
     ├── SourceError                 where the data set comes from
     ├── ArtifactError               what a step has published
     │   ├── MissingArtifactError
-    │   └── DamagedArtifactError
+    │   ├── DamagedArtifactError
+    │   └── UnknownSchemaError
     ├── TrainingError               training
     ├── PeerLostError *             another worker of the same training
     ├── SelectionError              choosing a candidate
@@ -80,6 +81,10 @@ class MissingArtifactError(ArtifactError):
 
 class DamagedArtifactError(ArtifactError):
     """A file of a published artifact is missing or is not what was published."""
+
+
+class UnknownSchemaError(ArtifactError):
+    """A file was written by a newer version of this code, which may mean something else by it."""
 
 
 class TrainingError(PipelineError):

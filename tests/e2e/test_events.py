@@ -15,7 +15,8 @@ from PIL import Image
 
 from mlpipeline.learning.data import datasets
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard
 from support.workflows_on_kind import (
     IMAGE,
     QUICK,
@@ -150,8 +151,13 @@ def test_events_train_predict_and_correct_each_of_them_once(identity: str, tmp_p
     second = Run(f"train-{identity}-again", content)
     record = second.assert_succeeds()
     assert second.keys()["ingest"] != first.keys()["ingest"]
-    card = DatasetCard.load(WORKSPACE / "datasets" / second.keys()["ingest"])
+    card = DatasetCard.load(DatasetFolder(WORKSPACE / "datasets" / second.keys()["ingest"]).card)
     assert card.feedback is not None
     assert card.feedback.corrections == len(wrong) == 2
     assert card.feedback.snapshot == record["config"]["data"]["feedback"]
-    assert DatasetCard.load(WORKSPACE / "datasets" / first.keys()["ingest"]).feedback is None
+    assert (
+        DatasetCard.load(
+            DatasetFolder(WORKSPACE / "datasets" / first.keys()["ingest"]).card
+        ).feedback
+        is None
+    )

@@ -81,7 +81,7 @@ def test_all_test_images_get_the_recorded_accuracy_from_outside(first: Submissio
             images, labels, np.load(selection / "test_probabilities.npy"), accuracy, replicas=2
         ),
     )
-    for protocol in figures:
+    for protocol in figures.protocols:
         print(protocol)
         assert protocol.accuracy == pytest.approx(accuracy)
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from mlpipeline.learning.data import datasets
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard
 from support.pipelines import Command, Pipeline, configuration, keys, states, wait_until
 
 pytestmark = pytest.mark.timeout(900)
@@ -127,11 +128,15 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
         ("ingest", "train-one", "select", "serve", "verify"), "succeeded"
     )
     assert not set(keys(first).values()) & set(keys(second).values())
-    card = DatasetCard.load(pipeline.workspace / "datasets" / keys(second)["ingest"])
+    card = DatasetCard.load(
+        DatasetFolder(pipeline.workspace / "datasets" / keys(second)["ingest"]).card
+    )
     assert card.feedback is not None
     assert card.feedback.corrections == 3
     assert card.feedback.snapshot == second["config"]["data"]["feedback"]
-    before = DatasetCard.load(pipeline.workspace / "datasets" / keys(first)["ingest"])
+    before = DatasetCard.load(
+        DatasetFolder(pipeline.workspace / "datasets" / keys(first)["ingest"]).card
+    )
     nine = sum(card.per_class[name][9] for name in ("train", "validation"))
     assert nine == 3 + sum(before.per_class[name][9] for name in ("train", "validation"))
     images = datasets.synthetic().train.images[:3]

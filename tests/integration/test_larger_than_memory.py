@@ -13,7 +13,8 @@ import pytest
 
 import own_project.scans as scans
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard
 from support.pipelines import Pipeline, configuration
 
 pytestmark = pytest.mark.timeout(600)
@@ -76,7 +77,7 @@ def test_images_that_do_not_fit_into_memory_are_ingested_and_trained_on(
     status, of_ingestion, errors = limited(prepared, "step", "ingest")
     assert status == 0, errors
     dataset = prepared.published("ingest")
-    assert DatasetCard.load(dataset).counts["train"] == IMAGES - 500
+    assert DatasetCard.load(DatasetFolder(dataset).card).counts["train"] == IMAGES - 500
 
     prepared.content["training"] |= {"cache": "memory"}
     status, _, errors = limited(prepared, "step", "train", "--candidate", "coarse")

@@ -17,6 +17,7 @@ import pytest
 from mlpipeline.learning.training.cluster_spec import ParameterServerSpec, Role
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
+from mlpipeline.store.schemas.candidate import TrainingHistory
 from support.pipelines import (
     BEFORE_PUBLISHING,
     Command,
@@ -203,9 +204,9 @@ def test_training_resumes_when_its_parameter_server_was_killed_and_when_its_chie
     assert metrics["validation_accuracy"] > 0.95
     # What was published is what was trained, though its last process has not trained it.
     assert accuracy_of(pipeline, "sound") == pytest.approx(metrics["validation_accuracy"], abs=0.01)
-    history = artifacts.read_json(pipeline.published("train-sound") / "history.json")
-    assert [epoch["epoch"] for epoch in history] == list(range(1, 26))
-    assert [epoch["step"] for epoch in history] == list(range(36, 36 * 25 + 1, 36))
+    history = TrainingHistory.load(pipeline.published("train-sound") / "history.json").epochs
+    assert [epoch.epoch for epoch in history] == list(range(1, 26))
+    assert [epoch.step for epoch in history] == list(range(36, 36 * 25 + 1, 36))
     assert pipeline.leftovers() == []
 
 

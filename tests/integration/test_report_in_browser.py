@@ -18,6 +18,7 @@ from selenium.webdriver.common.by import By
 
 from mlpipeline.runs import report
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
 from support.fabricated_run import CLASSES, fabricate
 
 _FLAGS = (
@@ -51,7 +52,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     workspace = tmp_path_factory.mktemp("workspace")
-    return report.write(Workspace(workspace), fabricate(workspace)).as_uri()
+    return report.write(Workspace(workspace), Run.parse(fabricate(workspace), origin="")).as_uri()
 
 
 @pytest.fixture(params=_WIDTHS)
@@ -109,7 +110,7 @@ def test_nothing_is_wider_than_the_screen(
 ) -> None:
     run = fabricate(tmp_path, classes=tuple(names))
     run["error"] = run["config_file"] = "a/very/long/path/of/a/file" * 10
-    _open(browser, report.write(Workspace(tmp_path), run).as_uri(), width)
+    _open(browser, report.write(Workspace(tmp_path), Run.parse(run, origin="")).as_uri(), width)
 
     assert browser.execute_script("return innerWidth") == width
     too_wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"

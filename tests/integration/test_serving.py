@@ -40,6 +40,7 @@ from support.model_servers import (
     publish,
     started_replica,
 )
+from support.stored_documents import model_card
 
 # isort: split
 # KServe reads sys.argv when it is imported, unless `mlpipeline.serving` did so before.
@@ -98,8 +99,13 @@ def test_every_protocol_and_every_replica_gives_the_models_own_answers(
         expected=Expected(IMAGES, labels, published.probabilities, 0.5, REPLICAS),
         timeout=120,
     )
-    assert [each.protocol for each in figures] == ["V1 JSON", "V2 JSON", "V2 binary", "V2 gRPC"]
-    for each in figures:
+    assert [each.protocol for each in figures.protocols] == [
+        "V1 JSON",
+        "V2 JSON",
+        "V2 binary",
+        "V2 gRPC",
+    ]
+    for each in figures.protocols:
         assert each.images == len(IMAGES)
         assert each.accuracy == 0.5
         assert each.replicas == REPLICAS
@@ -616,7 +622,7 @@ def test_a_model_of_another_kind_is_not_served(tmp_path: Path) -> None:
     wrong.call = tf.function(lambda x: {"y": x}, [tf.TensorSpec([None, 4], tf.float32, name="x")])
     with artifacts.publish(tmp_path / "v1") as draft:
         tf.saved_model.save(wrong, str(draft / "saved_model"), {"serving_default": wrong.call})
-        artifacts.write_json(draft / "model.json", {"version": "v1", "classes": CLASSES})
+        model_card(version="v1", classes=CLASSES).save(draft / "model.json")
     with pytest.raises(ServingError, match="a signature of"):
         models.load(tmp_path / "v1")
 

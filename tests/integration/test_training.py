@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from mlpipeline.learning.training.cluster_spec import to_environment
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard
 from support.pipelines import (
     BEFORE_PUBLISHING,
     KILLED_AT,
@@ -84,7 +85,7 @@ def part_of_worker(pipeline: Pipeline, index: int) -> Path:
 
     folder = pipeline.folder / f"part-{index}"
     shutil.copytree(pipeline.published("ingest"), folder)
-    card = DatasetCard.load(folder)
+    card = DatasetCard.load(DatasetFolder(folder).card)
     own = tuple(shards_of(index, WORKERS, card.shards["train"]))
     counts = card.counts | {"train": sum(shard.count for shard in own)}
     replace(card, shards=card.shards | {"train": own}, counts=counts).save(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard, SplitName
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard, SplitName
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -95,7 +95,7 @@ def _publish_dataset(target: Path, test_images: int, changes: dict[str, Any]) ->
         shards=dict.fromkeys(counts, ()),
     )
     with artifacts.publish(target) as draft:
-        replace(card, **changes).save(draft)
+        card.model_copy(update=changes).publish(DatasetFolder(draft))
 
 
 def _publish_candidate(target: Path, name: str, epochs: int) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from mlpipeline.backends.local.processes import free_ports, python_m
 from mlpipeline.plan.commands import front_arguments
 from mlpipeline.store import artifacts
+from support.stored_documents import model_card
 
 NAME = "fashion-mnist"
 CLASSES = [f"class {number}" for number in range(10)]
@@ -135,6 +136,6 @@ def publish(folder: Path, images: npt.NDArray[np.uint8]) -> Published:
             [tf.TensorSpec([None, 28, 28], tf.uint8, name="images")],
         )
         archive.write_out(str(draft / "saved_model"), verbose=False)
-        about = {"name": NAME, "version": folder.name, "classes": CLASSES}
-        artifacts.write_json(draft / "model.json", about)
+        card = model_card(name=NAME, version=folder.name, classes=CLASSES)
+        card.save(draft / "model.json")
     return Published(folder, network.predict(images, verbose=0))

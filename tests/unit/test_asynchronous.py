@@ -22,6 +22,7 @@ from mlpipeline.plan.config import Config, Serving
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import CandidateFolder, Workspace
+from support import stored_documents as documents
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
 
@@ -51,14 +52,9 @@ class Stage:
             await asyncio.sleep(0)
         if self.accuracy[name] < 0:
             raise ProcessError("it broke", expected="", remedy="")
-        figures: dict[str, Any] = {
-            "validation_accuracy": self.accuracy[name],
-            "validation_loss": 1.0,
-        }
-        figures |= {"status": "trained", "parameters": 1}
         key = pipeline.plan(self.config)[f"train-{name}"].key
         with artifacts.publish(self.workspace.candidate(key).path) as draft:
-            artifacts.write_json(CandidateFolder(draft).metrics, figures)
+            documents.metrics(self.accuracy[name]).save(CandidateFolder(draft).metrics)
         self.said.append(f"trained {name}")
 
     async def run_process(self, command: list[str], **_: Any) -> None:
@@ -71,7 +67,7 @@ class Stage:
             self._select(among)
         if step == pipeline.VERIFY.name:
             output = Path(options[options.index("--output") + 1])
-            artifacts.write_json(output, {"among": among})
+            documents.verification(among).save(output)
 
     def _select(self, among: str) -> None:
         tasks = pipeline.plan(self.config.among(among))
@@ -81,11 +77,11 @@ class Stage:
             if task.candidate and self.accuracy[task.candidate] >= 0
         }
         best = max(trained, key=lambda name: self.accuracy[name])
-        decision = {"candidates": {name: {"key": key} for name, key in trained.items()}}
+        decision = documents.decision(trained)
         for folder in tasks["select"].publishes:
             with artifacts.publish(self.workspace.artifact(folder).path) as draft:
-                artifacts.write_json(draft / "decision.json", decision)
-                artifacts.write_json(draft / "model.json", {"candidate": best})
+                decision.save(draft / "decision.json")
+                documents.model_card(candidate=best).save(draft / "model.json")
 
 
 class Training:
@@ -159,7 +155,7 @@ def test_the_best_so_far_is_served_and_only_a_better_one_replaces_it(
         (first, "a"),
         (second, "c"),
     ]
-    assert backend.record.verification == {"among": "a,b,c"}
+    assert backend.record.verification == documents.verification("a,b,c")
 
 
 def test_what_no_threshold_lets_pass_is_served_in_the_end_as_a_synchronous_run_would(

@@ -19,6 +19,8 @@ from mlpipeline.serving.model import PublishedModel
 from mlpipeline.steps import batch_prediction
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.prediction import PredictionSummary
+from support.stored_documents import model_card
 
 CLASSES = ("dark", "bright")
 
@@ -53,7 +55,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def publish(workspace: Path, version: str) -> None:
     with artifacts.publish(Workspace(workspace).model("toy", version).path) as draft:
-        artifacts.write_json(draft / "model.json", {"version": version})
+        model_card(name="toy", version=version).save(draft / "model.json")
     registry.promote(Workspace(workspace), "toy", version)
 
 
@@ -66,9 +68,9 @@ def test_every_file_has_its_line_and_what_is_no_image_says_so(workspace: Path) -
     batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
     output = workspace / batch.publishes
     summary = batch_prediction.predict(batch, output)
-    assert summary == {"model": "toy", "version": "toy-1", "files": 4, "unreadable": 1}
+    assert summary == PredictionSummary(model="toy", version="toy-1", files=4, unreadable=1)
     artifacts.verify(output)
-    assert artifacts.read_json(output / "summary.json") == summary
+    assert PredictionSummary.load(output / "summary.json") == summary
     found = lines(output)
     assert list(found) == ["a.png", "b.png", "more/c.png", "notes.txt"]
     for name, value in (("a.png", 10), ("b.png", 200), ("more/c.png", 90)):
@@ -86,7 +88,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_a_result_too(workspace: Path) 
     (workspace / "texts").mkdir()
     (workspace / "texts" / "a.txt").write_text("no image")
     batch = predictions.plan(Workspace(workspace), "toy", "texts")
-    assert batch_prediction.predict(batch, workspace / batch.publishes)["unreadable"] == 1
+    assert batch_prediction.predict(batch, workspace / batch.publishes).unreadable == 1
     assert lines(workspace / batch.publishes)["a.txt"]["error"]
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from mlpipeline.errors import MissingArtifactError
 from mlpipeline.learning.model import models, optimization
 from mlpipeline.learning.training.checkpoints import Checkpoints
-from mlpipeline.learning.training.history import Epoch, History
+from mlpipeline.learning.training.history import History
 from mlpipeline.plan.config import Recipe
-from mlpipeline.store import artifacts
+from mlpipeline.store.schemas.candidate import Epoch, TrainingHistory
 
 IMAGES = np.random.default_rng(0).normal(0, 1, (8, 4, 4, 1)).astype(np.float32)
 
@@ -209,7 +209,7 @@ def test_only_the_chief_writes_the_history_and_its_curves(tmp_path: Path) -> Non
     _history(tmp_path, 1, write=False)
     assert list(tmp_path.iterdir()) == []
     _history(tmp_path, 1)
-    assert artifacts.read_json(tmp_path / "history.json") == [asdict(_epoch(1))]
+    assert TrainingHistory.load(tmp_path / "history.json").epochs == (_epoch(1),)
 
 
 def _finish(history: History, step: int, cpu_seconds: float | None) -> Epoch:

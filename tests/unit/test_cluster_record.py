@@ -18,9 +18,12 @@ from mlpipeline.backends.cluster.api import Manifest
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import code_of, plan
 from mlpipeline.runs import lineage, report
-from mlpipeline.runs.record import RunRecord, TaskRecord
+from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas import run as records_of
+from mlpipeline.store.schemas.run import TaskRecord
+from support import stored_documents as documents
 
 NAME = "mlpipeline-x7k2p"
 CONFIG = {
@@ -28,7 +31,7 @@ CONFIG = {
     "data": {"dataset": "synthetic"},
     "candidates": {"cnn": {"model": "cnn"}, "dropout": {"model": "dropout"}},
 }
-FIGURES = {"replicas": ["a", "b"], "protocols": []}
+FIGURES = documents.verification("a", "b")
 OK = ("Succeeded", "")
 KILLED = ("Failed", "OOMKilled (exit code 137)")
 
@@ -159,7 +162,7 @@ def _run(attempts: Mapping[str, Sequence[Attempt]] | None = None, *, hit: bool =
     run.memoized("select", attempts.get("select", [OK]), hit=hit, key=tasks["select"].key)
     run._add("DAG", "publish", "Succeeded", boundaryID=NAME, inputs=_parameters({"name": "shirts"}))
     run.memoized("serve", attempts.get("serve", [OK]), hit=hit, key="serve-1")
-    outputs = {"figures": json.dumps(FIGURES)} if "verify" not in attempts else None
+    outputs = {"figures": json.dumps(FIGURES.content())} if "verify" not in attempts else None
     run.memoized("verify", attempts.get("verify", [OK]), hit=hit, outputs=outputs, revision="1")
     run._add("Retry", "record", "Running")  # the exit handler itself
     return run
@@ -202,9 +205,9 @@ def test_a_run_that_made_all_is_recorded_in_the_order_of_its_steps(workspace: Pa
     tasks = plan(config.parse(CONFIG, origin=""))
     for name in ("ingest", "train-cnn", "train-dropout", "select"):
         assert _task(record, name).key == tasks[name].key
-    assert record.config["candidates"]["cnn"]["model"] == "cnn"
+    assert record.content().candidates["cnn"]["model"] == "cnn"
     assert record.verification == FIGURES
-    assert record.folder == workspace / "runs" / NAME
+    assert record.folder.path == workspace / "runs" / NAME
 
 
 def test_what_the_memo_answered_is_reused_and_took_no_time(workspace: Path) -> None:
@@ -222,12 +225,12 @@ def test_an_asynchronous_run_says_when_each_version_went_into_service(workspace:
     first = plan(config.parse(CONFIG, origin="").among("cnn"))["select"].key
     last = tasks["select"].key
     with artifacts.publish(workspace / "models" / "shirts" / first) as draft:
-        artifacts.write_json(draft / "model.json", {"candidate": "cnn"})
+        documents.model_card(candidate="cnn").save(draft / "model.json")
     run = Run()
     run.tried("plan")
     run.memoized("select", key=first, among="cnn")
     run.tried("serve", outputs=_parameters({"version": first}))
-    run.memoized("verify", outputs={"figures": "{}"})
+    run.memoized("verify", outputs={"figures": json.dumps(FIGURES.content())})
     run.memoized("select", key=last, among="")
     run.tried("serve", [("Failed", SAID)])
     for _ in range(2):  # the second time it found nothing to change
@@ -247,7 +250,7 @@ def test_a_step_that_was_tried_again_says_why(workspace: Path, step: str) -> Non
     task = _task(record, "train-cnn" if step == "cnn" else step)
     assert record.state == "succeeded"
     assert (task.state, task.error) == ("succeeded", None)
-    assert task.retries == ["OOMKilled (exit code 137)", "pod deleted"]
+    assert task.retries == ("OOMKilled (exit code 137)", "pod deleted")
 
 
 @pytest.mark.parametrize("step", ["ingest", "select", "serve", "verify"])
@@ -255,7 +258,7 @@ def test_a_step_that_failed_is_recorded_with_its_own_message(workspace: Path, st
     record = _record(_run({step: [KILLED, ("Failed", SAID)]}), workspace)
     task = _task(record, step)
     assert (task.state, task.error) == ("failed", ERROR)
-    assert task.retries == ["OOMKilled (exit code 137)"]
+    assert task.retries == ("OOMKilled (exit code 137)",)
     assert (record.state, record.error) == ("failed", ERROR)
 
 
@@ -309,7 +312,7 @@ def test_what_never_began_is_skipped_and_the_run_has_failed(workspace: Path) -> 
         ("select", "skipped"),
     ]
     assert _task(record, "select").error is None
-    assert _task(record, "select").retries == []
+    assert _task(record, "select").retries == ()
 
 
 def test_a_run_that_never_came_to_its_verification_has_failed(workspace: Path) -> None:
@@ -381,7 +384,7 @@ def test_the_image_is_where_the_code_came_from(workspace: Path, place: str) -> N
 def test_the_same_events_are_made_of_it_as_of_a_local_run(workspace: Path) -> None:
     record = _record(_run({"cnn": [KILLED, ("Failed", SAID)]}), workspace)
     record.save()
-    file = lineage.write(Workspace(workspace), artifacts.read_json(record.folder / "run.json"))
+    file = lineage.write(Workspace(workspace), records_of.Run.load(record.folder.record))
     events = [json.loads(line) for line in file.read_text().splitlines()]
     ends = {e["job"]["name"]: e for e in events if e["eventType"] != "START"}
     assert ends["shirts.train-cnn"]["eventType"] == "FAIL"
@@ -423,9 +426,9 @@ def test_a_run_that_failed_before_it_had_a_configuration_is_recorded(
     run.tried("plan", [("Failed", SAID)])
     run.omitted("ingest")
     record = _record(run, tmp_path)
-    assert record.config == {"candidates": {}}
+    assert record.content().config == {"candidates": {}}
     assert (record.state, record.error) == ("failed", ERROR)
-    page = report.write(Workspace(tmp_path), record.as_dict())
+    page = report.write(Workspace(tmp_path), record.content())
     assert "the data set is damaged" in page.read_text()
 
 
@@ -435,7 +438,7 @@ def test_the_report_of_a_record_is_written_beside_it(
 ) -> None:
     record = _record(_run(failed), workspace)
     record.save()
-    page = report.write(Workspace(workspace), artifacts.read_json(record.folder / "run.json"))
-    assert page.parent == record.folder
+    page = report.write(Workspace(workspace), records_of.Run.load(record.folder.record))
+    assert page.parent == record.folder.path
     assert NAME in page.read_text()
     assert "train-dropout" in page.read_text()

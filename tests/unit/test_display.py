@@ -16,6 +16,7 @@ from mlpipeline.plan.config import parse
 from mlpipeline.plan.pipeline import VERIFY, Task, plan
 from mlpipeline.runs.report import evidence
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
 from support.fabricated_run import fabricate
 
 CONFIG = parse({"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}, origin="")
@@ -174,7 +175,9 @@ def test_a_terminal_is_left_with_its_cursor_when_a_run_fails() -> None:
 def _summary(workspace: Path, run: dict[str, Any]) -> dict[str, list[str]]:
     """The cells of the table's rows by candidate."""
     output = io.StringIO()
-    Console(file=output, width=120).print(summary(evidence.collect(Workspace(workspace), run)))
+    Console(file=output, width=120).print(
+        summary(evidence.collect(Workspace(workspace), Run.parse(run, origin="")))
+    )
     _, *rows = output.getvalue().splitlines()
     return {row.split()[0]: re.split(r"\s{2,}", row.strip())[1:] for row in rows}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import reference_pages
 from reference import command_line, versions
 from support import documents
 from support.documents import ROOT, Block
@@ -85,10 +86,19 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     assert not lost
 
 
+def test_the_generated_parts_are_what_the_code_says() -> None:
+    stale = [
+        file.relative_to(ROOT).as_posix()
+        for file, content in reference_pages.generated().items()
+        if not file.exists() or file.read_text() != content
+    ]
+    assert not stale, "make reference writes them anew"
+
+
 @pytest.mark.parametrize("page", PATTERNS, ids=lambda page: page.stem)
 def test_a_pattern_s_page_has_all_parts(page: Path) -> None:
     text = page.read_text()
-    parts = ["**Problem.**", "**Here.**", "```mermaid", "## Where in the code", "## See it work"]
+    parts = ["## Problem", "## Here", "```mermaid", "## Where in the code", "## See it work"]
     parts += ["## How it is tested", "## When not"]
     places = [text.find(part) for part in parts]
     assert -1 not in places

@@ -19,6 +19,7 @@ from mlpipeline.runs.mlflow import client, sending
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
 from support.fabricated_run import artifact_of, fabricate
+from support.stored_documents import model_card
 
 KILLED = "this command ended with signal SIGKILL"
 
@@ -51,9 +52,15 @@ def _finished(workspace: Path, run: str, **changes: Any) -> dict[str, Any]:
     folder = Workspace(workspace).model("fashion-mnist", version).path
     with artifacts.publish(folder) as draft:
         about = {"name": "fashion-mnist", "version": version, "candidate": "batch_norm"}
-        artifacts.write_json(draft / "model.json", about | {"test_accuracy": 0.9268})
+        model_card(**about, test_accuracy=0.9268).save(draft / "model.json")
     registry.promote(Workspace(workspace), "fashion-mnist", version)
     return record
+
+
+def _epoch(number: int) -> dict[str, Any]:
+    """An epoch as a training writes it."""
+    figures = dict.fromkeys(("accuracy", "validation_loss", "validation_accuracy"), 0.1)
+    return figures | {"epoch": number, "learning_rate": 0.1, "cpu_seconds": None}
 
 
 def _save(workspace: Path, record: Mapping[str, Any]) -> None:
@@ -164,8 +171,8 @@ def test_a_failed_run_says_what_failed_why_and_after_how_long(store: Store) -> N
     record["tasks"] = record["tasks"][:3]
     unfinished = store.workspace / "candidates" / ".batch-norm-0000000000000000.work"
     epochs = [
-        {"epoch": 1, "step": 9, "loss": 7.5, "seconds": 4.0},
-        {"epoch": 2, "step": 18, "loss": None, "seconds": 8.0},  # it was not finite
+        _epoch(1) | {"step": 9, "loss": 7.5, "seconds": 4.0},
+        _epoch(2) | {"step": 18, "loss": None, "seconds": 8.0},  # it was not finite
     ]
     artifacts.write_json(unfinished / "history.json", epochs)
     _save(store.workspace, record)
@@ -201,7 +208,7 @@ def test_a_run_that_is_under_way_is_not_sent(store: Store) -> None:
     ids=["no JSON", "no record", "no tasks", "no time", "half a task", "no candidates"],
 )
 def test_a_damaged_record_is_left_out_with_a_warning_that_names_it(
-    store: Store, capsys: pytest.CaptureFixture[str], damage: Any
+    store: Store, caplog: pytest.LogCaptureFixture, damage: Any
 ) -> None:
     good = _finished(store.workspace, "good")
     damaged = damage(copy.deepcopy(good) | {"run": "damaged"})
@@ -211,9 +218,9 @@ def test_a_damaged_record_is_left_out_with_a_warning_that_names_it(
     else:
         artifacts.write_json(file, damaged)
     store.send()
-    said = capsys.readouterr().err
-    assert said.startswith("warning: a damaged record is left out: ")
-    assert str(file) in said
+    (warning,) = caplog.messages
+    assert warning.startswith("a damaged record is left out: ")
+    assert str(file) in warning
     assert "good" in store.of("good"), "the others are sent"
     assert store.of("damaged") == {}
     file.unlink()

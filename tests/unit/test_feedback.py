@@ -14,15 +14,15 @@ import pytest
 from mlpipeline.errors import DamagedArtifactError, EventError, MissingArtifactError
 from mlpipeline.events import feedback, schema
 from mlpipeline.learning.data import corrections, datasets
-from mlpipeline.learning.data.corrections import Correction
 from mlpipeline.learning.data.images import Dataset, Split
 from mlpipeline.learning.data.tfrecords import read_split
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config, Data
 from mlpipeline.steps.ingestion import ingest
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import SPLITS, DatasetCard
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import DatasetFolder, Workspace
+from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard
+from mlpipeline.store.schemas.feedback import Correction, Snapshot
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=4)
 CONTENT = {"name": "toy", "data": SETTINGS.model_dump(), "candidates": {"cnn": {"model": "cnn"}}}
@@ -83,7 +83,7 @@ def test_a_run_takes_all_until_then_under_a_key_of_its_own(tmp_path: Path) -> No
     keys = {pipeline.plan(each)["ingest"].key for each in (settings(), one, two)}
     assert len(keys) == 3
     assert one.data.feedback is not None
-    found = corrections.load_snapshot(Workspace(tmp_path).feedback, one.data.feedback)
+    found = Snapshot.find(Workspace(tmp_path).feedback, one.data.feedback).corrections
     assert [correction.event for correction in found] == ["one"]
 
 
@@ -115,7 +115,7 @@ def test_times_of_other_zones_are_compared_as_times(tmp_path: Path) -> None:
     feedback.add(Workspace(tmp_path), an_event("earlier", time="2026-11-24T09:00:00Z"))
     joined = feedback.joined(settings(), Workspace(tmp_path))
     assert joined.data.feedback is not None
-    found = corrections.load_snapshot(Workspace(tmp_path).feedback, joined.data.feedback)
+    found = Snapshot.find(Workspace(tmp_path).feedback, joined.data.feedback).corrections
     assert [correction.event for correction in found] == ["earlier", "later"]
 
 
@@ -126,10 +126,10 @@ def test_what_is_damaged_is_an_error_that_names_it(tmp_path: Path) -> None:
     (snapshot,) = (tmp_path / "feedback" / "snapshots").iterdir()
     artifacts.write_json(snapshot, [])
     with pytest.raises(DamagedArtifactError, match=snapshot.name):
-        corrections.load_snapshot(Workspace(tmp_path).feedback, joined.data.feedback)
+        Snapshot.find(Workspace(tmp_path).feedback, joined.data.feedback)
     snapshot.unlink()
     with pytest.raises(MissingArtifactError, match=snapshot.name):
-        corrections.load_snapshot(Workspace(tmp_path).feedback, joined.data.feedback)
+        Snapshot.find(Workspace(tmp_path).feedback, joined.data.feedback)
     (kept,) = tmp_path.glob("feedback/events/toy/*.json")
     kept.write_text("{")
     with pytest.raises(EventError, match=r"one\.json is not JSON"):
@@ -209,7 +209,7 @@ def test_the_published_data_set_has_the_labels_and_says_where_from(tmp_path: Pat
             assert now == (9 if digest(image) in wrong and name != "test" else label)
         changed += int((labels != labels_then).sum())
 
-    card = DatasetCard.load(other)
+    card = DatasetCard.load(DatasetFolder(other).card)
     assert card.feedback is not None
     assert card.feedback.snapshot == joined.feedback
     assert card.feedback.corrections == changed == 36  # four of the forty were right
@@ -217,10 +217,10 @@ def test_the_published_data_set_has_the_labels_and_says_where_from(tmp_path: Pat
         f"one: no training image is {digest(given.test.images[0])[:12]}…",
     )
     assert sum(card.per_class["train"]) == 3_795
-    assert card.digest != DatasetCard.load(plain).digest
+    assert card.digest != DatasetCard.load(DatasetFolder(plain).card).digest
     assert (
         f"36 labels of `train` and `validation` were corrected, by snapshot\n  `{joined.feedback}`"
         in (other / "README.md").read_text()
     )
-    assert DatasetCard.load(plain).feedback is None
+    assert DatasetCard.load(DatasetFolder(plain).card).feedback is None
     assert "Feedback" not in (plain / "README.md").read_text()

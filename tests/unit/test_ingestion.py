@@ -16,7 +16,8 @@ from mlpipeline.learning.data.tfrecords import read_split
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import cut_validation, ingest
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import SPLITS, DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
 
@@ -55,7 +56,7 @@ def test_the_splits_hold_every_image_once(published: Path) -> None:
 
 def test_the_card_describes_what_is_published(published: Path) -> None:
     artifacts.verify(published)
-    card = DatasetCard.load(published)
+    card = DatasetCard.load(DatasetFolder(published).card)
     assert card.synthetic
     assert card.shape == (28, 28)
     assert card.counts == {"train": 3_795, "validation": 205, "test": 1_000}
@@ -78,7 +79,10 @@ def test_any_source_and_any_run_gives_the_same_shards(
     (tmp_path / "own_shuffled.py").write_text(OWN_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     ingest(SETTINGS.model_copy(update={"dataset": "own_shuffled:shuffled"}), tmp_path / "other")
-    one, other = DatasetCard.load(published), DatasetCard.load(tmp_path / "other")
+    one, other = (
+        DatasetCard.load(DatasetFolder(published).card),
+        DatasetCard.load(DatasetFolder(tmp_path / "other").card),
+    )
     assert other.shards == one.shards
     assert other.digest == one.digest
     assert (other.name, other.source, other.synthetic) == ("shuffled", "another source", False)
@@ -94,7 +98,10 @@ def test_a_memory_mapped_file_read_in_slices_gives_the_same_shards(
     monkeypatch.setattr(datasets, "load", lambda *_: dataset)
     monkeypatch.setattr(images, "SLICE_BYTES", 100 * 28 * 28)
     ingest(SETTINGS, tmp_path / "other")
-    one, other = DatasetCard.load(published), DatasetCard.load(tmp_path / "other")
+    one, other = (
+        DatasetCard.load(DatasetFolder(published).card),
+        DatasetCard.load(DatasetFolder(tmp_path / "other").card),
+    )
     assert other.shards == one.shards
     assert other.digest == one.digest
 
@@ -135,4 +142,4 @@ def test_too_few_images_are_refused_and_leave_nothing(
 def test_a_damaged_card_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(DamagedArtifactError, match=r"dataset\.json is not a data set's card"):
-        DatasetCard.load(tmp_path)
+        DatasetCard.load(DatasetFolder(tmp_path).card)

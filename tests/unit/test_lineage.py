@@ -14,7 +14,10 @@ from mlpipeline.errors import ServingError
 from mlpipeline.runs import lineage, trace
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
+from support import stored_documents as documents
 from support.fabricated_run import artifact_of, fabricate
+from support.stored_documents import model_card
 
 VERSION = "fashion-mnist-d2b7c6e5f4a39180"
 CANDIDATE, DATA = "batch-norm-6c02fa9be1d47385", "fashion-mnist-0f3a5d7791c2be64"
@@ -30,24 +33,22 @@ def _run(workspace: Path, run: str = "first", *, made: bool = True) -> dict[str,
         elif task["key"]:
             task |= {"state": "reused", "started": None, "seconds": 0.0}
     with artifacts.publish(Workspace(workspace).model("fashion-mnist", VERSION).path) as draft:
-        artifacts.write_json(
-            draft / "model.json",
-            {
-                "name": "fashion-mnist",
-                "version": VERSION,
-                "candidate": "batch_norm",
-                "candidate_key": CANDIDATE,
-                "dataset_key": DATA,
-                "validation_accuracy": 0.9268,
-                "test_accuracy": 0.9279,
-            },
+        card = model_card(
+            name="fashion-mnist",
+            version=VERSION,
+            candidate="batch_norm",
+            candidate_key=CANDIDATE,
+            dataset_key=DATA,
+            validation_accuracy=0.9268,
+            test_accuracy=0.9279,
         )
+        card.save(draft / "model.json")
     (workspace / "runs" / run).mkdir(parents=True)
     return record
 
 
 def _events(workspace: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
-    text = lineage.write(Workspace(workspace), record).read_text()
+    text = lineage.write(Workspace(workspace), Run.parse(record, origin="made up")).read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -84,9 +85,7 @@ def test_what_a_task_reads_and_makes_is_named_by_its_folder_with_its_digest(
 ) -> None:
     record = _run(tmp_path)
     decision = artifact_of(tmp_path, record, "select") / "decision.json"
-    content = artifacts.read_json(decision)
-    content["candidates"] = {"cnn": {"key": "cnn-b41d88e0f6a9c357"}, "bn": {"key": CANDIDATE}}
-    artifacts.write_json(decision, content)
+    documents.decision({"cnn": "cnn-b41d88e0f6a9c357", "bn": CANDIDATE}).save(decision)
     events = _events(tmp_path, record)
     train = _of(events, "train-batch_norm", "COMPLETE")
     (data,) = train["inputs"]
@@ -194,7 +193,7 @@ def test_what_no_run_on_record_has_made_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"eventType": "COMPLETE", "run": 7}', "\x00"])
 def test_a_damaged_line_is_named_and_the_others_count(tmp_path: Path, line: str) -> None:
-    events = lineage.write(Workspace(tmp_path), _run(tmp_path))
+    events = lineage.write(Workspace(tmp_path), Run.parse(_run(tmp_path), origin="made up"))
     lines = events.read_text().splitlines()
     events.write_text("\n".join([lines[0], line, *lines[1:]]))
     text, damaged = _trace(tmp_path)

@@ -78,7 +78,7 @@ class Rehearsal:
     def train(self) -> set[str | None]:
         """Train all candidates; return those that failed."""
         settings = self.backend.config
-        service = Service(settings, self.backend.workspace, self.record.folder)
+        service = Service(settings, self.backend.workspace, self.record.folder.path)
         execution = Execution(self.backend, service)
         asyncio.run(walk(TrainingsOnly(settings), execution.carry_out))
         return {task.candidate for task in self.record.tasks if task.state == "failed"}

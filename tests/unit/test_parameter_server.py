@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from mlpipeline.learning.training.parameter_server import Piece, schedule, until_checkpoint
-from mlpipeline.store.cards import Shard
+from mlpipeline.store.schemas.dataset import Shard
 
 SHARDS = [Shard(index, f"shard-{index}", count, "") for index, count in enumerate((40, 35, 30, 5))]
 STEPS = {0: 4, 1: 4, 2: 3, 3: 1}  # of 10 images

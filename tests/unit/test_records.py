@@ -16,7 +16,8 @@ from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.data import tfrecords
 from mlpipeline.learning.data.images import Split
 from mlpipeline.learning.data.tfrecords import read_split, shards_of, training_batches, write_shards
-from mlpipeline.store.cards import DatasetCard, Shard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard, Shard
 
 ROWS_PER_SHARD = 2
 
@@ -70,7 +71,7 @@ def publish(folder: Path, count: int, shards: int) -> Published:
         counts={"train": count, "validation": 0, "test": 0},
         per_class={"train": (1,) * count, "validation": (0,) * count, "test": (0,) * count},
         shards={"train": written, "validation": (), "test": ()},
-    ).save(folder)
+    ).publish(DatasetFolder(folder))
     return Published(folder, count, written)
 
 

@@ -13,6 +13,8 @@ import pytest
 from mlpipeline.runs import report
 from mlpipeline.runs.report import evidence, formats, measures
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
+from support import stored_documents as documents
 from support.fabricated_run import CLASSES, artifact_of, fabricate
 
 _VOID = {"meta", "link", "br", "img"}
@@ -62,7 +64,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
 
 
 def _page(workspace: Path, run: dict[str, Any]) -> Page:
-    page = Page(report.build(Workspace(workspace), run))
+    page = Page(report.build(Workspace(workspace), Run.parse(run, origin="made up")))
     assert page.open == [], "every element is closed"
     return page
 
@@ -107,7 +109,7 @@ def test_it_says_when_each_version_went_into_service(tmp_path: Path, run: dict[s
         {"version": "shirts-1", "candidate": "cnn", "seconds": 41.0},
         {"version": "shirts-2", "candidate": "batch_norm", "seconds": 95.0},
     ]
-    page = report.build(Workspace(tmp_path), run)
+    page = report.build(Workspace(tmp_path), Run.parse(run, origin="made up"))
     (said,) = re.findall("<p>Put into service: .*?</p>", page)
     assert said.index("cnn after 41") < said.index("shirts-1") < said.index("batch_norm after 1")
 
@@ -157,12 +159,14 @@ def test_the_page_can_be_read_without_seeing_it(tmp_path: Path, run: dict[str, A
 
 
 def test_the_page_is_small(tmp_path: Path, run: dict[str, Any]) -> None:
-    assert len(report.build(Workspace(tmp_path), run)) < 300_000
+    assert len(report.build(Workspace(tmp_path), Run.parse(run, origin="made up"))) < 300_000
 
 
 def test_write_keeps_the_runs_own_page_and_the_latest(tmp_path: Path, run: dict[str, Any]) -> None:
-    first = report.write(Workspace(tmp_path), run)
-    second = report.write(Workspace(tmp_path), run | {"run": "the-next"})
+    first = report.write(Workspace(tmp_path), Run.parse(run, origin="made up"))
+    second = report.write(
+        Workspace(tmp_path), Run.parse(run | {"run": "the-next"}, origin="made up")
+    )
 
     assert first == tmp_path / "runs" / run["run"] / "report.html"
     latest = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -171,7 +175,9 @@ def test_write_keeps_the_runs_own_page_and_the_latest(tmp_path: Path, run: dict[
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path, run: dict[str, Any]) -> None:
-    assert report.build(Workspace(tmp_path), run) == report.build(Workspace(tmp_path), run)
+    assert report.build(Workspace(tmp_path), Run.parse(run, origin="made up")) == report.build(
+        Workspace(tmp_path), Run.parse(run, origin="made up")
+    )
 
 
 def test_a_failed_run_says_why_first_and_shows_what_was_finished(
@@ -246,7 +252,7 @@ def test_a_damaged_artifact_is_named_and_left_out(
 
 def test_without_the_card_classes_have_numbers(tmp_path: Path, run: dict[str, Any]) -> None:
     (artifact_of(tmp_path, run, "ingest") / "dataset.json").unlink()
-    found = evidence.collect(Workspace(tmp_path), run)
+    found = evidence.collect(Workspace(tmp_path), Run.parse(run, origin="made up"))
     assert found.class_names[:2] == ["class 0", "class 1"]
     assert found.mistakes
 
@@ -258,7 +264,7 @@ def test_synthetic_data_is_said_before_any_figure(tmp_path: Path) -> None:
 
 def test_a_verdict_is_a_place_or_a_reason() -> None:
     reason = "diverged: its loss was not finite at step 12"
-    decision = {"ranking": ["cnn"], "rejected": {"dropout": reason}}
+    decision = documents.decision({"cnn": "cnn-1"}, rejected={"dropout": reason})
     assert evidence.verdict("dropout", "succeeded", decision) == reason
     assert evidence.verdict("cnn", "reused", decision) == "chosen"
     assert evidence.verdict("batch_norm", "failed", decision) == "training failed"

@@ -11,7 +11,7 @@ from mlpipeline.plan import config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import RunFolder, Workspace
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def record(tmp_path: Path) -> RunRecord:
 
 
 def written(record: RunRecord) -> dict[str, Any]:
-    content: dict[str, Any] = artifacts.read_json(record.folder / "run.json")
+    content: dict[str, Any] = artifacts.read_json(record.folder.record)
     return content
 
 
@@ -33,8 +33,9 @@ def test_a_run_that_goes_on_is_left_alone_and_a_killed_one_is_closed_once(
         assert list(runs.close_killed(Workspace(tmp_path))) == []
         assert written(record)["state"] == "running"
     (closed,) = runs.close_killed(Workspace(tmp_path))
-    assert closed == written(record)
-    assert closed == record.as_dict() | {"state": "interrupted", "error": "its process was killed"}
+    assert closed.content() == written(record)
+    changes = {"state": "interrupted", "error": "its process was killed"}
+    assert closed.content() == record.content().content() | changes
     assert list(runs.close_killed(Workspace(tmp_path))) == []
 
 
@@ -52,7 +53,7 @@ def test_a_damaged_record_and_one_of_a_cluster_are_left_alone(
 ) -> None:
     record.save()  # nobody on this machine ever held its lock
     damaged = tmp_path / "runs" / "damaged"
-    with runs.under_way(damaged):
+    with runs.under_way(RunFolder(damaged)):
         (damaged / "run.json").write_text("{")
     assert list(runs.close_killed(Workspace(tmp_path))) == []
     assert written(record)["state"] == "running"

@@ -17,28 +17,27 @@ from mlpipeline.plan.config import Data
 from mlpipeline.plan.decision import RULE, choose
 from mlpipeline.steps import ingestion, selection
 from mlpipeline.store import artifacts, layout
+from mlpipeline.store.schemas.candidate import Metrics
+from support.stored_documents import metrics as metrics_of
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
 
 
 def _metrics(
     accuracy: float = 0.9, loss: float = 0.3, parameters: int = 1_000, **other: Any
-) -> dict[str, Any]:
-    return {
-        "status": "trained",
-        "diverged_at_step": None,
-        "validation_accuracy": accuracy,
-        "validation_loss": loss,
-        "parameters": parameters,
-    } | other
+) -> Metrics:
+    others = {"validation_loss": loss, "parameters": parameters, "candidate": "a"} | other
+    return metrics_of(accuracy, **others)
 
 
-DIVERGED = _metrics() | {
-    "status": "diverged",
-    "diverged_at_step": 12,
-    "validation_accuracy": None,
-    "validation_loss": None,
-}
+DIVERGED = _metrics().model_copy(
+    update={
+        "status": "diverged",
+        "diverged_at_step": 12,
+        "validation_accuracy": None,
+        "validation_loss": None,
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +55,10 @@ DIVERGED = _metrics() | {
     ids=["accuracy", "not-loss", "loss", "parameters", "name", "one", "test-does-not-count"],
 )
 def test_the_best_on_the_validation_split_is_chosen(
-    metrics: dict[str, dict[str, Any]], ranking: list[str]
+    metrics: dict[str, Metrics], ranking: list[str]
 ) -> None:
     decision = choose(metrics)
-    assert decision.ranking == ranking
+    assert list(decision.ranking) == ranking
     assert decision.chosen == ranking[0]
     assert decision.rejected == {}
 
@@ -73,7 +72,7 @@ def test_the_reason_names_the_accuracy_and_the_second() -> None:
 def test_a_candidate_that_diverged_loses_with_its_reason() -> None:
     decision = choose({"a": DIVERGED, "b": _metrics(0.1)})
     assert decision.chosen == "b"
-    assert decision.ranking == ["b"]
+    assert list(decision.ranking) == ["b"]
     assert decision.rejected == {"a": "diverged: its loss was not finite at step 12"}
 
 
@@ -86,6 +85,11 @@ def test_when_all_diverged_there_is_no_choice() -> None:
 def test_without_candidates_there_is_no_choice() -> None:
     with pytest.raises(SelectionError, match="every training failed"):
         choose({})
+
+
+def _figures(metrics: Metrics) -> dict[str, Any]:
+    """What a decision keeps of a candidate's metrics."""
+    return {name: value for name, value in metrics.content().items() if name != "schema_version"}
 
 
 # --- the step ---------------------------------------------------------------------------------
@@ -133,11 +137,11 @@ class Workspace:
         }
 
     def _publish(
-        self, key: str, metrics: dict[str, Any], predictor: export.ExportableModel | None
+        self, key: str, metrics: Metrics, predictor: export.ExportableModel | None
     ) -> Path:
         target = self.root / "candidates" / key
         with artifacts.publish(target) as draft:
-            artifacts.write_json(draft / "metrics.json", metrics)
+            metrics.save(draft / "metrics.json")
             if predictor:
                 predictor.save(draft / "saved_model")
         return target
@@ -179,9 +183,9 @@ def test_the_decision_is_recorded_with_every_candidates_figures(workspace: Works
     assert (decision["name"], decision["version"]) == ("halves", "halves-1")
     assert decision["dataset"] == "ingest-1"
     assert decision["candidates"] == {
-        "bad": {"key": "bad-1", **_metrics(0.4)},
-        "diverged": {"key": "diverged-1", **DIVERGED},
-        "good": {"key": "good-1", **_metrics(0.9)},
+        "bad": {"key": "bad-1", **_figures(_metrics(0.4))},
+        "diverged": {"key": "diverged-1", **_figures(DIVERGED)},
+        "good": {"key": "good-1", **_figures(_metrics(0.9))},
     }
 
 
@@ -228,6 +232,7 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
     facts = artifacts.read_json(workspace.model / "model.json")
     decision = artifacts.read_json(workspace.output / "decision.json")
     assert facts == {
+        "schema_version": 1,
         "name": "halves",
         "version": "halves-1",
         "classes": list(CLASSES),
@@ -300,8 +305,8 @@ def test_a_damaged_candidate_is_named_and_nothing_published(
 ) -> None:
     damaged = tmp_path / "candidate"
     with artifacts.publish(damaged) as draft:
-        artifacts.write_json(draft / "metrics.json", _metrics(0.1))
-    (damaged / "metrics.json").write_text(json.dumps(_metrics(1.0)))
+        _metrics(0.1).save(draft / "metrics.json")
+    _metrics(1.0).save(damaged / "metrics.json")
     with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
         selection.select(
             "halves",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.succession import judge
 from mlpipeline.store import artifacts, layout
+from support import stored_documents as documents
 
 NAMES = ("a", "b", "c")
 
@@ -33,22 +33,16 @@ class Workspace:
 
     def train(self, name: str, accuracy: float, *, status: str = "trained") -> None:
         task = pipeline.plan(settings())[f"train-{name}"]
-        figures: dict[str, Any] = {
-            "status": status,
-            "validation_accuracy": accuracy,
-            "validation_loss": 0.3,
-            "parameters": 10,
-            "diverged_at_step": 7,
-        }
+        figures = documents.metrics(accuracy, status=status, diverged_at_step=7)
         with artifacts.publish(self.layout.root / task.publishes[0]) as draft:
-            artifacts.write_json(draft / "metrics.json", figures)
+            figures.save(draft / "metrics.json")
 
     def select(self, *names: str) -> str:
         """Publish the selection among some; return its version."""
         tasks = pipeline.plan(settings().among(",".join(names)))
-        keys = {str(t.candidate): {"key": t.key} for t in tasks.values() if t.candidate}
+        keys = {str(t.candidate): t.key for t in tasks.values() if t.candidate}
         with artifacts.publish(self.layout.root / tasks["select"].publishes[0]) as draft:
-            artifacts.write_json(draft / "decision.json", {"candidates": keys})
+            documents.decision(keys).save(draft / "decision.json")
         return tasks["select"].key
 
 

@@ -55,49 +55,49 @@ def test_it_sends_while_the_caller_works(python: Path, tmp_path: Path) -> None:
 
 
 def test_a_failure_is_one_line_of_warning(
-    python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    python: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _script(python, 'echo "noise\nerror: MLflow: away\n  expected: a server" >&2', "exit 1")
     with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
-    said = capsys.readouterr().err
-    assert said == (
-        "warning: not sent to MLflow: MLflow: away; the next run sends it, or `mlpipeline track`\n"
-    )
+    assert caplog.messages == [
+        "not sent to MLflow: MLflow: away; the next run sends it, or `mlpipeline track`"
+    ]
+    assert caplog.records[0].levelname == "WARNING"
 
 
 def test_a_crash_without_a_message_is_a_warning_too(
-    python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    python: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _script(python, "exit 3")
     with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
-    assert "not sent to MLflow: status 3" in capsys.readouterr().err
+    assert "not sent to MLflow: status 3" in caplog.text
     _script(python, 'echo "Traceback:\n  in x\nKeyError: 7" >&2', "exit 1")
     with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
-    assert "not sent to MLflow: KeyError: 7" in capsys.readouterr().err
+    assert "not sent to MLflow: KeyError: 7" in caplog.text
 
 
 def test_a_damaged_record_that_was_left_out_is_named(
-    python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    python: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _script(python, 'echo "warning: a damaged record is left out: runs/1/run.json" >&2')
     with sending.sending(Workspace(tmp_path), "http://mlflow:5000"):
         pass
-    assert capsys.readouterr().err == "warning: a damaged record is left out: runs/1/run.json\n"
+    assert caplog.messages == ["a damaged record is left out: runs/1/run.json"]
 
 
 def test_what_hangs_is_ended(
     python: Path,
     tmp_path: Path,
     started: list[subprocess.Popen[str]],
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     _script(python, "exec sleep 600")
     with sending.sending(Workspace(tmp_path), "http://mlflow:5000", seconds=1):
         pass
-    assert "it took more than 1 s" in capsys.readouterr().err
+    assert "it took more than 1 s" in caplog.text
     assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 

@@ -14,7 +14,8 @@ from mlpipeline.errors import ServingError
 from mlpipeline.serving.arrays import Images
 from mlpipeline.serving.clients import Prediction
 from mlpipeline.steps import verification
-from mlpipeline.steps.verification import Expected, ProtocolFigures
+from mlpipeline.steps.verification import Expected
+from mlpipeline.store.schemas.run import ProtocolFigures
 
 COUNT = 1200
 PROBABILITIES = np.random.default_rng(0).dirichlet(np.ones(10), COUNT).astype(np.float32)
@@ -64,9 +65,11 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
 
 
 def _verify(expected: Expected = EXPECTED, **options: Any) -> tuple[ProtocolFigures, ...]:
-    return verification.verify(
+    figures = verification.verify(
         base_url="http://nowhere", grpc_address="nowhere:1", name="m", expected=expected, **options
     )
+    assert figures.replicas == ("a", "b")
+    return figures.protocols
 
 
 @pytest.mark.usefixtures("replicas")

@@ -11,7 +11,8 @@ import typer
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.events import schema
 from mlpipeline.plan import config as configuration
-from mlpipeline.store import artifacts, layout
+from mlpipeline.store import layout
+from mlpipeline.store.schemas.run import Run
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def report(
     """Write the report of an earlier run again."""
     from mlpipeline.runs import report as reports
 
-    typer.echo(reports.write(workspace, artifacts.read_json(layout.RunFolder(run).record)))
+    typer.echo(reports.write(workspace, Run.load(layout.RunFolder(run).record)))
 
 
 def lineage(

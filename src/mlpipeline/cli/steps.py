@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +30,8 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, layout, registry
+from mlpipeline.store.schemas.prediction import PredictionSummary
+from mlpipeline.store.schemas.selection import Decision
 
 app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
 
@@ -191,15 +192,13 @@ def verify(
             images=images,
             labels=labels,
             probabilities=np.load(selection.test_probabilities),
-            accuracy=artifacts.read_json(selection.decision)["test"]["accuracy"],
+            accuracy=Decision.load(selection.decision).test.accuracy,
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
     )
     registry.promote(workspace, settings.name, tasks[SELECT.name].key)
     if output:
-        protocols = [asdict(protocol) for protocol in figures]
-        seen = sorted({replica for protocol in figures for replica in protocol.replicas})
-        artifacts.write_json(output, {"replicas": seen, "protocols": protocols})
+        figures.save(output)
 
 
 # The options spelt with underscores are KServe's: `mlpipeline.steps.front` says why.
@@ -258,12 +257,12 @@ def predict_batch(
         from mlpipeline.steps import batch_prediction
 
         batch_prediction.predict(batch, place.path)
-    summary = artifacts.read_json(place.summary)
+    summary = PredictionSummary.load(place.summary)
     if output:
         artifacts.write_text(output, batch.key)
     typer.echo(
-        f"{place.table}: {summary['files']} files, of which {summary['unreadable']} "
-        f"could not be read, by version {summary['version']}"
+        f"{place.table}: {summary.files} files, of which {summary.unreadable} "
+        f"could not be read, by version {summary.version}"
     )
 
 

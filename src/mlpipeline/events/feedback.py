@@ -9,11 +9,10 @@ from __future__ import annotations
 from datetime import UTC
 
 from mlpipeline.events import schema
-from mlpipeline.learning.data import corrections
-from mlpipeline.learning.data.corrections import Correction
 from mlpipeline.plan.config import Config
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.feedback import Correction, Snapshot
 
 
 def add(workspace: Workspace, event: schema.FeedbackEvent) -> bool:
@@ -60,6 +59,6 @@ def joined(config: Config, workspace: Workspace) -> Config:
         for event in posted
         for label in event.corrections
     ]
-    snapshot = corrections.save_snapshot(known, workspace.feedback)
+    snapshot = Snapshot(corrections=tuple(sorted(known))).keep(workspace.feedback)
     data = config.data.model_copy(update={"feedback": snapshot})
     return config.model_copy(update={"data": data})

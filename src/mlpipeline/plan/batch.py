@@ -1,21 +1,19 @@
 """Batch predictions as artifacts: the files of a folder, and the key of what a model says of them.
 
-predictions/<key>/  predictions.csv  summary.json
-
 The key follows from the content of the files and the version of the model. So to ask again costs
 nothing, and a folder that has changed, or another current version, is another prediction.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlpipeline.errors import ServingError
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.store import artifacts, registry
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.files import sha256
+from mlpipeline.store.layout import PREDICTIONS, Workspace
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,11 @@ class Batch:
     """A folder of files to predict.
 
     Attributes:
-        folder: The files' own.
+        folder: The folder of the files.
         files: The SHA-256 of each file by its path in the folder, sorted.
         model: What the model is called.
-        published: Its version's folder.
-        key: Of the predictions.
+        published: The folder of the version that predicts.
+        key: The key of the predictions: they are published in `predictions/KEY`.
     """
 
     folder: Path
@@ -39,7 +37,7 @@ class Batch:
     @property
     def publishes(self) -> Path:
         """The predictions' folder below the workspace."""
-        return Path("predictions", self.key)
+        return Path(PREDICTIONS, self.key)
 
 
 def plan(workspace: Workspace, model: str, folder: str) -> Batch:
@@ -64,21 +62,16 @@ def plan(workspace: Workspace, model: str, folder: str) -> Batch:
     }
     if not paths:
         raise _no_files(f"there are no files in {place}")
-    files = {name: _sha256(path) for name, path in sorted(paths.items())}
+    digests = {name: sha256(path) for name, path in sorted(paths.items())}
     version = registry.current(workspace, model)
     code = code_version("mlpipeline.steps.batch_prediction")
     return Batch(
         folder=place,
-        files=files,
+        files=digests,
         model=model,
         published=workspace.model(model, version).path,
-        key=artifacts.make_key(model, code=code, parameters={"files": files}, inputs=[version]),
+        key=artifacts.make_key(model, code=code, parameters={"files": digests}, inputs=[version]),
     )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _no_files(got: str) -> ServingError:

@@ -14,18 +14,23 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.decision import choose
 from mlpipeline.plan.pipeline import SELECT, TRAIN, Task
-from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.candidate import Metrics
+from mlpipeline.store.schemas.selection import Decision
 
 
 @dataclass(frozen=True)
 class Succession:
-    """What is to be served, and why."""
+    """What is to be served, and why.
+
+    Attributes:
+        among: The candidates whose selection it is, in the configuration's order.
+        replaces: Whether it is another model than what is served.
+        reason: Why, for people.
+    """
 
     among: tuple[str, ...]
-    """The candidates whose selection it is, in the configuration's order."""
     replaces: bool
-    """Whether it is another model than what is served."""
     reason: str
 
 
@@ -48,23 +53,23 @@ def judge(config: Config, workspace: Workspace, served: str, *, last: bool) -> S
         if task.step is TRAIN and task.is_done(workspace)
     }
     metrics = {
-        name: artifacts.read_json(workspace.candidate(task.key).metrics)
+        name: Metrics.load(workspace.candidate(task.key).metrics)
         for name, task in trainings.items()
     }
-    kept = _selected_from(config, workspace, served, trainings)
+    current = _selected_from(config, workspace, served, trainings)
     try:
         decision = choose(metrics)
     except SelectionError as error:  # all that were trained so far diverged
         if last:
             raise
-        return Succession(kept, replaces=False, reason=error.got)
+        return Succession(current, replaces=False, reason=error.got)
     best = decision.chosen
-    if kept and decision.chosen == choose({name: metrics[name] for name in kept}).chosen:
-        return Succession(kept, replaces=False, reason=f"{best} is served, and stays the best")
-    accuracy, threshold = metrics[best]["validation_accuracy"], config.asynchronous.threshold
-    if accuracy < threshold and not last:
+    if current and decision.chosen == choose({name: metrics[name] for name in current}).chosen:
+        return Succession(current, replaces=False, reason=f"{best} is served, and stays the best")
+    accuracy, threshold = metrics[best].validation_accuracy, config.asynchronous.threshold
+    if accuracy is not None and accuracy < threshold and not last:
         reason = f"{best} is the best so far, {accuracy:.2%} is below {threshold:.2%}"
-        return Succession(kept, replaces=False, reason=reason)
+        return Succession(current, replaces=False, reason=reason)
     return Succession(tuple(trainings), replaces=True, reason=f"{best}: {decision.reason}")
 
 
@@ -72,12 +77,13 @@ def _selected_from(
     config: Config, workspace: Workspace, version: str, trainings: dict[str, Task]
 ) -> tuple[str, ...]:
     """The candidates that a version was selected from; none if not from this configuration's."""
+    if not version:
+        return ()
     try:
-        file = workspace.selection(version).decision
-        decision = artifacts.read_json(file) if version else {"candidates": {}}
+        decision = Decision.load(workspace.selection(version).decision)
     except ArtifactError:
         return ()
-    keys = {candidate["key"] for candidate in decision["candidates"].values()}
+    keys = {candidate.key for candidate in decision.candidates.values()}
     among = tuple(name for name, task in trainings.items() if task.key in keys)
     planned = pipeline.plan(config, without=config.candidates.keys() - set(among))
     return among if among and planned[SELECT.name].key == version else ()

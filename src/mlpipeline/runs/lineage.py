@@ -1,7 +1,5 @@
 """What came from what: every task of a run as OpenLineage events, which other tools read, too.
 
-runs/<run>/lineage.jsonl  one event a line
-
 They are made from the run's record, so that both backends leave the same. An artifact is named by
 its folder in the workspace; its version is the digest of its manifest, and so of all that it holds.
 https://openlineage.io/docs/spec/object-model
@@ -11,15 +9,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
+from openlineage.client import event_v2
 from openlineage.client.event_v2 import (
     InputDataset,
     Job,
     OutputDataset,
-    Run,
     RunEvent,
     RunState,
     set_producer,
@@ -38,12 +34,15 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.transport.file import FileConfig, FileTransport
 
 from mlpipeline.errors import ArtifactError
-from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, STEPS, TRAIN, VERIFY
+from mlpipeline.plan.pipeline import CANDIDATE, DATASET, STEPS, Artifact, producer_of
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, Folder, SelectionFolder, Workspace
+from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.run import Run, TaskRecord, later
+from mlpipeline.store.schemas.selection import Decision
 
 NAMESPACE = "mlpipeline"
-_MODULES = {step.name: step.module for step in STEPS}
+_STEPS = {step.name: step for step in STEPS}
 _ENDS = {
     "reused": RunState.COMPLETE,
     "succeeded": RunState.COMPLETE,
@@ -51,19 +50,16 @@ _ENDS = {
     "interrupted": RunState.ABORT,
 }
 
-Record = Mapping[str, Any]
-"""The content of a `run.json`, or of one of its tasks."""
 
-
-def write(workspace: Workspace, run: Record) -> Path:
+def write(workspace: Workspace, run: Run) -> Path:
     """Write the events of a run that has ended, in place of those written before.
 
     Args:
         workspace: The folder of all artifacts.
-        run: The content of its `run.json`.
+        run: The record of the run.
     """
     set_producer(f"urn:{NAMESPACE}")
-    file = workspace.run(str(run["run"])).lineage
+    file = workspace.run(run.run).lineage
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.draft")
     transport = FileTransport(FileConfig(log_file_path=str(draft), append=True))
     try:
@@ -77,46 +73,46 @@ def write(workspace: Workspace, run: Record) -> Path:
     return file
 
 
-def _events(workspace: Workspace, run: Record) -> Iterator[RunEvent]:
-    job, run_id = Job(NAMESPACE, _name(run)), _uuid(run["run"])
-    yield _event(run["started"], RunState.START, Run(run_id), job)
+def _events(workspace: Workspace, run: Run) -> Iterator[RunEvent]:
+    job, run_id = Job(NAMESPACE, run.name), _uuid(run.run)
+    yield _event(run.started, RunState.START, event_v2.Run(run_id), job)
     parent = parent_run.ParentRunFacet(
         run=parent_run.Run(runId=run_id),
         job=parent_run.Job(namespace=job.namespace, name=job.name),
     )
-    for place, task in enumerate(run["tasks"]):
-        if task["state"] in _ENDS:  # not one that never began
-            own_id = _uuid(run["run"], str(place), task["name"])
+    for place, task in enumerate(run.tasks):
+        if task.state in _ENDS:  # not one that never began
+            own_id = _uuid(run.run, str(place), task.name)
             yield from _events_of(task, own_id, workspace, run, {"parent": parent})
     yield _event(
-        _later(run["started"], run["seconds"]),
-        _ENDS[run["state"]],
-        Run(run_id, _facets({"run": run["run"], "state": run["state"]}, run["error"])),
+        run.ended,
+        _ENDS[run.state],
+        event_v2.Run(run_id, _facets({"run": run.run, "state": run.state}, run.error)),
         job,
     )
 
 
 def _events_of(
-    task: Record, run_id: str, workspace: Workspace, run: Record, facets: dict[str, RunFacet]
+    task: TaskRecord, run_id: str, workspace: Workspace, run: Run, facets: dict[str, RunFacet]
 ) -> Iterator[RunEvent]:
     """The two events of a task; a reused one counts as done in no time."""
-    began = task.get("started") or run["started"]
-    job = Job(NAMESPACE, f"{_name(run)}.{task['name']}", _code(task, run))
+    began = task.started or run.started
+    job = Job(NAMESPACE, f"{run.name}.{task.name}", _code(task, run))
     reads, makes = _data_of(task, workspace, run)
     inputs = [
         InputDataset(NAMESPACE, name, facets=_about(workspace.artifact(name))) for name in reads
     ]
-    yield _event(began, RunState.START, Run(run_id, facets), job, inputs)
+    yield _event(began, RunState.START, event_v2.Run(run_id, facets), job, inputs)
     tags = {
-        "run": run["run"],
-        "state": task["state"],
-        "seconds": f"{task['seconds']:.1f}",
-        "retries": str(len(task.get("retries", ()))),
+        "run": run.run,
+        "state": task.state,
+        "seconds": f"{task.seconds:.1f}",
+        "retries": str(len(task.retries)),
     }
     yield _event(
-        _later(began, task["seconds"]),
-        _ENDS[task["state"]],
-        Run(run_id, facets | _facets(tags, task["error"])),
+        later(began, task.seconds),
+        _ENDS[task.state],
+        event_v2.Run(run_id, facets | _facets(tags, task.error)),
         job,
         inputs,
         [OutputDataset(NAMESPACE, name, facets=_about(workspace.artifact(name))) for name in makes],
@@ -126,7 +122,7 @@ def _events_of(
 def _event(
     time: str,
     state: RunState,
-    run: Run,
+    run: event_v2.Run,
     job: Job,
     inputs: list[InputDataset] | None = None,
     outputs: list[OutputDataset] | None = None,
@@ -141,47 +137,42 @@ def _event(
     )
 
 
-def _data_of(task: Record, workspace: Workspace, run: Record) -> tuple[list[str], list[str]]:
+def _data_of(task: TaskRecord, workspace: Workspace, run: Run) -> tuple[list[str], list[str]]:
     """The artifacts that a task reads, and those that it has published, by their folders."""
-    step, key = task["step"], task["key"]
-    if step == TRAIN.name:
-        reads, makes = _published(run, INGEST.name), [f"candidates/{key}"]
-    elif step == SELECT.name:
-        reads = [*_published(run, INGEST.name), *_compared(workspace.selection(key))]
-        makes = [f"selections/{key}", f"models/{_name(run)}/{key}"]
-    elif step == SERVE.name:
-        reads, makes = _published(run, SELECT.name)[-1:], []
-    elif step == VERIFY.name:
-        reads, makes = _published(run, SELECT.name)[-1:] + _published(run, INGEST.name), []
-    else:
-        reads, makes = [], [f"datasets/{key}"] if step == INGEST.name else []
-    return reads, makes if task["state"] in ("succeeded", "reused") else []
+    step = _STEPS.get(task.step)
+    if step is None:  # one of the workflow alone, such as `plan`
+        return [], []
+    reads = [name for artifact in step.reads for name in _read(artifact, task, workspace, run)]
+    makes = [str(artifact.path(task.key, run.name)) for artifact in step.publishes]
+    return reads, makes if task.has_published else []
 
 
-def _published(run: Record, step: str) -> list[str]:
-    folder = {INGEST.name: "datasets", SELECT.name: f"models/{_name(run)}"}[step]
-    return [
-        f"{folder}/{task['key']}"
-        for task in run["tasks"]
-        if task["step"] == step and task["state"] in ("succeeded", "reused")
-    ]
+def _read(artifact: Artifact, task: TaskRecord, workspace: Workspace, run: Run) -> list[str]:
+    """What a task has read of one kind."""
+    if artifact == CANDIDATE:
+        return _compared(workspace.selection(task.key))
+    producer = producer_of(artifact).name
+    keys = [each.key for each in run.tasks if each.step == producer and each.has_published]
+    # An asynchronous run selects several times, and what it has selected last is served at the end.
+    return [str(artifact.path(key, run.name)) for key in keys[-1:]]
 
 
 def _compared(selection: SelectionFolder) -> list[str]:
     """The candidates that a selection chose from; none where it failed."""
     try:
-        candidates = artifacts.read_json(selection.decision)["candidates"]
-        return [f"candidates/{candidate['key']}" for candidate in candidates.values()]
-    except (ArtifactError, KeyError):
+        candidates = Decision.load(selection.decision).candidates
+        return [str(CANDIDATE.path(candidate.key, "")) for candidate in candidates.values()]
+    except ArtifactError:
         return []
 
 
-def _code(task: Record, run: Record) -> dict[str, JobFacet]:
-    if not task.get("code"):
+def _code(task: TaskRecord, run: Run) -> dict[str, JobFacet]:
+    if not task.code:
         return {}
-    url = f"urn:{NAMESPACE}:{_MODULES.get(task['step'], task['step'])}"
+    step = _STEPS.get(task.step)
+    url = f"urn:{NAMESPACE}:{step.module if step else task.step}"
     facet = source_code_location_job.SourceCodeLocationJobFacet(
-        type="content", url=url, version=task["code"], tag=run.get("source")
+        type="content", url=url, version=task.code, tag=run.source or None
     )
     return {"sourceCodeLocation": facet}
 
@@ -191,12 +182,15 @@ def _about(folder: Folder) -> dict[str, DatasetFacet]:
     try:
         version = dataset_version_dataset.DatasetVersionDatasetFacet(artifacts.digest(folder.path))
         facets: dict[str, DatasetFacet] = {"version": version}
-        if folder.path.parent.name == INGEST.folder:
-            card = artifacts.read_json(DatasetFolder(folder.path).card)
+        if folder.path.parent.name == DATASET.folder:
+            card = DatasetCard.load(DatasetFolder(folder.path).card)
+            known = {"name": card.name, "digest": card.digest, "source": card.source}
+            if card.feedback:
+                known["feedback"] = str(card.feedback.model_dump(mode="json"))
             fields = [
-                tags_dataset.TagsDatasetFacetFields(key=name, value=str(card[name]))
-                for name in ("name", "digest", "source", "feedback")
-                if card.get(name)
+                tags_dataset.TagsDatasetFacetFields(key=name, value=value)
+                for name, value in known.items()
+                if value
             ]
             facets["tags"] = tags_dataset.TagsDatasetFacet(tags=fields)
     except ArtifactError:  # gone or damaged since: its name still says what it was
@@ -212,15 +206,6 @@ def _facets(tags: Mapping[str, str], error: str | None) -> dict[str, RunFacet]:
     return facets
 
 
-def _name(run: Record) -> str:
-    # A run that failed before it had a configuration has no model.
-    return str(run["config"].get("name", "pipeline"))
-
-
 def _uuid(*names: str) -> str:
     """The same for the same names: what is written again replaces what a consumer has."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join((f"urn:{NAMESPACE}:runs", *names))))
-
-
-def _later(began: str, seconds: float) -> str:
-    return (datetime.fromisoformat(began) + timedelta(seconds=seconds)).isoformat()

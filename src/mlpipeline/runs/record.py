@@ -1,188 +1,221 @@
 """The record of a run: what every task did, how long it took, and what failed and why.
 
-runs/<run>/  run.json  lineage.jsonl  verification.json  report.html  logs/
-
-`lineage` and `tracking` tell other tools what it says, in words that those know.
+`runs.lineage` and `runs.mlflow` tell other tools what it says, in words that those know.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from mlpipeline.errors import ArtifactError
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
-from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import RunFolder, Workspace
+from mlpipeline.store.schemas.run import (
+    Machine,
+    Run,
+    RunState,
+    ServedVersion,
+    TaskRecord,
+    TaskState,
+    Verification,
+)
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "kserve", "numpy", "tensorflow-datasets")
-_LOCK = ".lock"
-
-
-@dataclass
-class TaskRecord:
-    name: str
-    step: str
-    candidate: str | None
-    key: str
-    state: Literal["reused", "succeeded", "failed", "skipped"]
-    seconds: float
-    error: str | None = None
-    retries: list[str] = field(default_factory=list)
-    """Why earlier attempts failed, where the backend tried again."""
-    started: str | None = None
-    """When its first attempt began; None for one that was reused or never began."""
-    code: str = ""
-    """Version of the code that does it; empty where that is not part of any key."""
-    where: str | None = None
-    """The pod of its last attempt and that pod's node; None where it is the run's own machine."""
-
-
-@dataclass
-class ServedVersion:
-    version: str
-    candidate: str
-    seconds: float
-    """From the start of the run until all its replicas answered."""
 
 
 @dataclass
 class RunRecord:
-    """Kept in `runs/<run>/run.json`, and written anew whenever a task ends."""
+    """The record of a run while it goes on: `run.json`, written anew whenever a task ends.
 
-    run: str
+    Attributes:
+        folder: The folder of the run.
+        started: When it began, ISO 8601.
+        config_file: The name of the file that it was configured by.
+        config: The configuration; None where it could not be read.
+        machine: Where it is carried out.
+        source: Where the code came from: a commit, or the image of the pods.
+        state: How it ended.
+        seconds: How long it took until the record was written last.
+        tasks: What its tasks did, in the order in which they ended.
+        served: What was put into service, in that order.
+        verification: The figures of the last verification.
+        error: Why it failed.
+        retries: Why the attempts at tasks so far failed, by task, until it is added.
+    """
+
+    folder: RunFolder
     started: str
     config_file: str
-    config: dict[str, Any]
-    machine: dict[str, Any]
+    config: Config | None
+    machine: Machine
     source: str
-    """Where the code came from: a commit, or the image of the pods."""
-    folder: Path
-    state: Literal["running", "succeeded", "failed", "interrupted"] = "running"
+    state: RunState = "running"
     seconds: float = 0.0
     tasks: list[TaskRecord] = field(default_factory=list)
     served: list[ServedVersion] = field(default_factory=list)
-    """What was put into service, in that order: several versions in an asynchronous run."""
-    verification: dict[str, Any] | None = None
+    verification: Verification | None = None
     error: str | None = None
     retries: dict[str, list[str]] = field(default_factory=dict)
-    """By task, until it is added: why its attempts so far failed."""
+
+    @property
+    def run(self) -> str:
+        """The name of the run."""
+        return self.folder.run
 
     @classmethod
     def begin(cls, config: Config, config_file: Path, workspace: Workspace) -> RunRecord:
+        """Return the record of a run that begins now on this machine.
+
+        Args:
+            config: The configuration.
+            config_file: The file that it was read from.
+            workspace: The folder of all artifacts.
+        """
         now = datetime.now(UTC)
-        run = f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"
         return cls(
-            run=run,
+            folder=workspace.run(f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"),
             started=now.isoformat(timespec="seconds"),
             config_file=config_file.name,
-            config=config.model_dump(),
+            config=config,
             machine=describe_machine(),
             source=describe_source(),
-            folder=workspace.run(run).path,
         )
 
-    def add(
-        self,
-        task: Task,
-        state: Literal["reused", "succeeded", "failed", "skipped"],
-        seconds: float,
-        error: str | None = None,
-    ) -> None:
+    def add(self, task: Task, state: TaskState, seconds: float, error: str | None = None) -> None:
+        """Add what a task that has ended did.
+
+        Args:
+            task: The task.
+            state: How it ended.
+            seconds: How long its work took.
+            error: Why it failed.
+        """
         began = datetime.now(UTC) - timedelta(seconds=seconds)
         self.tasks.append(
             TaskRecord(
-                task.name,
-                task.step.name,
-                task.candidate,
-                task.key,
-                state,
-                round(seconds, 3),
-                error,
-                retries=self.retries.pop(task.name, []),
+                name=task.name,
+                step=task.step.name,
+                candidate=task.candidate,
+                key=task.key,
+                state=state,
+                seconds=round(seconds, 3),
+                error=error,
+                retries=tuple(self.retries.pop(task.name, ())),
                 started=None if state in ("reused", "skipped") else began.isoformat(),
-                code=pipeline.code_of(task, Config.model_validate(self.config)),
+                code=pipeline.code_of(task, self.config) if self.config else "",
             )
         )
         self.save()
 
     def add_served(self, version: str, candidate: str) -> None:
-        """Add that all replicas of a version answer from now on."""
-        self.served.append(ServedVersion(version, candidate, self._seconds()))
+        """Add that all replicas of a version answer from now on.
+
+        Args:
+            version: The version.
+            candidate: The name of the candidate that it is.
+        """
+        served = ServedVersion(version=version, candidate=candidate, seconds=self._since_start())
+        self.served.append(served)
         self.save()
 
     def retry(self, task: Task, reason: str) -> None:
-        """Note that an attempt at a task failed, and that another one follows."""
+        """Note that an attempt at a task failed, and that another one follows.
+
+        Args:
+            task: The task.
+            reason: Why the attempt failed.
+        """
         self.retries.setdefault(task.name, []).append(reason)
 
     def save(self) -> None:
-        self.seconds = self._seconds()
-        artifacts.write_json(self.folder / "run.json", self.as_dict())
+        """Write the record as it is now."""
+        self.seconds = self._since_start()
+        self.content().save(self.folder.record)
 
-    def _seconds(self) -> float:
+    def content(self) -> Run:
+        """Return what is written."""
+        return Run(
+            run=self.run,
+            started=self.started,
+            config_file=self.config_file,
+            config=self.config.model_dump(mode="json") if self.config else {"candidates": {}},
+            machine=self.machine,
+            source=self.source,
+            state=self.state,
+            seconds=self.seconds,
+            tasks=tuple(self.tasks),
+            served=tuple(self.served),
+            verification=self.verification,
+            error=self.error,
+        )
+
+    def _since_start(self) -> float:
         began = datetime.fromisoformat(self.started).timestamp()
         return round(time.time() - began, 1)
 
-    def as_dict(self) -> dict[str, Any]:
-        content = asdict(self)
-        del content["folder"]  # where it is depends on who reads it
-        del content["retries"]  # each task has its own
-        return content
-
 
 @contextmanager
-def under_way(folder: Path) -> Iterator[None]:
+def under_way(folder: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder, which the kernel lets go however this process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.lock):
         yield
 
 
-def close_killed(workspace: Workspace) -> Iterator[dict[str, Any]]:
-    """Call interrupted what is `running` in its record, but in no process; return the records."""
+def close_killed(workspace: Workspace) -> Iterator[Run]:
+    """Call interrupted what is `running` in its record, but in no process.
+
+    Args:
+        workspace: The folder of all artifacts.
+
+    Yields:
+        The records that were changed.
+    """
     for folder in workspace.runs():
-        file = folder.record
+        if not folder.lock.exists():  # it was run in a cluster
+            continue
         try:
-            with folder.lock.open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                record = artifacts.read_json(file)
-                if record["state"] == "running":
-                    record |= {"state": "interrupted", "error": "its process was killed"}
-                    artifacts.write_json(file, record)
-                    yield record
-        except OSError:  # it goes on; it was run in a cluster; it is not ours to write
+            with FileLock(folder.lock, blocking=False):
+                run = Run.load(folder.record)
+                if run.state == "running":
+                    killed = {"state": "interrupted", "error": "its process was killed"}
+                    run = run.model_copy(update=killed)
+                    run.save(folder.record)
+                    yield run
+        except (Timeout, OSError):  # it goes on; it is not ours to write
             continue
-        except (ArtifactError, LookupError, TypeError):  # damaged: who reads it for more says so
+        except ArtifactError:  # damaged: who reads it for more says so
             continue
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine() -> Machine:
+    """Return what is known of this machine and of the libraries that results depend on."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # `tensorflow` or `tensorflow-cpu`: one of them
             continue
-    return {
-        "host": platform.node(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": versions,
-    }
+    return Machine(
+        host=platform.node(),
+        cpus=os.cpu_count(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=versions,
+    )
 
 
 def describe_source() -> str:

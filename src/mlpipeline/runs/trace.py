@@ -15,6 +15,8 @@ from rich.tree import Tree
 from mlpipeline.errors import ArtifactError
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.selection import ModelCard
 
 
 @dataclass(frozen=True)
@@ -85,23 +87,23 @@ def trace(workspace: Workspace, version: str) -> tuple[Tree, list[str]]:
         ArtifactError: The model is damaged.
     """
     folder = registry.find(workspace, version)
-    about = artifacts.read_json(folder.card)
+    model = ModelCard.load(folder.card)
     origins = Origins.read(workspace)
-    tree = Tree(f"{about['name']}, version {version}")
-    tree.add(f"test accuracy {about['test_accuracy']:.2%}")
+    tree = Tree(f"{model.name}, version {version}")
+    tree.add(f"test accuracy {model.test_accuracy:.2%}")
     tree.add(f"digest {artifacts.digest(folder.path)}")
-    _say_who(tree, origins, f"models/{about['name']}/{version}", "selected")
-    candidate = tree.add(f"candidate {about['candidate']}, {about['candidate_key']}")
-    candidate.add(f"validation accuracy {about['validation_accuracy']:.2%}")
-    _say_who(candidate, origins, f"candidates/{about['candidate_key']}", "trained")
-    data = candidate.add(f"data set {about['dataset_key']}")
-    dataset = workspace.dataset(about["dataset_key"])
+    _say_who(tree, origins, f"models/{model.name}/{version}", "selected")
+    candidate = tree.add(f"candidate {model.candidate}, {model.candidate_key}")
+    candidate.add(f"validation accuracy {model.validation_accuracy:.2%}")
+    _say_who(candidate, origins, f"candidates/{model.candidate_key}", "trained")
+    data = candidate.add(f"data set {model.dataset_key}")
+    dataset = workspace.dataset(model.dataset_key)
     try:
-        for line in _describe(artifacts.read_json(dataset.card)):
+        for line in _describe(DatasetCard.load(dataset.card)):
             data.add(line)
     except ArtifactError as error:
         origins.damaged.append(error.got)
-    _say_who(data, origins, f"datasets/{about['dataset_key']}", "ingested")
+    _say_who(data, origins, f"datasets/{model.dataset_key}", "ingested")
     return tree, origins.damaged
 
 
@@ -116,13 +118,14 @@ def _say_who(tree: Tree, origins: Origins, artifact: str, did: str) -> None:
     tree.add(f"code {making.code[:16]} of {making.module}{where}")
 
 
-def _describe(card: Mapping[str, Any]) -> list[str]:
+def _describe(card: DatasetCard) -> list[str]:
     lines = [
-        f"{sum(card['counts'].values()):,} images of {card['name']}, from {card['source']}",
-        f"digest {card['digest']}",
+        f"{sum(card.counts.values()):,} images of {card.name}, from {card.source}",
+        f"digest {card.digest}",
     ]
-    if feedback := card.get("feedback"):
-        lines.append(f"feedback {feedback['snapshot']}, {feedback['corrections']} corrections")
+    if card.feedback:
+        snapshot, corrections = card.feedback.snapshot, card.feedback.corrections
+        lines.append(f"feedback {snapshot}, {corrections} corrections")
     return lines
 
 

@@ -13,6 +13,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import ModelFolder
+from mlpipeline.store.schemas.selection import ModelCard
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,10 @@ def load(folder: Path) -> PublishedModel:
         ServingError: It is whole, but it does not map uint8 images to a probability per class.
     """
     artifacts.verify(folder)
-    about = artifacts.read_json(folder / "model.json")
-    function, input_shape = _frozen(folder / "saved_model")
-    classes = tuple(about["classes"])
-    version, digest = str(about["version"]), artifacts.digest(folder)
-    model = PublishedModel(version, digest, classes, input_shape, function)
+    card = ModelCard.load(ModelFolder(folder).card)
+    function, input_shape = _frozen(ModelFolder(folder).saved_model)
+    classes, digest = card.classes, artifacts.digest(folder)
+    model = PublishedModel(card.version, digest, classes, input_shape, function)
     got = model.predict(np.zeros((2, *input_shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():
         raise _unfit(folder, f"an output {got.dtype} {got.shape} for 2 images")

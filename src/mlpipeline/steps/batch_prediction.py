@@ -18,13 +18,15 @@ from mlpipeline.errors import ServingError
 from mlpipeline.plan.batch import Batch
 from mlpipeline.serving.model import PublishedModel, load
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import PredictionsFolder
+from mlpipeline.store.schemas.prediction import PredictionSummary
 
 _BATCH = 500  # bounds the memory, however many files there are
 
 Line = dict[str, Any]
 
 
-def predict(batch: Batch, output: Path) -> dict[str, Any]:
+def predict(batch: Batch, output: Path) -> PredictionSummary:
     """Publish the predictions of a batch at `output`; return their summary.
 
     Raises:
@@ -35,7 +37,7 @@ def predict(batch: Batch, output: Path) -> dict[str, Any]:
     names = list(batch.files)
     unreadable = 0
     with artifacts.publish(output) as draft:
-        with (draft / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
+        with PredictionsFolder(draft).table.open("w", encoding="utf-8", newline="") as stream:
             columns = ["file", "image", "class", *model.classes, "error"]
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
@@ -44,13 +46,10 @@ def predict(batch: Batch, output: Path) -> dict[str, Any]:
                 lines = _predict(model, batch, names[start : start + _BATCH])
                 writer.writerows(lines)
                 unreadable += sum("error" in line for line in lines)
-        summary = {
-            "model": batch.model,
-            "version": model.version,
-            "files": len(names),
-            "unreadable": unreadable,
-        }
-        artifacts.write_json(draft / "summary.json", summary)
+        summary = PredictionSummary(
+            model=batch.model, version=model.version, files=len(names), unreadable=unreadable
+        )
+        summary.save(PredictionsFolder(draft).summary)
     progress.report(len(names), len(names))
     return summary
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +17,21 @@ from mlpipeline.learning.data.images import Dataset, Split, canonical_order, con
 from mlpipeline.learning.data.tfrecords import write_shards
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard, Feedback, Shard, SplitName
-from mlpipeline.store.layout import FeedbackFolder
+from mlpipeline.store.layout import DatasetFolder, FeedbackFolder
+from mlpipeline.store.schemas.dataset import AppliedFeedback, DatasetCard, Shard, SplitName
+from mlpipeline.store.schemas.feedback import Snapshot
 
 _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
 
 
 class Part(NamedTuple):
-    """What becomes one published split: some rows of a given one, and how many files to write."""
+    """What becomes one published split.
+
+    Attributes:
+        split: The images and labels to take from.
+        rows: The rows to take, in the order to write them in: int64 `[N]`.
+        shards: How many files to write at most.
+    """
 
     split: Split
     rows: NDArray[np.int64]
@@ -39,7 +45,7 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
     """Publish the data set that the configuration describes at `output`.
 
     Args:
-        data: The configuration.
+        data: The data section of the configuration.
         output: The folder to be published.
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
 
@@ -59,11 +65,13 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
             remedy="lower data.shards or data.validation",
         )
     # After the cut, so that corrected labels leave every image in its split.
-    applied: Feedback | None = None
+    applied: AppliedFeedback | None = None
     if data.feedback is not None:
         assert feedback is not None, "data.feedback needs the folder of snapshots"
-        corrected = corrections.load_snapshot(feedback, data.feedback)
-        dataset, applied = corrections.corrected(dataset, corrected, snapshot=data.feedback)
+        snapshot = Snapshot.find(feedback, data.feedback)
+        dataset, applied = corrections.corrected(
+            dataset, snapshot.corrections, snapshot=data.feedback
+        )
     parts: Parts = {
         "train": Part(dataset.train, train, data.shards),
         "validation": Part(dataset.train, validation, _EVALUATION_SHARDS),
@@ -72,7 +80,7 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
-        replace(card, feedback=applied).save(draft)
+        card.model_copy(update={"feedback": applied}).publish(DatasetFolder(draft))
 
 
 def cut_validation(
@@ -81,7 +89,10 @@ def cut_validation(
     """Choose exactly `count` rows for validation, from each class in proportion to its size.
 
     Args:
+        split: The images and their labels.
         order: All rows in an order that does not depend on where they came from: int64 `[N]`.
+        count: How many rows to choose.
+        seed: Random seed of the choice within a class.
 
     Returns:
         The rows that remain, and the rows for validation: int64 `[N - count]` and `[count]`.

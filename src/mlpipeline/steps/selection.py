@@ -1,16 +1,11 @@
-"""Step `select`: choose a candidate on the validation split, test it once, register its model.
-
-selections/<key>/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
-models/<name>/<version>/  model.json  request.json  saved_model/
-"""
+"""Step `select`: choose a candidate on the validation split, test it once, register its model."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +15,22 @@ from mlpipeline.learning.data import tfrecords
 from mlpipeline.learning.model import export
 from mlpipeline.plan.decision import choose
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
-from mlpipeline.store.layout import CandidateFolder, ModelFolder, SelectionFolder
+from mlpipeline.store.layout import (
+    CandidateFolder,
+    DatasetFolder,
+    ModelFolder,
+    SelectionFolder,
+)
+from mlpipeline.store.schemas.candidate import Metrics
+from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.selection import (
+    ComparedCandidate,
+    Decision,
+    ModelCard,
+    TestFigures,
+)
+
+_log = logging.getLogger(__name__)
 
 _MISTAKES_KEPT = 40
 
@@ -38,61 +47,63 @@ def select(
         output: Where to publish the selection.
         model: Where to publish the model; the folder's name is its version.
     """
-    for folder in candidates.values():
-        artifacts.verify(folder)
-    metrics = {
-        n: artifacts.read_json(CandidateFolder(path).metrics) for n, path in candidates.items()
-    }
-    decision = choose(metrics)
-    print(f"selected {decision.chosen}: {decision.reason}", flush=True)
-    chosen = candidates[decision.chosen]
+    folders = {name: CandidateFolder(path) for name, path in candidates.items()}
+    for folder in folders.values():
+        artifacts.verify(folder.path)
+    metrics = {name: Metrics.load(folder.metrics) for name, folder in folders.items()}
+    choice = choose(metrics)
+    _log.info("selected %s: %s", choice.chosen, choice.reason)
+    chosen = folders[choice.chosen]
 
     images, labels = tfrecords.read_split(dataset, "test")
-    signature = export.load(CandidateFolder(chosen).saved_model)
+    signature = export.load(chosen.saved_model)
     probabilities = export.predict(signature, images)
     test = _measure(probabilities, labels)
-    progress.report(1, 1, test_accuracy=test["accuracy"])
+    progress.report(1, 1, test_accuracy=test.accuracy)
 
-    card = DatasetCard.load(dataset)
+    card = DatasetCard.load(DatasetFolder(dataset).card)
     with artifacts.publish(output) as draft:
         selection = SelectionFolder(draft)
         np.save(selection.test_probabilities, probabilities)
         np.save(selection.test_labels, labels)
         _save_mistakes(selection.mistakes, images, labels, probabilities)
-        artifacts.write_json(
-            selection.decision,
-            asdict(decision)
-            | {
-                "name": name,
-                "version": model.name,
-                "candidates": {n: {"key": candidates[n].name, **m} for n, m in metrics.items()},
-                "dataset": dataset.name,
-                "test": test,
+        Decision(
+            chosen=choice.chosen,
+            reason=choice.reason,
+            rule=choice.rule,
+            ranking=choice.ranking,
+            rejected=choice.rejected,
+            name=name,
+            version=model.name,
+            candidates={
+                candidate: ComparedCandidate(key=folders[candidate].path.name, **dict(figures))
+                for candidate, figures in metrics.items()
             },
-        )
+            dataset=dataset.name,
+            test=test,
+        ).save(selection.decision)
     with artifacts.publish(model) as draft:
         registered = ModelFolder(draft)
-        shutil.copytree(CandidateFolder(chosen).saved_model, registered.saved_model)
+        shutil.copytree(chosen.saved_model, registered.saved_model)
         artifacts.write_json(registered.example, {"instances": images[:1].tolist()})
-        artifacts.write_json(
-            registered.card,
-            {
-                "name": name,
-                "version": model.name,
-                "classes": card.classes,
-                "candidate": decision.chosen,
-                "candidate_key": chosen.name,
-                "dataset_key": dataset.name,
-                "synthetic_data": card.synthetic,
-                "validation_accuracy": metrics[decision.chosen]["validation_accuracy"],
-                "test_accuracy": test["accuracy"],
-            },
-        )
+        accuracy = metrics[choice.chosen].validation_accuracy
+        assert accuracy is not None, "a candidate that can be chosen has it"
+        ModelCard(
+            name=name,
+            version=model.name,
+            classes=card.classes,
+            candidate=choice.chosen,
+            candidate_key=chosen.path.name,
+            dataset_key=dataset.name,
+            synthetic_data=card.synthetic,
+            validation_accuracy=accuracy,
+            test_accuracy=test.accuracy,
+        ).save(registered.card)
 
 
-def _measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
+def _measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> TestFigures:
     hits = int((probabilities.argmax(axis=1) == labels).sum())
-    return {"images": len(labels), "hits": hits, "accuracy": hits / len(labels)}
+    return TestFigures(images=len(labels), hits=hits, accuracy=hits / len(labels))
 
 
 def _save_mistakes(

@@ -1,14 +1,10 @@
-"""Step `train`: one process's part in training a candidate; the chief publishes it.
-
-candidates/<key>/  saved_model/  metrics.json  history.json  checkpoints/  tensorboard/
-"""
+"""Step `train`: one process's part in training a candidate; the chief publishes it."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +15,8 @@ from mlpipeline.learning.training.parameter_server import Helper
 from mlpipeline.learning.training.run import Interrupted, Job, Outcome
 from mlpipeline.plan.config import Candidate, Training
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import CandidateFolder
+from mlpipeline.store.schemas.candidate import Metrics, TrainingHistory
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ def train(
     if isinstance(cluster, ParameterServerSpec) and not cluster.is_chief:
         Helper(cluster).serve(output / artifacts.MANIFEST, seconds=settings.deadline_seconds)
         _leave(0)
-    work = output.parent / f".{output.name}.work"
+    work = CandidateFolder(output).work.path
     work.mkdir(parents=True, exist_ok=True)
     trainer = trainers.connect(Job(candidate, settings, seed, dataset, work), cluster)
     try:
@@ -91,28 +89,27 @@ def _publish(
     last = outcome.epochs[-1] if outcome.epochs else None
     sound = last if outcome.diverged_at is None else None
     with artifacts.publish(output) as draft:
+        trained, published = CandidateFolder(work), CandidateFolder(draft)
         if sound:
-            outcome.exportable.save(draft / "saved_model")
-        for folder in ("checkpoints", "tensorboard"):
-            if (work / folder).exists():  # a run may diverge before its first checkpoint
-                shutil.copytree(work / folder, draft / folder)
-        artifacts.write_json(draft / "history.json", [asdict(e) for e in outcome.epochs])
-        artifacts.write_json(
-            draft / "metrics.json",
-            {
-                "candidate": name,
-                "status": "trained" if sound else "diverged",
-                "diverged_at_step": outcome.diverged_at,
-                "validation_accuracy": sound.validation_accuracy if sound else None,
-                "validation_loss": sound.validation_loss if sound else None,
-                "parameters": outcome.parameters,
-                **facts,
-                "sent_bytes_per_step": outcome.sent_bytes_per_step,
-                "seconds": last.seconds if last else None,
-                "cpu_seconds": last.cpu_seconds if last else None,
-                "recipe": candidate.model_dump(),
-            },
-        )
+            outcome.exportable.save(published.saved_model)
+        if trained.checkpoints.exists():  # a run may diverge before its first checkpoint
+            shutil.copytree(trained.checkpoints, published.checkpoints)
+        if trained.tensorboard.exists():
+            shutil.copytree(trained.tensorboard, published.tensorboard)
+        TrainingHistory(epochs=tuple(outcome.epochs)).save(published.history)
+        Metrics(
+            candidate=name,
+            status="trained" if sound else "diverged",
+            diverged_at_step=outcome.diverged_at,
+            validation_accuracy=sound.validation_accuracy if sound else None,
+            validation_loss=sound.validation_loss if sound else None,
+            parameters=outcome.parameters,
+            **facts,
+            sent_bytes_per_step=outcome.sent_bytes_per_step,
+            seconds=last.seconds if last else None,
+            cpu_seconds=last.cpu_seconds if last else None,
+            recipe=candidate.model_dump(),
+        ).save(published.metrics)
     shutil.rmtree(work)
 
 

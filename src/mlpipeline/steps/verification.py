@@ -21,6 +21,7 @@ from mlpipeline.serving.clients import (
     V2BinaryClient,
     V2JsonClient,
 )
+from mlpipeline.store.schemas.run import ProtocolFigures, Verification
 
 # Two float32 runs of one model differ by the order in which they add: 1e-7 to 1e-6 was seen.
 TOLERANCE = 1e-5
@@ -34,10 +35,10 @@ class Expected:
     """What the trained model said of the test split.
 
     Attributes:
-        images: uint8 (N, ...).
-        labels: integers (N).
-        probabilities: float32 (N, classes).
-        accuracy: Of these probabilities, as it was recorded.
+        images: The images: uint8 `[N, ...]`.
+        labels: Their classes: integers `[N]`.
+        probabilities: The recorded probabilities: float32 `[N, classes]`.
+        accuracy: The share of hits of these probabilities, as it was recorded, 0 to 1.
         replicas: The names of all replicas; or how many must answer at least, where they come and
             go with the load.
     """
@@ -49,39 +50,17 @@ class Expected:
     replicas: Collection[str] | int
 
 
-@dataclass(frozen=True)
-class ProtocolFigures:
-    """What one protocol answered.
-
-    Attributes:
-        images: How many were sent.
-        max_difference: The largest between a served and a recorded probability.
-        accuracy: Of the served classes.
-        seconds: For all images.
-        images_per_second: Over several connections at once.
-        replicas: Who answered, sorted.
-    """
-
-    protocol: str
-    images: int
-    max_difference: float
-    accuracy: float
-    seconds: float
-    images_per_second: float
-    replicas: tuple[str, ...]
-
-
 def verify(
     *, base_url: str, grpc_address: str, name: str, expected: Expected, timeout: float = 300.0
-) -> tuple[ProtocolFigures, ...]:
+) -> Verification:
     """Send all images through V1 JSON, V2 JSON, V2 binary and gRPC, and compare.
 
     Args:
-        base_url: Of the REST port, such as `http://127.0.0.1:8080`.
+        base_url: The URL of the REST port, such as `http://127.0.0.1:8080`.
         grpc_address: HOST:PORT.
         name: What the model is called in URLs.
         expected: What must come back.
-        timeout: For all of it, in seconds.
+        timeout: Seconds that all of it may take.
 
     Raises:
         ServingError: An answer is missing or wrong, or a replica did not answer in time.
@@ -98,7 +77,8 @@ def verify(
         progress.report(len(figures), len(protocols), protocol=protocol)
         figures.append(_verify_protocol(protocol, connect, expected, deadline))
     progress.report(len(figures), len(protocols))
-    return tuple(figures)
+    seen = {replica for protocol in figures for replica in protocol.replicas}
+    return Verification(replicas=tuple(sorted(seen)), protocols=tuple(figures))
 
 
 class _Deadline:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlpipeline.errors import ArtifactError, DamagedArtifactError, MissingArtifactError
+from mlpipeline.errors import ArtifactError, MissingArtifactError
+from mlpipeline.store.files import damaged, missing, sha256
+from mlpipeline.store.files import read_json as read_json
+from mlpipeline.store.files import sync as sync
+from mlpipeline.store.files import write_json as write_json
+from mlpipeline.store.files import write_text as write_text
+from mlpipeline.store.layout import MANIFEST as MANIFEST
+from mlpipeline.store.schemas.manifest import Manifest
 
-MANIFEST = "MANIFEST.json"
 _KEY_DIGITS = 16  # 64 bits: a collision in one workspace is out of the question
 
 
@@ -67,9 +72,9 @@ def verify(path: Path) -> None:
     for name, expected in _manifest(path).items():
         file = path / name
         if not file.is_file():
-            raise _damaged(file, "it is missing", "the file")
-        if (got := _sha256(file)) != expected:
-            raise _damaged(file, f"SHA-256 {got[:12]}…", f"SHA-256 {expected[:12]}…")
+            raise damaged(file, "it is missing", "the file")
+        if (got := sha256(file)) != expected:
+            raise damaged(file, f"SHA-256 {got[:12]}…", f"SHA-256 {expected[:12]}…")
 
 
 def is_whole(path: Path) -> bool:
@@ -89,56 +94,15 @@ def digest(path: Path) -> str:
         DamagedArtifactError: It has no manifest.
     """
     _manifest(path)
-    return _sha256(path / MANIFEST)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of an artifact.
-
-    Raises:
-        MissingArtifactError: There is no such file.
-        DamagedArtifactError: It is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except ValueError as error:
-        raise _damaged(path, f"unreadable content ({error})", "JSON") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON so that a reader sees the old file or the whole new one."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write `content` so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.draft")
-    try:
-        draft.write_text(content, encoding="utf-8")
-        sync(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, would outlast a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return sha256(path / MANIFEST)
 
 
 def _seal(folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for file in files:
         sync(file)
-    digests = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
-    write_json(folder / MANIFEST, {"files": digests})
+    digests = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+    Manifest(files=digests).save(folder / MANIFEST)
 
 
 def _replace(target: Path, draft: Path) -> None:
@@ -159,30 +123,8 @@ def _replace(target: Path, draft: Path) -> None:
 
 def _manifest(path: Path) -> dict[str, str]:
     if not path.is_dir():
-        raise _missing(path)
+        raise missing(path)
     try:
-        files = read_json(path / MANIFEST)["files"]
-        return {str(name): str(digest) for name, digest in files.items()}
-    except (MissingArtifactError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path / MANIFEST, "no usable manifest", "a manifest of its files") from error
-
-
-def _missing(path: Path) -> MissingArtifactError:
-    return MissingArtifactError(
-        f"nothing is published at {path}",
-        expected="the artifact of an earlier step",
-        remedy="run that step first; `make run` runs whatever is missing",
-    )
-
-
-def _damaged(file: Path, got: str, expected: str) -> DamagedArtifactError:
-    return DamagedArtifactError(
-        f"{file} is damaged: {got}",
-        expected=expected,
-        remedy="run the step again; `make run` makes damaged artifacts anew",
-    )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return Manifest.load(path / MANIFEST).files
+    except MissingArtifactError as error:
+        raise damaged(path / MANIFEST, "no usable manifest", "a manifest of its files") from error

@@ -34,7 +34,7 @@ PREDICTIONS = "predictions"
 RUNS = "runs"
 
 MANIFEST = "MANIFEST.json"
-"""In every artifact: the SHA-256 of each of its other files."""
+"""The file in every artifact that has the SHA-256 of each of its other files."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class Workspace:
         """Return an artifact's folder by its name, which is its path below the root.
 
         Args:
-            name: For example `datasets/KEY`; lineage calls artifacts so.
+            name: The name, such as `datasets/KEY`; lineage calls artifacts so.
         """
         return Folder(self.root / name)
 

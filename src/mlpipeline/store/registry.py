@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlpipeline.errors import MissingArtifactError, ServingError
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import ModelFolder, Workspace
-
-
-def description(workspace: Workspace, name: str, version: str) -> dict[str, Any]:
-    """Return what is known of a version: its candidate, what it was made from, its figures.
-
-    Args:
-        workspace: The folder of all artifacts.
-        name: What the model is called.
-        version: One of its versions.
-
-    Raises:
-        MissingArtifactError: There is no such version.
-    """
-    model: dict[str, Any] = artifacts.read_json(workspace.model(name, version).card)
-    return model
 
 
 def promote(workspace: Workspace, name: str, version: str) -> None:

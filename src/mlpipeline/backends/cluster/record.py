@@ -19,15 +19,22 @@ from mlpipeline.errors import ArtifactError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import SERVE, STEPS
-from mlpipeline.runs.record import RunRecord, ServedVersion, TaskRecord, describe_machine
-from mlpipeline.store import registry
+from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
+from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import (
+    RunState,
+    ServedVersion,
+    TaskRecord,
+    TaskState,
+    Verification,
+)
+from mlpipeline.store.schemas.selection import ModelCard
 
 _STEPS = ("plan", *(step.name for step in STEPS))
 # Of Argo's nodes: a memoized step, any other step, one that never began.
 _NODES = ("DAG", "Retry", "Skipped")
-_STATES: dict[str, Literal["succeeded", "failed", "skipped"]] = {
+_STATES: dict[str, TaskState] = {
     "Succeeded": "succeeded",
     "Failed": "failed",
     "Error": "failed",
@@ -49,29 +56,30 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
     tasks = [_task(node, nodes) for node in _of_steps(nodes)]
     config = _config(folder.config)
     planned = pipeline.plan_of_finished(config, workspace) if config else {}
-    with_all = pipeline.plan(config)["select"].key if config else None
-    for task in tasks:
+    with_all = pipeline.plan(config)[SELECT.name].key if config else None
+    for place, task in enumerate(tasks):
+        known: dict[str, str] = {}
         if config and task.name in planned:
-            task.code = pipeline.code_of(planned[task.name], config)
+            known["code"] = pipeline.code_of(planned[task.name], config)
         if with_all and task.key == with_all:  # it does not know yet that some were not trained
-            task.key = planned["select"].key
+            known["key"] = planned[SELECT.name].key
+        tasks[place] = task.model_copy(update=known)
     began = status["startedAt"]
-    state: Literal["succeeded", "failed", "interrupted"] = (
+    state: RunState = (
         "interrupted"
         if workflow["spec"].get("shutdown")
         else "failed"
-        if any(task.state == "failed" for task in tasks if task.step != "train")
-        or not any(task.step == "verify" for task in tasks)
+        if any(task.state == "failed" for task in tasks if task.step != TRAIN.name)
+        or not any(task.step == STEPS[-1].name for task in tasks)
         else "succeeded"
     )
     return RunRecord(
-        run=name,
         started=began,
         config_file="config.yaml",
-        config=config.model_dump() if config else {"candidates": {}},
+        config=config,
         machine=describe_machine(),
         source=_image(workflow),
-        folder=folder.path,
+        folder=folder,
         state=state,
         seconds=_seconds(began, datetime.now(UTC).isoformat()),
         tasks=tasks,
@@ -122,14 +130,14 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
     error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
-        name=f"train-{candidate}" if candidate else step,
+        name=TRAIN.task_name(candidate) if candidate else step,
         step=step,
         candidate=candidate,
         key=given.get("key", ""),
         state=state,
         seconds=0.0 if hit else _span(pods or [node]),
         error=error or (_error(node.get("message", "")) if state == "failed" else None),
-        retries=messages,
+        retries=tuple(messages),
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
     )
@@ -177,14 +185,15 @@ def _served(
         version = _parameters(node, "outputs")["version"]
         if not served or served[-1].version != version:
             candidate = _candidate(workspace, name, version)
-            served.append(ServedVersion(version, candidate, _seconds(began, node["finishedAt"])))
+            seconds = _seconds(began, node["finishedAt"])
+            served.append(ServedVersion(version=version, candidate=candidate, seconds=seconds))
     return served
 
 
 def _candidate(workspace: Workspace, name: str, version: str) -> str:
     """The candidate that a version is; empty if the version is gone by now."""
     try:
-        return str(registry.description(workspace, name, version)["candidate"])
+        return ModelCard.load(workspace.model(name, version).card).candidate
     except ArtifactError:
         return ""
 
@@ -199,12 +208,11 @@ def _is_hit(node: Mapping[str, Any]) -> bool:
     return bool((node.get("memoizationStatus") or {}).get("hit"))
 
 
-def _verification(nodes: Mapping[str, Any]) -> dict[str, Any] | None:
+def _verification(nodes: Mapping[str, Any]) -> Verification | None:
     for node in nodes.values():
         text = _parameters(node, "outputs").get("figures")
-        if node.get("templateName") == "verify" and text:
-            figures: dict[str, Any] = json.loads(text)
-            return figures
+        if node.get("templateName") == VERIFY.name and text:
+            return Verification.parse(json.loads(text), origin="the output of the step verify")
     return None
 
 

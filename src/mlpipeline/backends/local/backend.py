@@ -24,8 +24,9 @@ from mlpipeline.errors import PipelineError
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
-from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Verification
+from mlpipeline.store.schemas.selection import ModelCard
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class LocalBackend:
         Raises:
             PipelineError: A task failed for good; what was finished before is kept.
         """
-        logs = self.record.folder / "logs"
+        logs = self.record.folder.logs
         async with Service(self.config, self.workspace, logs) as service:
             policy = (
                 Asynchronous(self.config, self.workspace, service, self.display.say)
@@ -143,7 +144,7 @@ class Execution:
     async def _run_process(self, task: Task, output: Path | None = None) -> None:
         await processes.run(
             self._command(task, output),
-            log=self.backend.record.folder / "logs" / f"{task.name}.log",
+            log=self.backend.record.folder.log(task.name),
             on_progress=partial(self.backend.display.advance, task),
         )
 
@@ -153,7 +154,7 @@ class Execution:
             self._command(task),
             self.backend.config.training,
             cpus=cpus,
-            logs=self.backend.record.folder / "logs",
+            logs=self.backend.record.folder.logs,
             say=self.backend.display.say,
             on_lost=partial(self.backend.record.retry, task),
             on_progress=partial(self.backend.display.advance, task),
@@ -161,14 +162,14 @@ class Execution:
 
     async def _verify(self, task: Task) -> None:
         record = self.backend.record
-        output = record.folder / "verification.json"
+        output = record.folder.verification
         await self._run_process(task, output)
-        record.verification = artifacts.read_json(output)
+        record.verification = Verification.load(output)
 
     def _note_served(self) -> None:
         version = self.service.version
-        model = registry.description(self.backend.workspace, self.backend.config.name, version)
-        self.backend.record.add_served(version, model["candidate"])
+        folder = self.backend.workspace.model(self.backend.config.name, version)
+        self.backend.record.add_served(version, ModelCard.load(folder.card).candidate)
 
     def _command(self, task: Task, output: Path | None = None) -> list[str]:
         config, workspace = self.backend.config_file, self.backend.workspace

@@ -57,7 +57,7 @@ def close_killed(workspace: Workspace) -> None:
 def _run(config: Config, workspace: Workspace, record: RunRecord, *, asynchronous: bool) -> None:
     console = Console(highlight=False)
     try:
-        config_file = record.folder / "config.yaml"  # what the steps read is what was planned
+        config_file = record.folder.config  # what the steps read is what was planned
         configuration.write(config, config_file)
         with Display(pipeline.plan(config), console) as display:
             backend = LocalBackend(config, config_file, workspace, record, display)
@@ -80,13 +80,13 @@ def _conclude(record: RunRecord, workspace: Workspace, console: Console) -> None
     from mlpipeline.runs.mlflow import sending  # with matplotlib, which takes a second
 
     record.save()
-    lineage.write(workspace, record.as_dict())
+    lineage.write(workspace, record.content())
     uri = sending.configured(default=sending.embedded(workspace))
     # Whoever presses Ctrl-C does not wait for MLflow: the next run sends this one.
     with sending.sending(workspace, "" if record.state == "interrupted" else uri):
-        page = report.write(workspace, record.as_dict())
+        page = report.write(workspace, record.content())
     console.print()
-    console.print(summary(report.evidence.collect(workspace, record.as_dict())))
+    console.print(summary(report.evidence.collect(workspace, record.content())))
     console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
 
 

@@ -137,15 +137,14 @@ def summary(found: Evidence) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("")
     for candidate in found.candidates:
-        metrics, state = candidate.metrics, candidate.task["state"].replace("succeeded", "")
-        test = found.decision["test"]["accuracy"] if found.decision and candidate.chosen else None
-        seconds = metrics.get("seconds")
+        metrics, state = candidate.metrics, candidate.task.state.replace("succeeded", "")
+        test = found.decision.test.accuracy if found.decision and candidate.chosen else None
         table.add_row(
             candidate.name,
-            f"{metrics['parameters']:,}" if metrics else "",
-            _percent(metrics.get("validation_accuracy")),
+            f"{metrics.parameters:,}" if metrics else "",
+            _percent(metrics.validation_accuracy if metrics else None),
             _percent(test),
-            "" if seconds is None else f"{seconds:.0f} s",
+            f"{metrics.seconds:.0f} s" if metrics and metrics.seconds is not None else "",
             ", ".join(filter(None, [candidate.verdict, state, candidate.distinction])),
             style="bold" if candidate.chosen else "",
         )

@@ -9,64 +9,17 @@ corrected what.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
-from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.data.images import Dataset, Split
-from mlpipeline.store import artifacts
-from mlpipeline.store.cards import Feedback
-from mlpipeline.store.layout import FeedbackFolder
-
-
-@dataclass(frozen=True, order=True)
-class Correction:
-    """One image's label, as somebody saw it. They sort by time: the latest of an image holds.
-
-    Attributes:
-        time: When it was made, ISO 8601 in UTC.
-        event: The id of the event that brought it.
-        image: SHA-256 of the image's raw pixels, hexadecimal.
-        label: The name of a class.
-    """
-
-    time: str
-    event: str
-    image: str
-    label: str
-
-
-def save_snapshot(corrections: Sequence[Correction], folder: FeedbackFolder) -> str:
-    """Write corrections under the digest of their content; return it."""
-    content = [asdict(correction) for correction in sorted(corrections)]
-    digest = _digest(content)
-    if not (file := folder.snapshot(digest)).exists():
-        artifacts.write_json(file, content)
-    return digest
-
-
-def load_snapshot(folder: FeedbackFolder, digest: str) -> tuple[Correction, ...]:
-    """Read the corrections of a snapshot, the earliest first.
-
-    Raises:
-        MissingArtifactError: There is no such snapshot.
-        DamagedArtifactError: It is not what was written.
-    """
-    file = folder.snapshot(digest)
-    content = artifacts.read_json(file)
-    if _digest(content) != digest:
-        raise DamagedArtifactError(
-            f"{file} is damaged: its content has the digest {_digest(content)}",
-            expected=f"{digest}, as in its name",
-            remedy="remove it; the next run writes the corrections anew",
-        )
-    return tuple(Correction(**correction) for correction in content)
+from mlpipeline.store.schemas.dataset import AppliedFeedback
+from mlpipeline.store.schemas.feedback import Correction
 
 
 def corrected(
     dataset: Dataset, corrections: Sequence[Correction], *, snapshot: str
-) -> tuple[Dataset, Feedback]:
+) -> tuple[Dataset, AppliedFeedback]:
     """Return the data set with corrected training labels, and what became of the corrections.
 
     Args:
@@ -92,7 +45,9 @@ def corrected(
         labels[rows[image]] = indices[label]
     changed = int((labels != dataset.train.labels).sum())
     joined = replace(dataset, train=Split(dataset.train.images, labels))
-    return joined, Feedback(snapshot, changed, overruled, tuple(ignored))
+    return joined, AppliedFeedback(
+        snapshot=snapshot, corrections=changed, overruled=overruled, ignored=tuple(ignored)
+    )
 
 
 def _rows_of(split: Split, wanted: Collection[str]) -> dict[str, list[int]]:
@@ -103,7 +58,3 @@ def _rows_of(split: Split, wanted: Collection[str]) -> dict[str, list[int]]:
         if digest in wanted:
             rows.setdefault(digest, []).append(row)
     return rows
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

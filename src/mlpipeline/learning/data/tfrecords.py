@@ -11,7 +11,6 @@ the number of readers, so that a run resumed on fewer workers would train on oth
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import os
 import re
@@ -26,7 +25,9 @@ from numpy.typing import NDArray
 
 from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.data.images import Split, rows_in_a_slice, take
-from mlpipeline.store.cards import DatasetCard, Shard, SplitName
+from mlpipeline.store.files import sha256
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.dataset import DatasetCard, Shard, SplitName
 
 Cache = Literal["memory", "disk", "none"]
 
@@ -74,9 +75,7 @@ def write_shards(
                         writer.write(_encode(image, label))
         except tf.errors.ResourceExhaustedError as error:  # as any other file reports a full disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        yield Shard(index, path.name, len(own), sha256)
+        yield Shard(index, path.name, len(own), sha256(path))
 
 
 def shards_of(worker: int, workers: int, shards: Sequence[Shard]) -> list[Shard]:
@@ -125,7 +124,7 @@ def training_batches(
         A data set of (images uint8 `[B, *shape]`, labels int64 `[B]`), shard after shard, with
         `B = rows_per_shard * len(shards)`.
     """
-    card = DatasetCard.load(folder)
+    card = DatasetCard.load(DatasetFolder(folder).card)
     shape = card.shape
     window = _window_of(shape, shards=len(card.shards["train"]))
     caches = [_fresh_cache(cache, cache_folder, shard) for shard in shards]
@@ -191,7 +190,7 @@ def read_split(folder: Path, split: SplitName) -> tuple[NDArray[np.uint8], NDArr
     Raises:
         DamagedArtifactError: A shard is missing, truncated or altered.
     """
-    card = DatasetCard.load(folder)
+    card = DatasetCard.load(DatasetFolder(folder).card)
     images = np.empty((card.counts[split], *card.shape), np.uint8)
     labels = np.empty(card.counts[split], np.int64)
     window = rows_in_a_slice(card.shape)

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.store import artifacts
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Figures of one epoch, over all workers."""
-
-    epoch: int
-    """Its number, from 1 on."""
-    step: int
-    """The step that it ended at, counted from the beginning of the run."""
-    loss: float
-    """Mean over the training images, as they were augmented, with label smoothing."""
-    accuracy: float
-    """Share of the training images, as they were augmented, from 0 to 1."""
-    validation_loss: float
-    """Mean over the validation split, of the exported model, without label smoothing."""
-    validation_accuracy: float
-    """Share of the validation split, from 0 to 1."""
-    learning_rate: float
-    """At the step after its last."""
-    seconds: float
-    """Wall-clock time since training began, over all attempts."""
-    cpu_seconds: float | None
-    """Processor time of all workers since training began, over all attempts; None where the one
-    that keeps the record does not learn it."""
+from mlpipeline.store.layout import CandidateFolder
+from mlpipeline.store.schemas.candidate import Epoch, TrainingHistory
 
 
 class History:
@@ -48,8 +24,8 @@ class History:
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.epochs: list[Epoch] = []
-        self._file = folder / "history.json"
-        logs = str(folder / "tensorboard")
+        self._file = CandidateFolder(folder).history
+        logs = str(CandidateFolder(folder).tensorboard)
         self._log = (
             tf.summary.create_file_writer(logs) if write else tf.summary.create_noop_writer()
         )
@@ -59,7 +35,7 @@ class History:
     def resume(self, step: int) -> None:
         """Read the epochs that had ended when the checkpoint of a step was taken."""
         if step:
-            saved = [Epoch(**values) for values in artifacts.read_json(self._file)]
+            saved = TrainingHistory.load(self._file).epochs
             self.epochs = [epoch for epoch in saved if epoch.step <= step]
             self._before = self.epochs[-1] if self.epochs else None
 
@@ -112,4 +88,4 @@ class History:
     def save(self) -> None:
         """Write `history.json`, if this process is the chief."""
         if self._write:
-            artifacts.write_json(self._file, [asdict(epoch) for epoch in self.epochs])
+            TrainingHistory(epochs=tuple(self.epochs)).save(self._file)

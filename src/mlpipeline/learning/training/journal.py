@@ -13,6 +13,7 @@ from mlpipeline.learning.training.checkpoints import Checkpoints
 from mlpipeline.learning.training.history import History
 from mlpipeline.learning.training.run import Attempt, Job, Outcome
 from mlpipeline.learning.training.train_state import TrainState
+from mlpipeline.store.layout import CandidateFolder
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Journal:
         self._job, self._state, self._attempt = job, state, attempt
         self._total_steps, self._write = total_steps, write
         self._checkpoints = Checkpoints(
-            job.work / "checkpoints",
+            CandidateFolder(job.work).checkpoints,
             model=state.model,
             optimizer=state.optimizer,
             step=state.step,

@@ -46,7 +46,7 @@ from mlpipeline.learning.training.run import (
 )
 from mlpipeline.learning.training.train_state import TrainState
 from mlpipeline.learning.training.worker_group import waiting_for
-from mlpipeline.store.cards import Shard
+from mlpipeline.store.schemas.dataset import Shard
 
 _POLL_SECONDS = 0.1
 _REPORT_SECONDS = 1.0

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mlpipeline.learning.data import tfrecords
 from mlpipeline.learning.model.export import ExportableModel
-from mlpipeline.learning.training.history import Epoch
 from mlpipeline.plan.config import Candidate, Training
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.candidate import Epoch
+from mlpipeline.store.schemas.dataset import DatasetCard
 
 FIRST_CALL_SECONDS = 60
 """What the first call may take longer than the others: it traces the loop and makes the kernels."""
@@ -61,7 +62,8 @@ class TrainingData:
         Raises:
             DamagedArtifactError: A file is missing, truncated or altered.
         """
-        return cls(DatasetCard.load(folder), *tfrecords.read_split(folder, "validation"))
+        card = DatasetCard.load(DatasetFolder(folder).card)
+        return cls(card, *tfrecords.read_split(folder, "validation"))
 
 
 @dataclass(frozen=True)

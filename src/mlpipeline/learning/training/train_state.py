@@ -17,7 +17,7 @@ from mlpipeline.learning.model import augmentation, models, optimization
 from mlpipeline.learning.model.export import ExportableModel, preprocess
 from mlpipeline.learning.training import devices
 from mlpipeline.plan.config import Candidate
-from mlpipeline.store.cards import DatasetCard
+from mlpipeline.store.schemas.dataset import DatasetCard
 
 
 class TrainState:

@@ -11,13 +11,12 @@ also after it was ended half-way.
 
 from __future__ import annotations
 
-import fcntl
-import sys
-import time
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Param, ViewType
 from mlflow.exceptions import MlflowException
@@ -26,15 +25,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlpipeline.errors import ArtifactError, ServingError, TrackingError
 from mlpipeline.plan.pipeline import SELECT
 from mlpipeline.runs.mlflow import entries
-from mlpipeline.runs.mlflow.entries import RUN_TAG, STATUS, Entry, Record
+from mlpipeline.runs.mlflow.entries import RUN_TAG, STATUS, Entry
 from mlpipeline.store import artifacts, registry
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import ModelFolder, Workspace
+from mlpipeline.store.schemas.run import Run
+from mlpipeline.store.schemas.selection import ModelCard
+
+_log = logging.getLogger(__name__)
 
 _SENT, _VERSION = "mlpipeline.sent", "version"
 _LOCK_SECONDS = 60.0
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # how its page is laid out
-# What comes of a record that is damaged, or of another version of the code.
-_DAMAGE = (ArtifactError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def send(workspace: Workspace, uri: str) -> list[str]:
@@ -44,20 +45,20 @@ def send(workspace: Workspace, uri: str) -> list[str]:
 
     Args:
         workspace: The folder of all artifacts.
-        uri: Of MLflow's server or database.
+        uri: The address of MLflow's server or database.
 
     Raises:
         TrackingError: MLflow cannot be reached, or refuses.
     """
     sent: list[str] = []
     try:
-        with _alone(workspace):
+        with _exclusive_lock(workspace):
             _create_file(uri)
             client = MlflowClient(uri, registry_uri=uri)
-            there, records = _there(client), _records(workspace)
+            sent_before, records = _sent_runs(client), _records(workspace)
             for run in records:
-                if run["run"] not in there and _send(client, workspace, run):
-                    sent.append(run["run"])
+                if run.run not in sent_before and _send(client, workspace, run):
+                    sent.append(run.run)
             _register(client, workspace, records)
     # OSError: also what `requests` raises.
     except (MlflowException, SQLAlchemyError, OSError) as error:
@@ -70,20 +71,18 @@ def send(workspace: Workspace, uri: str) -> list[str]:
 
 
 @contextmanager
-def _alone(workspace: Workspace) -> Iterator[None]:
+def _exclusive_lock(workspace: Workspace) -> Iterator[None]:
     """Let one process at a time send: two would send the same run, or meet in SQLite."""
     workspace.mlflow_lock.parent.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + _LOCK_SECONDS
-    with workspace.mlflow_lock.open("a") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError("another process is sending, and does not end") from None
-                time.sleep(0.1)
+    lock = FileLock(workspace.mlflow_lock, timeout=_LOCK_SECONDS, poll_interval=0.1)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TimeoutError("another process is sending, and does not end") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _create_file(uri: str) -> None:
@@ -92,73 +91,71 @@ def _create_file(uri: str) -> None:
     file = Path(name)
     if scheme == "sqlite" and not file.exists():
         draft = file.with_name(f".{file.name}.draft")
-        draft.unlink(missing_ok=True)  # of one that was ended meanwhile; we are alone
+        draft.unlink(missing_ok=True)  # of a process that was killed: nobody else holds the lock
         MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
         draft.rename(file)
 
 
-def _records(workspace: Workspace) -> list[Record]:
+def _records(workspace: Workspace) -> list[Run]:
     """The records of all runs that have ended, oldest first."""
     records = []
     for folder in workspace.runs():
-        file = folder.record
+        if not folder.record.exists():
+            continue
         try:
-            run = artifacts.read_json(file)
-            if run["state"] in STATUS:
-                _ = run["run"], run["config"].get("name")
-                _ = [(task["step"], task["key"], task["state"]) for task in run["tasks"]]
-                records.append((entries.milliseconds(run["started"]), run))
-        except _DAMAGE as error:
-            _warn(file, error)
-    return [run for _, run in sorted(records, key=lambda pair: pair[0])]
+            run = Run.load(folder.record)
+        except ArtifactError as error:
+            _log.warning("a damaged record is left out: %s", error.got)
+            continue
+        if run.state in STATUS:
+            records.append(run)
+    return sorted(records, key=lambda run: entries.milliseconds(run.started))
 
 
-def _there(client: MlflowClient) -> set[str]:
-    """The runs that are there whole, also those that somebody has deleted there."""
+def _sent_runs(client: MlflowClient) -> set[str]:
+    """The runs that were sent to the end, also those that somebody has deleted in MLflow."""
     experiments = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
-    whole: set[str] = set()
+    sent: set[str] = set()
     page: str | None = None
     while True:
-        found = client.search_runs(
+        runs = client.search_runs(
             experiments,
             f"tags.`{_SENT}` = 'true'",
             run_view_type=ViewType.ALL,
             max_results=1000,
             page_token=page,
         )
-        whole |= {run.data.tags[RUN_TAG] for run in found}
-        page = found.token
+        sent |= {run.data.tags[RUN_TAG] for run in runs}
+        page = runs.token
         if not page:
-            return whole
+            return sent
 
 
 # --- runs -------------------------------------------------------------------------------------
 
 
-def _send(client: MlflowClient, workspace: Workspace, run: Record) -> bool:
-    """Send one run; False if it is damaged, or somebody has deleted its experiment there."""
-    try:
-        parent = entries.of_run(workspace, run)
-        # Not those that never began.
-        tasks = [entries.of_task(workspace, run, t) for t in run["tasks"] if t["state"] in STATUS]
-    except _DAMAGE as error:
-        _warn(workspace.run(run["run"]).record, error)
-        return False
-    name = str(run["config"].get("name", "pipeline"))
-    experiment = client.get_experiment_by_name(name)
+def _send(client: MlflowClient, workspace: Workspace, run: Run) -> bool:
+    """Send one run; return False if somebody has deleted its experiment in MLflow."""
+    parent = entries.of_run(workspace, run)
+    # Not those that never began.
+    tasks = [entries.of_task(workspace, run, t) for t in run.tasks if t.state in STATUS]
+    experiment = client.get_experiment_by_name(run.name)
     if experiment and experiment.lifecycle_stage != "active":
         return False
-    home = experiment.experiment_id if experiment else client.create_experiment(name, tags=_KIND)
-    for half in client.search_runs([home], f"tags.`{RUN_TAG}` = '{run['run']}'", max_results=1000):
-        client.delete_run(half.info.run_id)  # the sending of it was ended half-way
-    whole = _log(client, home, parent)
+    home = (
+        experiment.experiment_id if experiment else client.create_experiment(run.name, tags=_KIND)
+    )
+    of_this_run = f"tags.`{RUN_TAG}` = '{run.run}'"
+    for partial_run in client.search_runs([home], of_this_run, max_results=1000):
+        client.delete_run(partial_run.info.run_id)  # the sending of it was ended half-way
+    parent_run_id = _log_entry(client, home, parent)
     for task in tasks:
-        _log(client, home, task, {"mlflow.parentRunId": whole})
-    client.set_tag(whole, _SENT, "true")
+        _log_entry(client, home, task, {"mlflow.parentRunId": parent_run_id})
+    client.set_tag(parent_run_id, _SENT, "true")
     return True
 
 
-def _log(
+def _log_entry(
     client: MlflowClient, home: str, entry: Entry, more_tags: Mapping[str, str] | None = None
 ) -> str:
     tags = {**entry.tags, **(more_tags or {})}
@@ -174,59 +171,54 @@ def _log(
     return str(run)
 
 
-def _warn(file: Path, error: Exception) -> None:
-    got = error.got if isinstance(error, ArtifactError) else f"{file}: {error!r}"
-    print(f"warning: a damaged record is left out: {got}", file=sys.stderr, flush=True)
-
-
 # --- models -----------------------------------------------------------------------------------
 
 
-def _register(client: MlflowClient, workspace: Workspace, records: Sequence[Record]) -> None:
+def _register(client: MlflowClient, workspace: Workspace, records: Sequence[Run]) -> None:
     """Register what runs have verified, oldest first, and say which version is current."""
     verified = [
-        (str(run["config"]["name"]), str(task["key"]))
+        (run.name, task.key)
         for run in records
-        if run["state"] == "succeeded"
-        for task in run["tasks"]
-        if task["step"] == SELECT.name and task["state"] in ("succeeded", "reused")
+        if run.state == "succeeded"
+        for task in run.tasks
+        if task.step == SELECT.name and task.has_published
     ]
     for name in sorted({name for name, _ in verified}):
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
-        there = _versions(client, name)
-        for version in dict.fromkeys(v for n, v in verified if n == name and v not in there):
+        registered = _versions(client, name)
+        for version in dict.fromkeys(v for n, v in verified if n == name and v not in registered):
             try:
-                folder = workspace.model(name, version).path
-                there[version] = _register_version(client, folder)
+                folder = workspace.model(name, version)
+                registered[version] = _register_version(client, folder)
             except ArtifactError:  # gone, or damaged: it cannot be served either
                 continue
         try:
-            current = there.get(registry.current(workspace, name))
+            current = registered.get(registry.current(workspace, name))
         except (ServingError, ArtifactError):  # it is gone, or damaged
             continue
         if current:
             client.set_registered_model_alias(name, "current", current)
 
 
-def _register_version(client: MlflowClient, folder: Path) -> str:
+def _register_version(client: MlflowClient, folder: ModelFolder) -> str:
     """Return MLflow's own number of the version: it counts from 1."""
-    about, digest = artifacts.read_json(folder / "model.json"), artifacts.digest(folder)
+    model, digest = ModelCard.load(folder.card), artifacts.digest(folder.path)
     registered = client.create_model_version(
-        about["name"],
-        source=f"mlpipeline:///models/{about['name']}/{about['version']}",
-        description=f"Where it came from: mlpipeline lineage {about['version']}",
+        model.name,
+        source=f"mlpipeline:///models/{model.name}/{model.version}",
+        description=f"Where it came from: mlpipeline lineage {model.version}",
         tags={
-            _VERSION: about["version"],
+            _VERSION: model.version,
             "digest": digest,
-            "candidate": about["candidate"],
-            "test_accuracy": f"{about['test_accuracy']:.4f}",
+            "candidate": model.candidate,
+            "test_accuracy": f"{model.test_accuracy:.4f}",
         },
     )
     return str(registered.version)
 
 
 def _versions(client: MlflowClient, name: str) -> dict[str, str]:
-    """Of each version of a model that is registered, MLflow's own number."""
-    found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
-    return {v.tags[_VERSION]: str(v.version) for v in found if _VERSION in v.tags}
+    """MLflow's own number of each version of a model that is registered."""
+    versions = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    return {v.tags[_VERSION]: str(v.version) for v in versions if _VERSION in v.tags}

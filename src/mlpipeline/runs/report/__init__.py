@@ -8,7 +8,6 @@ follows the reader's light or dark setting, so the figures take their colours fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,37 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from mlpipeline.runs.report import evidence, figures, formats, measures
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
 
 _MISTAKES_SHOWN = 24
 _CLASSES_IN_MATRIX = 25  # more do not fit a page; the list of confusions beside it takes over
 
 
-def write(workspace: Workspace, run: Mapping[str, Any]) -> Path:
+def write(workspace: Workspace, run: Run) -> Path:
     """Write the report of a run, and the same as the workspace's latest.
 
     Args:
-        workspace: The folder that holds all artifacts.
-        run: The content of `runs/<run>/run.json`.
+        workspace: The folder of all artifacts.
+        run: The record of the run.
 
     Returns:
         The run's own copy; `report.html` in the workspace is overwritten by the next run.
     """
     page = build(workspace, run)
-    own = workspace.run(str(run["run"])).report
+    own = workspace.run(run.run).report
     artifacts.write_text(own, page)
     artifacts.write_text(workspace.report, page)
     return own
 
 
-def build(workspace: Workspace, run: Mapping[str, Any]) -> str:
-    """Return the page. What a run did not get to, or what is damaged, is left out and said."""
-    found = evidence.collect(workspace, run)
+def build(workspace: Workspace, run: Run) -> str:
+    """Return the page. What a run did not get to, or what is damaged, is left out and said.
+
+    Args:
+        workspace: The folder of all artifacts.
+        run: The record of the run.
+    """
+    collected = evidence.collect(workspace, run)
     # Names and messages come from the user's files, so everything is escaped.
     environment = Environment(
         loader=PackageLoader("mlpipeline.runs.report", ""),
@@ -53,27 +58,27 @@ def build(workspace: Workspace, run: Mapping[str, Any]) -> str:
     environment.filters |= formats.FILTERS
     template = environment.get_template("page.html.j2")
     return template.render(
-        found=found,
+        evidence=collected,
         run=run,
-        curves=figures.learning_curves(found.candidates),
-        quality=_quality(found),
+        curves=figures.learning_curves(collected.candidates),
+        quality=_quality(collected),
         mistakes=[
             (figures.picture(mistake.image), mistake)
-            for mistake in found.mistakes[:_MISTAKES_SHOWN]
+            for mistake in collected.mistakes[:_MISTAKES_SHOWN]
         ],
         series=figures.SERIES,
         fewest_in_bin=figures.FEWEST_IN_BIN,
     )
 
 
-def _quality(found: evidence.Evidence) -> dict[str, Any] | None:
-    """Everything that is computed from the chosen model's answers on the test split."""
-    answers = found.answers
-    if answers is None:
+def _quality(collected: evidence.Evidence) -> dict[str, Any] | None:
+    """Everything that is computed from the chosen model's predictions for the test split."""
+    predictions = collected.predictions
+    if predictions is None:
         return None
-    classes = answers.probabilities.shape[1]
-    matrix = measures.confusion_matrix(answers.labels, answers.predicted, classes)
-    calibration = measures.calibrate(answers.probabilities, answers.labels)
+    classes = predictions.probabilities.shape[1]
+    matrix = measures.confusion_matrix(predictions.labels, predictions.predicted, classes)
+    calibration = measures.calibrate(predictions.probabilities, predictions.labels)
     hits, images = int(matrix.trace()), int(matrix.sum())
     return {
         "images": images,

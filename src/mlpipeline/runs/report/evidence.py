@@ -7,7 +7,7 @@ None or empty here, and whatever ought to be there but cannot be used is named i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,127 +15,176 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.errors import ArtifactError
-from mlpipeline.plan.pipeline import INGEST, SELECT, STEPS, TRAIN
+from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN
 from mlpipeline.store import artifacts
-from mlpipeline.store.cards import DatasetCard
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import Folder, SelectionFolder, Workspace
+from mlpipeline.store.schemas.candidate import Epoch, Metrics, TrainingHistory
+from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.run import Run, TaskRecord, TaskState
+from mlpipeline.store.schemas.selection import Decision
 
-_FOLDERS = {step.name: step.folder for step in STEPS if step.folder}
-_PUBLISHED = ("succeeded", "reused")
-
-Task = Mapping[str, Any]
 T = TypeVar("T")
+F = TypeVar("F", bound=Folder)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A configured candidate and what became of it."""
+class CandidateOutcome:
+    """A configured candidate and what became of it.
+
+    Attributes:
+        name: Its name in the configuration.
+        place: Its place among the candidates, from 0: gives it its colour in the figures.
+        recipe: Its section of the configuration.
+        task: The record of its training.
+        chosen: Whether it was chosen.
+        verdict: Why it was chosen or not, in a few words.
+        distinction: What tells it from the other candidates of its model, such as the trials of a
+            search.
+        metrics: Its figures; None where they could not be read.
+        history: Its figures by epoch.
+    """
 
     name: str
     place: int
-    """Among the candidates: gives it its colour in the figures."""
     recipe: Mapping[str, Any]
-    task: Task
+    task: TaskRecord
     chosen: bool
     verdict: str
-    """Why it was chosen or not, in a few words."""
     distinction: str
-    """What tells it from the other candidates of its model, such as the trials of a search."""
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    history: Sequence[Mapping[str, Any]] = ()
+    metrics: Metrics | None = None
+    history: Sequence[Epoch] = ()
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The chosen model's answers on the test split."""
+class TestPredictions:
+    """The chosen model's predictions for the test split.
+
+    Attributes:
+        probabilities: The probability of each class: float32 `[images, classes]`.
+        labels: The true classes: int64 `[images]`.
+    """
+
+    __test__ = False  # pytest takes classes that are called so for tests
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
 
     @property
     def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each image: int64 `[images]`."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return predicted
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that the model is wrong about."""
+    """An image that the model is wrong about.
+
+    Attributes:
+        image: The image: uint8 `[height, width]` or `[height, width, channels]`.
+        index: Its place in the test split.
+        label: The name of its true class.
+        predicted: The name of the predicted class.
+        probability: The probability of the predicted class.
+        probability_of_label: The probability of the true class; None where it could not be read.
+    """
 
     image: NDArray[np.uint8]
     index: int
-    """Its place in the test split."""
     label: str
     predicted: str
     probability: float
-    """Of the predicted class."""
     probability_of_label: float | None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the report shows beside what `run.json` itself says."""
+    """All that the report shows beside what the run's record itself says.
+
+    Attributes:
+        card: The data set's card.
+        candidates: The candidates that the run came to, in the configuration's order.
+        decision: The last selection's decision.
+        predictions: The chosen model's predictions for the test split.
+        mistakes: The images that it is most wrong about, the surest first.
+        class_names: The names of the classes, by label.
+        synthetic: Whether the data is made up.
+        failures: The tasks that failed.
+        left_out: What could not be read, each with the reason.
+    """
 
     card: DatasetCard | None
-    candidates: Sequence[Candidate]
-    decision: Mapping[str, Any] | None
-    answers: Answers | None
+    candidates: Sequence[CandidateOutcome]
+    decision: Decision | None
+    predictions: TestPredictions | None
     mistakes: Sequence[Mistake]
     class_names: Sequence[str]
     synthetic: bool
-    failures: Sequence[Task]
+    failures: Sequence[TaskRecord]
     left_out: Sequence[str]
 
     @property
-    def chosen(self) -> Candidate | None:
+    def chosen(self) -> CandidateOutcome | None:
+        """The candidate that was chosen, if one was."""
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 
 
-def collect(workspace: Workspace, run: Mapping[str, Any]) -> Evidence:
+def collect(workspace: Workspace, run: Run) -> Evidence:
     """Read what the tasks of a run published.
 
     Args:
-        workspace: The folder that holds all artifacts.
-        run: The content of `run.json`.
+        workspace: The folder of all artifacts.
+        run: The record of the run.
     """
-    tasks: Sequence[Task] = run["tasks"]
-    shelf = _Shelf(workspace)
-    ingest = next((task for task in tasks if task["step"] == INGEST.name), None)
+    reader = _ArtifactReader()
+    ingest = next((task for task in run.tasks if task.step == INGEST.name), None)
     # An asynchronous run selects several times, the last time among all candidates.
-    select = next((task for task in reversed(tasks) if task["step"] == SELECT.name), None)
-    card = shelf.read(ingest, "", DatasetCard.load)
-    decision = shelf.read(select, "decision.json", artifacts.read_json)
-    answers = _answers(shelf, select) if decision else None
-    names = _class_names(card, answers)
+    select = next((task for task in reversed(run.tasks) if task.step == SELECT.name), None)
+    dataset = workspace.dataset(ingest.key) if ingest and _is_there(ingest) else None
+    selection = workspace.selection(select.key) if select and _is_there(select) else None
+    card = reader.read(dataset, lambda folder: DatasetCard.load(folder.card))
+    decision = reader.read(selection, lambda folder: Decision.load(folder.decision))
+    predictions = _predictions(reader, selection) if decision else None
+    names = _class_names(card, predictions)
     return Evidence(
         card=card,
-        candidates=_candidates(shelf, run, decision),
+        candidates=_candidates(reader, workspace, run, decision),
         decision=decision,
-        answers=answers,
-        mistakes=_mistakes(shelf, select, names, answers) if decision else (),
+        predictions=predictions,
+        mistakes=_mistakes(reader, selection, names, predictions) if decision else (),
         class_names=names,
-        synthetic=_is_synthetic(card, run["config"]),
-        failures=[task for task in tasks if task["state"] == "failed"],
-        left_out=shelf.left_out,
+        synthetic=_is_synthetic(card, run),
+        failures=[task for task in run.tasks if task.state == "failed"],
+        left_out=reader.left_out,
     )
 
 
-class _Shelf:
+def _is_there(task: TaskRecord) -> bool:
+    """Whether what a task publishes ought to be there."""
+    return task.has_published and bool(task.key)
+
+
+class _ArtifactReader:
     """Reads files of published artifacts, and keeps a list of those that could not be read."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self) -> None:
         self.left_out: list[str] = []
-        self._workspace = workspace
         self._checked: dict[Path, bool] = {}
 
-    def read(self, task: Task | None, name: str, reader: Callable[[Path], T]) -> T | None:
-        if task is None or task["state"] not in _PUBLISHED or not task["key"]:
-            return None
-        folder = self._workspace.artifact(f"{_FOLDERS[task['step']]}/{task['key']}").path
-        if not self._is_whole(folder):
+    def read(self, folder: F | None, reader: Callable[[F], T]) -> T | None:
+        """Read something in an artifact.
+
+        Args:
+            folder: The artifact's folder; None for one that there is not.
+            reader: What reads it.
+
+        Returns:
+            What was read; None where it could not be read.
+        """
+        if folder is None or not self._is_whole(folder.path):
             return None
         try:
-            return reader(folder / name)
+            return reader(folder)
         # An artifact of another version of the code is whole, but may not hold what this one reads.
         except (ArtifactError, OSError, ValueError, KeyError) as error:
             self._leave_out(error)
@@ -156,31 +205,39 @@ class _Shelf:
 
 
 def _candidates(
-    shelf: _Shelf, run: Mapping[str, Any], decision: Mapping[str, Any] | None
-) -> list[Candidate]:
-    recipes = run["config"]["candidates"]
-    distinctions = distinguish(recipes)
-    trainings = {task["candidate"]: task for task in run["tasks"] if task["step"] == TRAIN.name}
-    return [
-        Candidate(
-            name=name,
-            place=place,
-            recipe=recipe,
-            task=task,
-            chosen=decision is not None and decision["chosen"] == name,
-            verdict=verdict(name, task["state"], decision),
-            distinction=distinctions[name],
-            metrics=shelf.read(task, "metrics.json", artifacts.read_json) or {},
-            history=shelf.read(task, "history.json", artifacts.read_json) or (),
+    reader: _ArtifactReader, workspace: Workspace, run: Run, decision: Decision | None
+) -> list[CandidateOutcome]:
+    distinctions = distinguish(run.candidates)
+    trainings = {task.candidate: task for task in run.tasks if task.step == TRAIN.name}
+    outcomes = []
+    # In the configuration's order: tasks are recorded as they end, which differs between runs.
+    for place, (name, recipe) in enumerate(run.candidates.items()):
+        if (task := trainings.get(name)) is None:
+            continue
+        folder = workspace.candidate(task.key) if _is_there(task) else None
+        history = reader.read(folder, lambda f: TrainingHistory.load(f.history))
+        outcomes.append(
+            CandidateOutcome(
+                name=name,
+                place=place,
+                recipe=recipe,
+                task=task,
+                chosen=decision is not None and decision.chosen == name,
+                verdict=verdict(name, task.state, decision),
+                distinction=distinctions[name],
+                metrics=reader.read(folder, lambda f: Metrics.load(f.metrics)),
+                history=history.epochs if history else (),
+            )
         )
-        # In the configuration's order: tasks are recorded as they end, which differs between runs.
-        for place, (name, recipe) in enumerate(recipes.items())
-        if (task := trainings.get(name))
-    ]
+    return outcomes
 
 
 def distinguish(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Say of each candidate which values it has of what the candidates of its model differ in."""
+    """Say of each candidate which values it has of what the candidates of its model differ in.
+
+    Args:
+        recipes: The candidates' sections of the configuration, by name.
+    """
     values = {
         name: {k: v for k, v in recipe.items() if k != "options"} | recipe.get("options", {})
         for name, recipe in recipes.items()
@@ -195,30 +252,41 @@ def distinguish(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def verdict(name: str, state: str, decision: Mapping[str, Any] | None) -> str:
-    """Say in a few words what became of a candidate whose training task ended in `state`."""
-    if state not in _PUBLISHED:
+def verdict(name: str, state: TaskState, decision: Decision | None) -> str:
+    """Say in a few words what became of a candidate.
+
+    Args:
+        name: The candidate.
+        state: How its training ended.
+        decision: The selection's decision; None where there is none.
+    """
+    if state not in ("succeeded", "reused"):
         return {"failed": "training failed", "skipped": "not trained"}.get(state, "")
     if decision is None:
         return ""
-    if name in decision["ranking"]:
-        place = decision["ranking"].index(name) + 1
-        return "chosen" if place == 1 else f"place {place} of {len(decision['ranking'])}"
-    return str(decision["rejected"].get(name, ""))
+    if name in decision.ranking:
+        place = decision.ranking.index(name) + 1
+        return "chosen" if place == 1 else f"place {place} of {len(decision.ranking)}"
+    return decision.rejected.get(name, "")
 
 
-def _answers(shelf: _Shelf, select: Task | None) -> Answers | None:
-    probabilities = shelf.read(select, "test_probabilities.npy", np.load)
-    labels = shelf.read(select, "test_labels.npy", np.load)
+def _predictions(
+    reader: _ArtifactReader, selection: SelectionFolder | None
+) -> TestPredictions | None:
+    probabilities = reader.read(selection, lambda folder: np.load(folder.test_probabilities))
+    labels = reader.read(selection, lambda folder: np.load(folder.test_labels))
     if probabilities is None or labels is None or not len(labels):
         return None
-    return Answers(probabilities, labels)
+    return TestPredictions(probabilities, labels)
 
 
 def _mistakes(
-    shelf: _Shelf, select: Task | None, names: Sequence[str], answers: Answers | None
+    reader: _ArtifactReader,
+    selection: SelectionFolder | None,
+    names: Sequence[str],
+    predictions: TestPredictions | None,
 ) -> list[Mistake]:
-    stored = shelf.read(select, "mistakes.npz", _load_arrays)
+    stored = reader.read(selection, lambda folder: _load_arrays(folder.mistakes))
     if stored is None:
         return []
     return [
@@ -229,7 +297,9 @@ def _mistakes(
             predicted=names[stored["predicted"][i]],
             probability=float(stored["probability"][i]),
             probability_of_label=(
-                float(answers.probabilities[index, stored["labels"][i]]) if answers else None
+                float(predictions.probabilities[index, stored["labels"][i]])
+                if predictions
+                else None
             ),
         )
         for i, index in enumerate(stored["index"])
@@ -241,14 +311,14 @@ def _load_arrays(file: Path) -> dict[str, NDArray[Any]]:
         return dict(stored)
 
 
-def _class_names(card: DatasetCard | None, answers: Answers | None) -> list[str]:
+def _class_names(card: DatasetCard | None, predictions: TestPredictions | None) -> list[str]:
     if card:
         return list(card.classes)
-    return [f"class {i}" for i in range(answers.probabilities.shape[1] if answers else 0)]
+    return [f"class {i}" for i in range(predictions.probabilities.shape[1] if predictions else 0)]
 
 
-def _is_synthetic(card: DatasetCard | None, config: Mapping[str, Any]) -> bool:
+def _is_synthetic(card: DatasetCard | None, run: Run) -> bool:
     if card:
         return card.synthetic
     # Without the card, too much of a warning is better than none.
-    return "synthetic" in str(config.get("data", {}))
+    return "synthetic" in str(run.settings("data"))

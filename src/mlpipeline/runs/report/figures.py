@@ -7,6 +7,7 @@ is legible in light and dark. Its figures are used as objects, without pyplot's 
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO, StringIO
@@ -21,7 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from mlpipeline.runs.report.evidence import Candidate
+from mlpipeline.runs.report.evidence import CandidateOutcome
 from mlpipeline.runs.report.measures import Calibration
 
 # Each candidate has a colour and a mark, so that nobody has to tell them apart by colour alone.
@@ -57,7 +58,7 @@ FEWEST_IN_BIN = 20  # fewer images say next to nothing, but would catch the eye
 _LARGEST_PICTURE = 112  # pixels; larger images are scaled down to keep the page small
 
 
-def learning_curves(candidates: Sequence[Candidate]) -> dict[str, Markup]:
+def learning_curves(candidates: Sequence[CandidateOutcome]) -> dict[str, Markup]:
     """Draw accuracy and loss by epoch, over all candidates that were trained for at least one."""
     if not any(candidate.history for candidate in candidates):
         return {}
@@ -109,7 +110,7 @@ def _percent(share: float, _position: int | None = None) -> str:
     return f"{100 * share:g}%"
 
 
-def _accuracy_curves(axes: Axes, candidates: Sequence[Candidate]) -> None:
+def _accuracy_curves(axes: Axes, candidates: Sequence[CandidateOutcome]) -> None:
     """Draw accuracy on a scale on which 90, 99 and 99.9% are equally far apart.
 
     On an even one, candidates that differ by a quarter of their mistakes would lie on one line.
@@ -117,7 +118,7 @@ def _accuracy_curves(axes: Axes, candidates: Sequence[Candidate]) -> None:
     drawn = []
     for candidate in candidates:
         for measure, validation in (("accuracy", False), ("validation_accuracy", True)):
-            values = [min(float(epoch[measure]), _BEST_DRAWN) for epoch in candidate.history]
+            values = [min(value, _BEST_DRAWN) for value in _series(candidate, measure)]
             _line(axes, candidate, values, validation=validation)
             drawn += values
     axes.set_yscale("function", functions=(_height, lambda height: 1 - 10.0**-height))
@@ -141,18 +142,25 @@ def _accuracy_ticks(lowest: float, highest: float) -> list[float]:
     return ticks
 
 
-def _loss_curves(axes: Axes, candidates: Sequence[Candidate]) -> None:
+def _loss_curves(axes: Axes, candidates: Sequence[CandidateOutcome]) -> None:
     for candidate in candidates:
         for measure, validation in (("loss", False), ("validation_loss", True)):
-            values = [float(epoch[measure]) for epoch in candidate.history]
-            _line(axes, candidate, values, validation=validation)
+            _line(axes, candidate, _series(candidate, measure), validation=validation)
     _finish(axes, "loss")
 
 
-def _line(axes: Axes, candidate: Candidate, values: Sequence[float], *, validation: bool) -> None:
+def _series(candidate: CandidateOutcome, measure: str) -> list[float]:
+    """A figure of every epoch; not a number, which is not drawn, where it was not finite."""
+    values = [getattr(epoch, measure) for epoch in candidate.history]
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def _line(
+    axes: Axes, candidate: CandidateOutcome, values: Sequence[float], *, validation: bool
+) -> None:
     place = candidate.place % len(SERIES)
     axes.plot(
-        [epoch["epoch"] for epoch in candidate.history],
+        [epoch.epoch for epoch in candidate.history],
         values,
         color=_COLOURS[place],
         marker=_MARKS[place] if validation else None,

@@ -26,10 +26,12 @@ def percent(share: object, digits: int = 2) -> str:
 
 
 def count(number: object) -> str:
+    """Write a number of things, with a narrow space between thousands."""
     return f"{number:,.0f}".replace(",", _NARROW_SPACE) if _is_known(number) else _UNKNOWN
 
 
 def decimal(number: object, digits: int = 4) -> str:
+    """Write a number with so many digits after the point."""
     return f"{number:.{digits}f}" if _is_known(number) else _UNKNOWN
 
 
@@ -46,12 +48,12 @@ def duration(seconds: object) -> str:
         return _UNKNOWN
     if seconds < 9.95:
         return f"{seconds:.1f}{_NO_BREAK}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}{_NO_BREAK}s"
-    if whole < 3600:
-        return f"{whole // 60}{_NO_BREAK}min{_NO_BREAK}{whole % 60:02d}{_NO_BREAK}s"
-    return f"{whole // 3600}{_NO_BREAK}h{_NO_BREAK}{whole % 3600 // 60:02d}{_NO_BREAK}min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}{_NO_BREAK}s"
+    if rounded < 3600:
+        return f"{rounded // 60}{_NO_BREAK}min{_NO_BREAK}{rounded % 60:02d}{_NO_BREAK}s"
+    return f"{rounded // 3600}{_NO_BREAK}h{_NO_BREAK}{rounded % 3600 // 60:02d}{_NO_BREAK}min"
 
 
 def moment(iso: str) -> str:
@@ -64,6 +66,7 @@ def moment(iso: str) -> str:
 
 
 def as_yaml(content: Any) -> str:
+    """Write nested settings as YAML, in the order in which they are given."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
 
 

@@ -1,4 +1,8 @@
-"""Figures about a classifier's answers, computed from labels and probabilities alone."""
+"""Figures about a classifier's predictions, computed from labels and probabilities alone.
+
+They are a few lines of NumPy each: scikit-learn and statsmodels have them too, but would be two
+large libraries for that.
+"""
 
 from __future__ import annotations
 
@@ -14,31 +18,51 @@ _Z = 1.959964  # 97.5 % quantile of the normal distribution: an interval of 95 %
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How well one class is recognized."""
+    """How well one class is recognized.
+
+    Attributes:
+        index: The class.
+        images: The number of its images in the split.
+        precision: The share of right ones among those predicted to be of it; None where it was
+            never predicted.
+        recall: The share of its images that are recognized; None where the split holds none.
+        f1: The harmonic mean of both; None where neither is known.
+    """
 
     index: int
     images: int
     precision: float | None
-    """None where the class was never predicted."""
     recall: float | None
-    """None where the split holds no image of the class."""
     f1: float | None
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that were taken for another."""
+    """Images of one class that were taken for another.
+
+    Attributes:
+        label: The true class.
+        predicted: The predicted class.
+        images: The number of these images.
+        share: Their share of all images of the true class, 0 to 1.
+    """
 
     label: int
     predicted: int
     images: int
     share: float
-    """Of all images of the class."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images that the model was about equally sure of."""
+    """Images that the model was about equally sure of.
+
+    Attributes:
+        confidence: The mean probability of the predicted class.
+        accuracy: The share of images that were predicted right.
+        interval: The 95 % Wilson score interval of that share.
+        images: The number of images.
+    """
 
     confidence: float
     accuracy: float
@@ -48,11 +72,18 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether the model is right as often as it is sure."""
+    """Whether the model is right as often as it is sure.
+
+    Attributes:
+        bins: The images by how sure the model was; empty bins are left out.
+        error: The expected calibration error: the mean distance of confidence and accuracy over all
+            images (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+        confidence: The mean probability of the predicted class over all images.
+        accuracy: The share of all images that were predicted right.
+    """
 
     bins: Sequence[Bin]
     error: float
-    """Expected calibration error: the mean distance of confidence and accuracy over all images."""
     confidence: float
     accuracy: float
 
@@ -61,25 +92,42 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share.
 
     Unlike the normal approximation it is right near 0 and 1 and for few images. It always holds
-    the share itself.
+    the share itself. (Wilson 1927, https://doi.org/10.2307/2276774.)
+
+    Args:
+        hits: The number of hits.
+        total: The number of trials, at least one.
     """
     share, z2 = hits / total, _Z**2 / total
     centre = (share + z2 / 2) / (1 + z2)
-    half = _Z / (1 + z2) * sqrt(share * (1 - share) / total + z2 / (4 * total))
+    half_width = _Z / (1 + z2) * sqrt(share * (1 - share) / total + z2 / (4 * total))
     # Where all or none are right, one end is the share but for a last digit.
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    return max(0.0, min(share, centre - half_width)), min(1.0, max(share, centre + half_width))
 
 
 def confusion_matrix(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> NDArray[np.int64]:
-    """Count images by true class (row) and predicted class (column)."""
+    """Count images by true class (row) and predicted class (column).
+
+    Args:
+        labels: The true classes: int64 `[images]`.
+        predicted: The predicted classes: int64 `[images]`.
+        classes: The number of classes.
+
+    Returns:
+        int64 `[classes, classes]`.
+    """
     cells = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def per_class(matrix: NDArray[np.int64]) -> list[ClassFigures]:
-    """Return every class's figures, the weakest class first."""
+    """Return every class's figures, the weakest class first.
+
+    Args:
+        matrix: A confusion matrix, as `confusion_matrix` returns it.
+    """
     rows = []
     for index in range(len(matrix)):
         hits, images = int(matrix[index, index]), int(matrix[index].sum())
@@ -97,7 +145,12 @@ def per_class(matrix: NDArray[np.int64]) -> list[ClassFigures]:
 
 
 def confusions(matrix: NDArray[np.int64], *, most: int = 8) -> list[Confusion]:
-    """Return the most frequent mistakes, by ordered pair of classes."""
+    """Return the most frequent mistakes, by ordered pair of classes.
+
+    Args:
+        matrix: A confusion matrix, as `confusion_matrix` returns it.
+        most: How many to return at most.
+    """
     wrong = matrix - np.diag(matrix.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [divmod(int(cell), len(matrix)) for cell in order]
@@ -111,7 +164,13 @@ def confusions(matrix: NDArray[np.int64], *, most: int = 8) -> list[Confusion]:
 def calibrate(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], *, bins: int = 10
 ) -> Calibration:
-    """Compare how sure the model was with how often it was right, in bins of equal width."""
+    """Compare how sure the model was with how often it was right, in bins of equal width.
+
+    Args:
+        probabilities: The probability of each class: float32 `[images, classes]`.
+        labels: The true classes: int64 `[images]`.
+        bins: The number of bins.
+    """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     places = np.minimum((confidence * bins).astype(int), bins - 1)

@@ -1,0 +1,80 @@
+"""Files that a reader sees whole or not at all, and that outlast a loss of power."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from mlpipeline.errors import DamagedArtifactError, MissingArtifactError
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        file: Where it is.
+
+    Raises:
+        MissingArtifactError: There is no such file.
+        DamagedArtifactError: It is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing(file) from None
+    except ValueError as error:
+        raise damaged(file, f"unreadable content ({error})", "JSON") from error
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write `content` as JSON so that a reader sees the old file or the whole new one."""
+    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(file: Path, content: str) -> None:
+    """Write `content` so that a reader sees the old file or the whole new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.draft")
+    try:
+        draft.write_text(content, encoding="utf-8")
+        sync(draft)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def missing(path: Path) -> MissingArtifactError:
+    """Return the error that says that there is nothing at `path`."""
+    return MissingArtifactError(
+        f"nothing is published at {path}",
+        expected="the artifact of an earlier step",
+        remedy="run that step first; `make run` runs whatever is missing",
+    )
+
+
+def damaged(file: Path, got: str, expected: str) -> DamagedArtifactError:
+    """Return the error that says what was found in `file` in place of what is expected."""
+    return DamagedArtifactError(
+        f"{file} is damaged: {got}",
+        expected=expected,
+        remedy="run the step again; `make run` makes damaged artifacts anew",
+    )

@@ -1,0 +1,122 @@
+"""`dataset.json`: what a published data set holds, for programs; and its `README.md` for people.
+
+Reading it needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mlpipeline.store import files
+from mlpipeline.store.layout import DatasetFolder
+from mlpipeline.store.schemas.document import Document, Part
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file of a split.
+
+    Attributes:
+        index: Its place among the split's files, from 0.
+        name: The file's name in the data set's folder.
+        count: How many images it holds.
+        sha256: The SHA-256 of the file.
+    """
+
+    index: int
+    name: str
+    count: int
+    sha256: str
+
+
+class AppliedFeedback(Part):
+    """Corrected labels that were joined with a data set.
+
+    Attributes:
+        snapshot: The digest that names the file of the corrections.
+        corrections: How many images of train and validation have another label than in the source.
+        overruled: How many corrections a later one of the same image has replaced.
+        ignored: Why others could not be applied.
+    """
+
+    snapshot: str
+    corrections: int
+    overruled: int = 0
+    ignored: tuple[str, ...] = ()
+
+
+class DatasetCard(Document):
+    """A published data set.
+
+    Attributes:
+        name: What the data set is called.
+        source: Where the images came from on the machine that ingested them.
+        synthetic: Whether the images are made up.
+        digest: SHA-256 of all images and labels; the same for every source, seed and split.
+        seed: The random seed by which the validation split was cut.
+        classes: The names of the classes, by label.
+        shape: The shape of one image: `[height, width]` or `[height, width, channels]`.
+        counts: The number of images in each split.
+        per_class: The number of images of each class in each split, in the order of `classes`.
+        shards: The files of each split.
+        feedback: The corrected labels that are in it, if any.
+    """
+
+    CALLED: ClassVar[str] = "data set's card"
+
+    name: str
+    source: str
+    synthetic: bool
+    digest: str
+    seed: int
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    counts: dict[SplitName, int]
+    per_class: dict[SplitName, tuple[int, ...]]
+    shards: dict[SplitName, tuple[Shard, ...]]
+    feedback: AppliedFeedback | None = None
+
+    def publish(self, folder: DatasetFolder) -> None:
+        """Write the card into a data set's folder, and the same for people."""
+        self.save(folder.card)
+        files.write_text(folder.readme, _describe(self))
+
+
+def _describe(card: DatasetCard) -> str:
+    warning = "\n**Made-up data: figures say nothing of real images.**\n" if card.synthetic else ""
+    columns = [card.per_class[name] for name in SPLITS]
+    rows = "\n".join(
+        f"| {label} | {' | '.join(f'{count:,}' for count in counts)} |"
+        for label, *counts in zip(card.classes, *columns, strict=True)
+    )
+    totals = " | ".join(f"{card.counts[name]:,}" for name in SPLITS)
+    return f"""# {card.name}
+{warning}
+Images of shape {list(card.shape)}, uint8. Source: {card.source}.
+
+| class | {" | ".join(SPLITS)} |
+| --- | --- | --- | --- |
+{rows}
+| all | {totals} |
+
+`validation` was cut from the source's training images, in proportion to the classes, with seed
+{card.seed}. Choose between models by `validation`; measure the chosen one on `test`, once.
+{_describe_feedback(card.feedback)}
+- Files: TFRecord, one `tf.train.Example` for each image: `image` (raw bytes), `label` (int64).
+  `dataset.json` lists them with their counts and SHA-256.
+- SHA-256 of the content, in whatever order it is stored: `{card.digest}`
+"""
+
+
+def _describe_feedback(feedback: AppliedFeedback | None) -> str:
+    if feedback is None:
+        return ""
+    ignored = "".join(f"\n  - ignored: {reason}" for reason in feedback.ignored)
+    return f"""
+- Feedback: {feedback.corrections:,} labels of `train` and `validation` were corrected, by snapshot
+  `{feedback.snapshot}`; {feedback.overruled:,} corrections were overruled by later ones.{ignored}
+"""

@@ -1,0 +1,194 @@
+"""`run.json` and `verification.json`: what happened in a run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from mlpipeline.store.schemas.document import Document, Part
+
+RunState = Literal["running", "succeeded", "failed", "interrupted"]
+TaskState = Literal["reused", "succeeded", "failed", "skipped"]
+
+
+def _is_iso(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_is_iso)]
+"""A point in time, as ISO 8601 writes it."""
+
+
+class ProtocolFigures(Part):
+    """What one protocol answered.
+
+    Attributes:
+        protocol: What the protocol is called.
+        images: How many images were sent.
+        max_difference: The largest difference between a served and a recorded probability.
+        accuracy: The share of served classes that were right, 0 to 1.
+        seconds: Time for all images.
+        images_per_second: Rate over several connections at once.
+        replicas: Who answered, sorted.
+    """
+
+    protocol: str
+    images: int
+    max_difference: float
+    accuracy: float
+    seconds: float
+    images_per_second: float
+    replicas: tuple[str, ...] = ()
+
+
+class Verification(Document):
+    """The content of `verification.json`.
+
+    Attributes:
+        replicas: All replicas that answered, by whatever protocol, sorted.
+        protocols: The figures of each protocol.
+    """
+
+    CALLED: ClassVar[str] = "verification"
+
+    replicas: tuple[str, ...]
+    protocols: tuple[ProtocolFigures, ...]
+
+
+class TaskRecord(Part):
+    """What a task did.
+
+    Attributes:
+        name: The task: the step's name, with the candidate's where there is one for each.
+        step: The name of its step.
+        candidate: The candidate that it is about, if any.
+        key: The key of what it publishes; empty where nothing is memoized.
+        state: How it ended.
+        seconds: How long its work took.
+        error: Why it failed.
+        retries: Why earlier attempts failed, where the backend tried again.
+        started: When its first attempt began; None for one that was reused or never began.
+        code: The version of the code that does it; empty where that is not part of any key.
+        where: The pod of its last attempt and that pod's node; None where it is the run's own
+            machine.
+    """
+
+    name: str
+    step: str
+    candidate: str | None = None
+    key: str
+    state: TaskState
+    seconds: float
+    error: str | None = None
+    retries: tuple[str, ...] = ()
+    started: Moment | None = None
+    code: str = ""
+    where: str | None = None
+
+    @property
+    def has_published(self) -> bool:
+        """Whether what it publishes was there when it ended."""
+        return self.state in ("succeeded", "reused")
+
+
+class ServedVersion(Part):
+    """A version that was put into service.
+
+    Attributes:
+        version: The version.
+        candidate: The name of the candidate that it is; empty where that is not known any more.
+        seconds: Time from the start of the run until all its replicas answered.
+    """
+
+    version: str
+    candidate: str
+    seconds: float
+
+
+class Machine(Part):
+    """Where a run was carried out.
+
+    Attributes:
+        host: The machine's name.
+        cpus: The number of its processors.
+        python: The version of Python.
+        platform: The operating system and the kind of processor.
+        packages: The versions of the libraries that results depend on, by name.
+    """
+
+    host: str = ""
+    cpus: int | None = None
+    python: str = ""
+    platform: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class Run(Document):
+    """The content of `run.json`.
+
+    Attributes:
+        run: The name of the run.
+        started: When it began.
+        config_file: The name of the file that it was configured by.
+        config: The configuration, complete with defaults; as far as known where it could not be
+            read.
+        machine: Where it was carried out.
+        source: Where the code came from: a commit, or the image of the pods.
+        state: How it ended.
+        seconds: How long it took.
+        tasks: What its tasks did, in the order in which they ended.
+        served: What was put into service, in that order: several versions in an asynchronous run.
+        verification: The figures of the last verification, if there was one.
+        error: Why it failed.
+    """
+
+    CALLED: ClassVar[str] = "run's record"
+
+    run: str
+    started: Moment
+    config_file: str
+    config: dict[str, Any]
+    machine: Machine
+    source: str = ""
+    state: RunState
+    seconds: float
+    tasks: tuple[TaskRecord, ...]
+    served: tuple[ServedVersion, ...] = ()
+    verification: Verification | None = None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the model is called; `pipeline` for a run that failed before it was configured."""
+        return str(self.config.get("name", "pipeline"))
+
+    @property
+    def candidates(self) -> dict[str, dict[str, Any]]:
+        """The recipes of the configured candidates, by name."""
+        candidates: dict[str, dict[str, Any]] = self.config["candidates"]
+        return candidates
+
+    def settings(self, section: str) -> dict[str, Any]:
+        """Return a section of the configuration; empty where it was not configured."""
+        settings: dict[str, Any] = self.config.get(section) or {}
+        return settings
+
+    @property
+    def ended(self) -> str:
+        """When it ended, as ISO 8601."""
+        return later(self.started, self.seconds)
+
+    @field_validator("config")
+    @classmethod
+    def _has_candidates(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(config.get("candidates"), dict):
+            raise ValueError("it has no candidates")
+        return config
+
+
+def later(moment: str, seconds: float) -> str:
+    """Return the time so many seconds after a moment, as ISO 8601."""
+    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat()

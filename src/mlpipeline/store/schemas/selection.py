@@ -1,0 +1,92 @@
+"""`decision.json` and `model.json`: which candidate was chosen, and the model it became."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mlpipeline.store.schemas.candidate import TrainingFigures
+from mlpipeline.store.schemas.document import Document, Part
+
+
+class ComparedCandidate(TrainingFigures):
+    """A candidate that was compared: its figures, and where it is published.
+
+    Attributes:
+        key: Its key: it is published in `candidates/KEY`.
+    """
+
+    key: str
+
+
+class TestFigures(Part):
+    """What the chosen candidate achieved on the test split.
+
+    Attributes:
+        images: The number of images.
+        hits: How many of them it recognized.
+        accuracy: The share of hits, 0 to 1.
+    """
+
+    __test__: ClassVar[bool] = False  # pytest takes classes that are called so for tests
+
+    images: int
+    hits: int
+    accuracy: float
+
+
+class Decision(Document):
+    """The content of `decision.json`.
+
+    Attributes:
+        chosen: The name of the chosen candidate.
+        reason: Why it was chosen.
+        rule: The rule that was applied.
+        ranking: The candidates that could be chosen, best first.
+        rejected: The candidates that could not, each with the reason.
+        name: What the model is called.
+        version: The version that the chosen candidate was registered as.
+        candidates: All that were compared, by name.
+        dataset: The key of the data set: it is published in `datasets/KEY`.
+        test: What the chosen one achieved on the test split.
+    """
+
+    CALLED: ClassVar[str] = "selection's decision"
+
+    chosen: str
+    reason: str
+    rule: str
+    ranking: tuple[str, ...]
+    rejected: dict[str, str]
+    name: str
+    version: str
+    candidates: dict[str, ComparedCandidate]
+    dataset: str
+    test: TestFigures
+
+
+class ModelCard(Document):
+    """The content of `model.json`: a registered version of a model.
+
+    Attributes:
+        name: What the model is called.
+        version: This version.
+        classes: The names of the classes, in the order of the probabilities.
+        candidate: The name of the candidate that it is.
+        candidate_key: The candidate's key: it is published in `candidates/KEY`.
+        dataset_key: The key of the data set that it was trained on.
+        synthetic_data: Whether that was made up.
+        validation_accuracy: The share of hits on the validation split, 0 to 1.
+        test_accuracy: The share of hits on the test split, 0 to 1.
+    """
+
+    CALLED: ClassVar[str] = "model's card"
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    candidate: str
+    candidate_key: str
+    dataset_key: str
+    synthetic_data: bool
+    validation_accuracy: float
+    test_accuracy: float
