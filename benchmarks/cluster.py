@@ -41,7 +41,7 @@ Span = tuple[float, float]
 
 def main(
     config: Path = Path("configs/default.yaml"),
-    image: str = "mlpipeline:0.1.0",
+    image: str = "mlpipeline:0.2.0",
     output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
 ) -> None:
     """Measure a first and a second submission of a configuration."""
