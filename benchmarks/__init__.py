@@ -1,0 +1,1 @@
+"""Figures of the pipeline beside named baselines, each by a program of its own."""

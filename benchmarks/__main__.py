@@ -7,11 +7,11 @@ Each prints its table, figures beside their baselines, and writes benchmarks/res
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from mlpipeline import environment
 from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
@@ -23,6 +23,7 @@ WORKSPACE = Path("workspace/bench")
 
 def main() -> None:
     """Run every benchmark in a process of its own, so that none disturbs another."""
+    environment.prepare()  # the benchmarks inherit it
     _run("accuracy", "--workspace", WORKSPACE)
     settings = config.load(CONFIG)
     finished = WORKSPACE / "first"
@@ -40,10 +41,8 @@ def main() -> None:
 def _run(name: str, *arguments: object) -> None:
     print(f"\n== {name} ==", flush=True)
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-    # As the command line does for itself: at every step TensorFlow reports what is no error.
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
     output = ["--output", str(RESULTS / f"{name}.json")]
-    subprocess.run([*command, *output], check=True, env=environment)
+    subprocess.run([*command, *output], check=True)
 
 
 if __name__ == "__main__":

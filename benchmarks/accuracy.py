@@ -1,4 +1,4 @@
-"""Accuracy on the test split, and its cost: the default run, the best one, and the book's recipe.
+"""Measure accuracy on the test split, and its cost: the default run, the best, the book's recipe.
 
     python benchmarks/accuracy.py --workspace workspace/bench --output accuracy.json
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,17 +19,22 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from mlpipeline.backends.local.processes import python_m
 from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.commands import run_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _CALIBRATION_EPOCHS = 2
 
 
 def main(
-    workspace: Annotated[Path, typer.Option(help="Holds a workspace for each configuration.")],
+    workspace: Annotated[
+        Path, typer.Option(help="Folder that holds a workspace for each configuration.")
+    ],
     output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
-    best: Annotated[bool, typer.Option(help="Train configs/best.yaml, too.")] = True,
+    best: Annotated[bool, typer.Option(help="Whether to train configs/best.yaml, too.")] = True,
 ) -> None:
     """Measure, print a table, and write JSON."""
     first = workspace / "first"
@@ -61,15 +65,16 @@ def _with_epochs(folder: Path, epochs: int) -> Path:
     return file
 
 
-def _run(file: Path, workspace: Path) -> dict[str, Any]:
+def _run(file: Path, folder: Path) -> dict[str, Any]:
     """Run the pipeline with a configuration, and return what became of its chosen candidate."""
-    command = [sys.executable, "-m", "mlpipeline", "run"]
-    subprocess.run([*command, "--config", str(file), "--workspace", str(workspace)], check=True)
-    record = artifacts.read_json(max((workspace / "runs").glob("*/run.json")))  # the newest
+    arguments = run_arguments(config=file, workspace=str(folder))
+    subprocess.run(python_m(arguments), check=True)
+    workspace = Workspace(folder)
+    record = artifacts.read_json(max(run.record for run in workspace.runs()))  # the newest
     tasks = pipeline.plan(config.load(file))
-    decision = artifacts.read_json(workspace / tasks["select"].publishes[0] / "decision.json")
-    chosen = workspace / tasks[f"train-{decision['chosen']}"].publishes[0]
-    metrics = artifacts.read_json(chosen / "metrics.json")
+    decision = artifacts.read_json(workspace.selection(tasks["select"].key).decision)
+    chosen = workspace.candidate(tasks[f"train-{decision['chosen']}"].key)
+    metrics = artifacts.read_json(chosen.metrics)
     return {
         "candidate": decision["chosen"],
         "parameters": metrics["parameters"],
@@ -80,7 +85,7 @@ def _run(file: Path, workspace: Path) -> dict[str, Any]:
         "cpu_seconds": metrics["cpu_seconds"],
         "run_seconds": record["seconds"],
         "reused": [task["name"] for task in record["tasks"] if task["state"] == "reused"],
-        "history": artifacts.read_json(chosen / "history.json"),
+        "history": artifacts.read_json(chosen.history),
     }
 
 

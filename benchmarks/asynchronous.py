@@ -1,4 +1,4 @@
-"""The time to a first served model: the asynchronous mode beside the synchronous one.
+"""Measure the time to a first served model: the asynchronous mode beside the synchronous one.
 
     python -m benchmarks.asynchronous --output benchmarks/results/asynchronous.json
 
@@ -25,6 +25,7 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import run_arguments, step_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _MODES: dict[str, list[str]] = {"synchronous": [], "asynchronous": ["--asynchronous"]}
 
@@ -56,10 +57,10 @@ def main(
 
 def _measure(config: Path, workspace: Path, options: list[str]) -> dict[str, Any]:
     _mlpipeline([*run_arguments(config=config, workspace=str(workspace)), *options])
-    (file,) = (workspace / "runs").glob("*/run.json")
-    record = artifacts.read_json(file)
+    (run,) = Workspace(workspace).runs()
+    record = artifacts.read_json(run.record)
     select = [task["key"] for task in record["tasks"] if task["step"] == "select"][-1]
-    decision = artifacts.read_json(workspace / "selections" / select / "decision.json")
+    decision = artifacts.read_json(Workspace(workspace).selection(select).decision)
     validation = {name: m["validation_accuracy"] for name, m in decision["candidates"].items()}
     served = [
         {

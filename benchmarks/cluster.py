@@ -1,4 +1,4 @@
-"""What Kubernetes costs: from `argo submit` to the first right answer, and a second submit.
+"""Measure what Kubernetes costs: from `argo submit` to the first right answer, and a second submit.
 
     make cluster image deploy bench-cluster
 
@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 NAMESPACE, NAME = "mlpipeline", "fashion-mnist"
-WORKSPACE = Path("workspace-kind")
+WORKSPACE = Workspace(Path("workspace-kind"))
 URL = f"http://127.0.0.1:30080/v1/models/{NAME}:predict"
 GOALS = {"overhead": 45.0, "memoized": 15.0}
 DEADLINE_SECONDS = 1800.0
@@ -82,7 +83,7 @@ def _wait(run: str) -> None:
 
 
 def _first_answer(run: str) -> tuple[list[float], float]:
-    """The probabilities of a black image and when they came."""
+    """Return the probabilities of a black image, and when they came."""
     body = {"instances": [np.zeros((28, 28), int).tolist()]}
     end = time.time() + DEADLINE_SECONDS
     while time.time() < end:
@@ -100,16 +101,16 @@ def _check(run: str, answer: list[float]) -> None:
     """See that the answer was this run's model's, and not one of an earlier run."""
     from mlpipeline.serving import model
 
-    record = artifacts.read_json(WORKSPACE / "runs" / run / "run.json")
+    record = artifacts.read_json(WORKSPACE.run(run).record)
     version = next(task["key"] for task in record["tasks"] if task["step"] == "select")
-    published = model.load(WORKSPACE / "models" / NAME / version)
+    published = model.load(WORKSPACE.model(NAME, version).path)
     np.testing.assert_allclose(
         answer, published.predict(np.zeros((1, 28, 28), np.uint8))[0], atol=1e-5
     )
 
 
 def _work(run: str, began: float, answered: float) -> dict[str, float]:
-    """Seconds in which each kind of work was going on."""
+    """Return the seconds in which each kind of work was going on."""
     of_run = f"workflows.argoproj.io/workflow={run},app.kubernetes.io/component="
     replicas = _spans(f"serving.kserve.io/inferenceservice={NAME}", "kserve-container")
     return {
@@ -125,7 +126,7 @@ def _work(run: str, began: float, answered: float) -> dict[str, float]:
 
 
 def _spans(selector: str, container: str) -> list[Span]:
-    """When containers of the pods with certain labels began and ended."""
+    """Return when containers of the pods with certain labels began and ended."""
     pods = json.loads(_kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
     states = [
         status["state"]
@@ -146,7 +147,7 @@ def _seconds(moment: str | None) -> float:
 
 
 def _covered(spans: Iterable[Span]) -> float:
-    """The length of the union of intervals: what runs side by side counts once."""
+    """Return the length of the union of intervals: what runs side by side counts once."""
     total = reached = 0.0
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))

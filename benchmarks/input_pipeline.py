@@ -1,4 +1,4 @@
-"""Images per second of the input pipeline, beside `tfds.load` with batches of the same size.
+"""Measure images per second of the input pipeline, beside `tfds.load` with batches as large.
 
     python benchmarks/input_pipeline.py --dataset workspace/datasets/KEY --output input.json
 
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
-from mlpipeline.learning.data import fashion_mnist
+from mlpipeline.learning.data import debian
 from mlpipeline.learning.data.tfrecords import training_batches
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder
@@ -37,11 +37,11 @@ _BASELINES = {
 
 
 def main(
-    dataset: Annotated[Path, typer.Option(help="A published Fashion-MNIST.")],
+    dataset: Annotated[Path, typer.Option(help="Folder of a published Fashion-MNIST.")],
     output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
-    seconds: Annotated[float, typer.Option(help="To read from each pipeline.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Seconds for which each pipeline is read.")] = 5,
     training_rate: Annotated[
-        float | None, typer.Option(help="Images/s that training takes.")
+        float | None, typer.Option(help="Images/s that training consumes, for comparison.")
     ] = None,
 ) -> None:
     """Measure, print a table, and write JSON."""
@@ -71,7 +71,12 @@ def main(
 
 
 def pipelines(dataset: Path, scratch: Path) -> dict[str, Callable[[], Any]]:
-    """Functions that build an endless `tf.data.Dataset` of batches, by name."""
+    """Return functions that build an endless `tf.data.Dataset` of batches, by name.
+
+    Args:
+        dataset: Folder of a published Fashion-MNIST.
+        scratch: Folder for caches and for what TFDS prepares.
+    """
     shards = DatasetCard.load(DatasetFolder(dataset).card).shards["train"]
 
     def ours(cache: Any) -> Any:
@@ -110,8 +115,7 @@ def pipelines(dataset: Path, scratch: Path) -> dict[str, Callable[[], Any]]:
 
 def prepare_tfds(folder: Path) -> None:
     """Let TFDS prepare its own Fashion-MNIST from Debian's files, as if it had downloaded them."""
-    source = fashion_mnist.DEBIAN_FOLDER
-    FashionMNIST.URL = f"{source if source.is_dir() else fashion_mnist.fetch_debian_package()}/"
+    FashionMNIST.URL = f"{debian.FOLDER if debian.FOLDER.is_dir() else debian.fetch()}/"
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     FashionMNIST(data_dir=folder).download_and_prepare(download_config=config)
 
@@ -119,7 +123,15 @@ def prepare_tfds(folder: Path) -> None:
 def measure(
     pipelines: dict[str, Callable[[], Any]], card: DatasetCard, seconds: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Images per second of the first epoch, with all that it takes to start, and of later ones."""
+    """Return the images per second of the first epoch and of later ones, by name.
+
+    The first epoch includes all that it takes to start.
+
+    Args:
+        pipelines: Functions that build the pipelines, by name.
+        card: The data set's card.
+        seconds: How long each pipeline is read in later epochs.
+    """
     first: dict[str, float] = {}
     streams: dict[str, Iterator[Any]] = {}
     for name, build in pipelines.items():
@@ -135,11 +147,11 @@ def measure(
     for _ in range(max(1, round(seconds))):
         for name, stream in streams.items():
             rates[name].append(rate(stream, 1.0))
-    return first, {name: statistics.median(found) for name, found in rates.items()}
+    return first, {name: statistics.median(measured) for name, measured in rates.items()}
 
 
 def rate(stream: Iterator[Any], seconds: float) -> float:
-    """Images per second, over so many seconds."""
+    """Return the images per second of a stream of batches, over so many seconds."""
     images, started = 0, time.perf_counter()
     while (passed := time.perf_counter() - started) < seconds:
         images += len(next(stream)[1])
@@ -147,7 +159,7 @@ def rate(stream: Iterator[Any], seconds: float) -> float:
 
 
 def show(figures: dict[str, dict[str, Any]]) -> None:
-    """Print the table."""
+    """Print the table of all pipelines' figures."""
     table = Table(title=f"Input pipeline: images/s in batches of {_BATCH_SIZE}, 55 000 images")
     table.add_column("pipeline")
     for heading in ("first epoch", "later epochs", "against the baseline", "training's rates"):

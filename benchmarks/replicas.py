@@ -70,16 +70,20 @@ def main() -> None:
         "replicated": {count: vars(load) for count, load in replicated.items()},
         "sharded": sharded,
     }
-    _print(replicated, sharded)
+    _show(replicated, sharded)
     artifacts.write_json(arguments.output, results)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="a registered version's folder")
+    parser.add_argument("--model", type=Path, required=True, help="folder of a registered version")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement with wrk")
-    parser.add_argument("--rounds", type=int, default=5, help="the median of these is reported")
+    parser.add_argument(
+        "--seconds", type=int, default=4, help="seconds of each measurement with wrk"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of rounds, whose median is reported"
+    )
     return parser.parse_args()
 
 
@@ -177,7 +181,7 @@ def _front(replicas: list[Server]) -> Iterator[Server]:
 # --- results ----------------------------------------------------------------------------------
 
 
-def _print(replicated: dict[int, Load], sharded: dict[str, float]) -> None:
+def _show(replicated: dict[int, Load], sharded: dict[str, float]) -> None:
     table = Table(title=f"Replicated: single images, V1 JSON, {CONNECTIONS} connections")
     for heading in ("replicas", "requests/s", "p50 / p99 ms", "× one replica"):
         table.add_column(heading, justify="right")

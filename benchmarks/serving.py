@@ -80,16 +80,18 @@ def main() -> None:
         "single_images": [_single_result(connections, each) for connections, each in singles],
         "batches": _batch_results(batches),
     }
-    _print(results)
+    _show(results)
     artifacts.write_json(arguments.output, results)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="a registered version's folder")
+    parser.add_argument("--model", type=Path, required=True, help="folder of a registered version")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of these is reported")
+    parser.add_argument("--seconds", type=int, default=4, help="seconds of each measurement")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of rounds, whose median is reported"
+    )
     parser.add_argument(
         "--pin",
         action="store_true",
@@ -222,7 +224,7 @@ def _batch_results(rates: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def _print(results: dict[str, Any]) -> None:
+def _show(results: dict[str, Any]) -> None:
     table = Table(title="Serving: single images, V1 JSON (req/s; p50 / p99 in ms)")
     for heading in (
         "connections",

@@ -1,4 +1,4 @@
-"""All-reduce beside a parameter server: images per second, accuracy, and what a dead worker costs.
+"""Compare all-reduce and a parameter server: images/s, accuracy, and what a dead worker costs.
 
     python benchmarks/strategies.py --dataset workspace/datasets/KEY --output strategies.json
 
@@ -28,7 +28,8 @@ from mlpipeline.backends.local.training import TrainingProcesses
 from mlpipeline.plan import config, pipeline
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import DatasetFolder, Workspace
+from mlpipeline.store.schemas.dataset import DatasetCard
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "cnn"
@@ -37,9 +38,9 @@ _WORKERS = 2
 
 
 def main(
-    dataset: Annotated[Path, typer.Option(help="A published Fashion-MNIST.")],
+    dataset: Annotated[Path, typer.Option(help="Folder of a published Fashion-MNIST.")],
     output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
-    epochs: Annotated[int, typer.Option(help="Of each training.")] = 3,
+    epochs: Annotated[int, typer.Option(help="Number of epochs of each training.")] = 3,
 ) -> None:
     """Measure, print a table, and write JSON."""
     figures = {}
@@ -57,11 +58,12 @@ def main(
 
 async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> dict[str, Any]:
     """Train once; return what came of it, and how long it took."""
-    said: list[str] = []
+    messages: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         workspace, victims = Path(folder), [1] if kill else []
-        (workspace / "datasets").mkdir()
-        (workspace / "datasets" / dataset.name).symlink_to(dataset.resolve())
+        link = Workspace(workspace).dataset(dataset.name).path
+        link.parent.mkdir()
+        link.symlink_to(dataset.resolve())
         file = workspace / "config.yaml"
         file.write_text(yaml.safe_dump(_config(strategy, epochs)), encoding="utf-8")
         settings = config.load(file)
@@ -77,19 +79,19 @@ async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> di
             processes.python_m(task.arguments(file, Workspace(workspace))),
             settings.training,
             logs=workspace / "logs",
-            say=said.append,
+            say=messages.append,
             on_progress=on_progress,
         ).run()
         seconds = time.monotonic() - began
-        candidate = workspace / task.publishes[0]
-        first, *_, last = artifacts.read_json(candidate / "history.json")
-        images = artifacts.read_json(dataset / "dataset.json")["counts"]["train"]
+        history = Workspace(workspace).candidate(task.key).history
+        first, *_, last = artifacts.read_json(history)
+        images = DatasetCard.load(DatasetFolder(dataset).card).counts["train"]
     assert not victims, "training was over before a worker was killed"
     return {
         "seconds": seconds,
         "images_per_second": images * (epochs - 1) / (last["seconds"] - first["seconds"]),
         "validation_accuracy": last["validation_accuracy"],
-        "said": said,
+        "messages": messages,
     }
 
 
@@ -134,9 +136,10 @@ def _show(figures: dict[str, dict[str, Any]], epochs: int) -> None:
             f"{f['with_a_dead_worker']['seconds']:.0f}",
             f"{f['cost_seconds']:.0f}",
         )
-    Console(width=110).print(table)  # also where it is no terminal
+    console = Console(width=110)  # also where it is no terminal
+    console.print(table)
     for name, f in figures.items():
-        print(f"{name}: {'; '.join(f['with_a_dead_worker']['said'])}")
+        console.print(f"{name}: {'; '.join(f['with_a_dead_worker']['messages'])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images per second of two workers on one processor each, beside one process on both.
+"""Measure images per second of two workers on one processor each, beside one process on both.
 
     python benchmarks/workers.py --dataset workspace/datasets/KEY --output workers.json
 
@@ -25,6 +25,7 @@ from mlpipeline.learning.training.cluster_spec import to_environment
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
+from mlpipeline.store.layout import Workspace
 
 _CONFIG = Path("configs/default.yaml")
 _CANDIDATE = "batch_norm"
@@ -32,9 +33,9 @@ _MODES = {"one process": 1, "two workers": 2}
 
 
 def main(
-    dataset: Annotated[Path, typer.Option(help="A published Fashion-MNIST.")],
+    dataset: Annotated[Path, typer.Option(help="Folder of a published Fashion-MNIST.")],
     output: Annotated[Path, typer.Option(help="Where to write the figures, as JSON.")],
-    rounds: Annotated[int, typer.Option(help="The median of these is reported.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Number of rounds, whose median is reported.")] = 3,
 ) -> None:
     """Measure, print a table, and write JSON."""
     cpus = sorted(os.sched_getaffinity(0))[:2]
@@ -75,8 +76,9 @@ async def _measure(dataset: Path, workers: int, cpus: list[int]) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
-        (workspace / "datasets").mkdir()
-        (workspace / "datasets" / dataset.name).symlink_to(dataset.resolve())
+        link = Workspace(workspace).dataset(dataset.name).path
+        link.parent.mkdir()
+        link.symlink_to(dataset.resolve())
         config = workspace / "config.yaml"
         config.write_text(yaml.safe_dump(_config(workers)), encoding="utf-8")
         command = processes.python_m(

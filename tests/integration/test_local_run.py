@@ -436,7 +436,7 @@ def test_a_disk_that_fills_with_checkpoints_costs_one_interval_and_not_a_bit_of_
     reached = progress_of((log / "train-good.worker-0.log").read_text())[-1]
     with pipeline.workers("good") as workers:
         assert [worker.wait() for worker in workers] == [0, 0], workers[0].errors
-    resumed = re.search(r"^resuming at step (\d+) ", workers[0].output, re.MULTILINE)
+    resumed = re.search(r"resuming at step (\d+) ", workers[0].errors)
     assert resumed is not None
     assert int(resumed[1]) >= reached - pipeline.content["training"]["checkpoint_steps"]
     artifacts.verify(artifact)

@@ -115,7 +115,7 @@ def is_retried(status: int) -> bool:
 
 
 def resumed_at(chief: Command) -> int:
-    (step,) = re.findall(r"resuming at step (\d+)", chief.output)
+    (step,) = re.findall(r"resuming at step (\d+)", chief.errors)
     return int(step)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import SourceError
+from mlpipeline.learning.data import Dataset, debian
 from mlpipeline.learning.data import fashion_mnist as module
 from mlpipeline.learning.data.fashion_mnist import fashion_mnist
-from mlpipeline.learning.data.images import Dataset
 
 # When the published files were compressed. Debian's are the same but for this, and the name.
 _MODIFIED = {
@@ -53,7 +53,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def idx_folder(cache_home: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
-        return module.fetch_debian_package()
+        return debian.fetch()
 
 
 @pytest.fixture(autouse=True)

@@ -225,7 +225,7 @@ def is_retried(status: int) -> bool:
 
 def resumed_at(chief: Command) -> int:
     """The step of the checkpoint that an attempt went on from."""
-    found = re.search(r"^resuming at step (\d+) ", chief.output, re.MULTILINE)
+    found = re.search(r"resuming at step (\d+) ", chief.errors)
     return int(found[1]) if found else 0
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.learning.training.cluster_spec import ClusterSpec, from_environment
+from mlpipeline.learning.training.run import Job
 from mlpipeline.learning.training.synchronous import Trainer
 from mlpipeline.plan import config
 
@@ -29,19 +29,18 @@ def main() -> None:
     for argument in sys.argv[3:]:
         name, _, dataset = argument.partition("=")
         with tempfile.TemporaryDirectory() as work:
-            trainer = Trainer(
+            job = Job(
                 settings.candidates[name],
                 settings.training,
-                seed=settings.seed,
+                settings.seed,
                 dataset=Path(dataset),
                 work=Path(work),
-                cluster=cluster,
             )
-            weights = trainer.run().predictor.model.get_weights()
-            trainer.workers.gather(1)  # nobody leaves before the other is done
+            trainer = Trainer.connect(job, cluster)
+            weights = trainer.run().exportable.model.get_weights()
+            trainer.finish()  # nobody leaves before the other is done
         trained[name] = np.concatenate([weight.ravel() for weight in weights])
     np.savez(sys.argv[2], allow_pickle=False, **trained)
-    time.sleep(1)
     os._exit(0)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mlpipeline.learning.data.datasets import Dataset, Split
+from mlpipeline.learning.data import Dataset, Split
 
 FOLDER = Path(__file__).with_name("scans")
 SIZE, CLASSES = 224, 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlpipeline.learning.data.datasets import Dataset, Split
+from mlpipeline.learning.data import Dataset, Split
 
 HEIGHT, WIDTH = 16, 12
 

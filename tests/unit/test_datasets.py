@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from mlpipeline.learning.data.images import (
 
 OWN_MODULE = """
 import numpy as np
-from mlpipeline.learning.data.datasets import Dataset, Split
+from mlpipeline.learning.data import Dataset, Split
 
 def halves():
     images = np.zeros((20, 6, 5, 3), np.uint8)
@@ -260,3 +262,12 @@ def test_images_are_taken_in_any_order_and_a_private_mapping_keeps_its_changes(
         expected = np.array(source)[rows]
         for _ in range(2):  # also after its pages were given back
             np.testing.assert_array_equal(take(source, rows), expected)
+
+
+def test_dataset_and_split_are_imported_without_tensorflow() -> None:
+    code = """
+import sys
+from mlpipeline.learning.data import Dataset, Split
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -59,11 +59,11 @@ def test_a_gpu_may_be_left_alone_on_purpose(
 
 
 def test_a_tensorflow_without_cuda_says_that_it_leaves_the_gpu_alone(
-    machine: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    machine: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     machine |= {"present": True, "cuda": False}
     devices.configure()
-    assert "there is a GPU, not used" in capsys.readouterr().out
+    assert "there is a GPU, not used" in caplog.text
 
 
 def test_people_are_told_the_gpus_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlpipeline.learning.model import export, models
-from mlpipeline.learning.model.export import Predictor, preprocess
+from mlpipeline.learning.model.export import ExportableModel, preprocess
 from mlpipeline.plan.config import Candidate
 
 SHAPE, CLASSES = (6, 5), 4
@@ -26,17 +26,17 @@ def _model(shape: tuple[int, ...] = SHAPE) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Predictor:
-    return Predictor(_model(), SHAPE, average_flip=False)
+def plain() -> ExportableModel:
+    return ExportableModel(_model(), SHAPE, average_flip=False)
 
 
 @pytest.fixture(scope="module")
-def averaging() -> Predictor:
-    return Predictor(_model(), SHAPE, average_flip=True)
+def averaging() -> ExportableModel:
+    return ExportableModel(_model(), SHAPE, average_flip=True)
 
 
 @pytest.fixture(scope="module")
-def exported(averaging: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def exported(averaging: ExportableModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("exported") / "saved_model"
     averaging.save(folder)
     return export.load(folder)
@@ -54,7 +54,7 @@ def test_preprocessing_scales_all_bytes_to_between_minus_one_and_one(
     assert abs(float(preprocess(np.full((1, 1, 1), 128, np.uint8))[0, 0, 0, 0])) < 0.01
 
 
-def test_probabilities_are_float32_and_add_up_to_one(plain: Predictor) -> None:
+def test_probabilities_are_float32_and_add_up_to_one(plain: ExportableModel) -> None:
     probabilities = plain.predict(IMAGES)
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (len(IMAGES), CLASSES)
@@ -64,7 +64,7 @@ def test_probabilities_are_float32_and_add_up_to_one(plain: Predictor) -> None:
 
 
 def test_the_exported_model_gives_what_the_trained_one_gave(
-    averaging: Predictor, exported: Any
+    averaging: ExportableModel, exported: Any
 ) -> None:
     np.testing.assert_allclose(
         export.predict(exported, IMAGES), averaging.predict(IMAGES), rtol=1e-5, atol=1e-7
@@ -80,7 +80,7 @@ def test_the_exported_model_takes_batches_of_bytes_of_any_size(exported: Any) ->
 
 
 def test_large_batches_are_evaluated_in_parts_without_a_difference(
-    exported: Any, averaging: Predictor, monkeypatch: pytest.MonkeyPatch
+    exported: Any, averaging: ExportableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = export.predict(exported, IMAGES)
     monkeypatch.setattr(export, "_EVALUATION_BATCH", 4)
@@ -89,7 +89,7 @@ def test_large_batches_are_evaluated_in_parts_without_a_difference(
 
 
 def test_an_average_over_the_mirror_image_does_not_tell_left_from_right(
-    averaging: Predictor, plain: Predictor
+    averaging: ExportableModel, plain: ExportableModel
 ) -> None:
     mirrored = IMAGES[:, :, ::-1]
     np.testing.assert_allclose(averaging.predict(IMAGES), averaging.predict(mirrored), rtol=1e-5)
@@ -97,19 +97,19 @@ def test_an_average_over_the_mirror_image_does_not_tell_left_from_right(
 
 
 def test_the_average_is_that_of_the_two_probabilities(
-    averaging: Predictor, plain: Predictor
+    averaging: ExportableModel, plain: ExportableModel
 ) -> None:
     both = [plain.predict(images) for images in (IMAGES, IMAGES[:, :, ::-1])]
     np.testing.assert_allclose(averaging.predict(IMAGES), np.mean(both, axis=0), rtol=1e-5)
 
 
-def test_dropout_does_not_act_on_predictions(plain: Predictor) -> None:
+def test_dropout_does_not_act_on_predictions(plain: ExportableModel) -> None:
     np.testing.assert_array_equal(plain.predict(IMAGES), plain.predict(IMAGES))
 
 
 def test_colour_images_are_exported(tmp_path: Path) -> None:
     images: NDArray[np.uint8] = np.stack([IMAGES, IMAGES // 2, IMAGES // 4], axis=-1)
-    predictor = Predictor(_model((*SHAPE, 3)), (*SHAPE, 3), average_flip=False)
+    predictor = ExportableModel(_model((*SHAPE, 3)), (*SHAPE, 3), average_flip=False)
     predictor.save(tmp_path / "saved_model")
     served = export.predict(export.load(tmp_path / "saved_model"), images)
     np.testing.assert_allclose(served, predictor.predict(images), rtol=1e-5, atol=1e-7)

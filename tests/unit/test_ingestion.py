@@ -28,8 +28,8 @@ from mlpipeline.learning.data import datasets
 def shuffled():
     given = datasets.synthetic()
     order = np.random.default_rng(1).permutation(len(given.train.labels))
-    train = datasets.Split(given.train.images[order], given.train.labels[order])
-    return datasets.Dataset("shuffled", given.classes, train, given.test, "another source")
+    train = Split(given.train.images[order], given.train.labels[order])
+    return images.Dataset("shuffled", given.classes, train, given.test, "another source")
 """
 
 

@@ -11,14 +11,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlpipeline.learning.model import models, optimization
-from mlpipeline.learning.model.optimization import OneCycle
+from mlpipeline.learning.model.optimization import one_cycle
 from mlpipeline.plan.config import Candidate, Recipe
 
 PEAK, STEPS = 0.4, 200
 
 
 def _rates(steps: int = STEPS) -> NDArray[np.float64]:
-    schedule = OneCycle(PEAK, steps)
+    schedule = one_cycle(PEAK, steps)
     return np.array([float(schedule(step)) for step in range(steps)])
 
 
@@ -41,12 +41,7 @@ def test_one_cycle_rises_in_a_line_and_falls_as_a_half_cosine() -> None:
 def test_one_cycle_is_never_negative_or_above_its_peak_however_short(steps: int) -> None:
     rates = _rates(steps)
     assert (rates >= 0).all()
-    assert (rates <= PEAK).all()
-
-
-def test_one_cycle_is_what_its_configuration_says() -> None:
-    copy = OneCycle(**OneCycle(PEAK, STEPS).get_config())
-    assert [float(copy(n)) for n in range(3)] == [float(OneCycle(PEAK, STEPS)(n)) for n in range(3)]
+    assert (rates <= np.float32(PEAK)).all()
 
 
 @pytest.fixture

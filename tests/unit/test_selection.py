@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import DamagedArtifactError, SelectionError
-from mlpipeline.learning.data import datasets, tfrecords
-from mlpipeline.learning.data.datasets import Dataset, Split
+from mlpipeline.learning.data import Dataset, Split, datasets, tfrecords
 from mlpipeline.learning.model import export
 from mlpipeline.plan.config import Data
 from mlpipeline.plan.decision import RULE, choose
@@ -111,7 +110,7 @@ def _dataset() -> Dataset:
     )
 
 
-def _predictor(factor: float) -> export.Predictor:
+def _predictor(factor: float) -> export.ExportableModel:
     """A model that compares left with right; with a factor below 0 it is always wrong."""
     inputs = keras.Input((*SHAPE, 1))
     dense = keras.layers.Dense(2, use_bias=False)
@@ -119,7 +118,7 @@ def _predictor(factor: float) -> export.Predictor:
     kernel = np.zeros((*SHAPE, 2), np.float32)
     kernel[:, 0, 0] = kernel[:, 2, 1] = factor
     dense.set_weights([kernel.reshape(-1, 2)])
-    return export.Predictor(model, SHAPE, average_flip=False)
+    return export.ExportableModel(model, SHAPE, average_flip=False)
 
 
 class Workspace:
@@ -137,7 +136,9 @@ class Workspace:
             "good": self._publish("good-1", _metrics(0.9), _predictor(0.3)),
         }
 
-    def _publish(self, key: str, metrics: Metrics, predictor: export.Predictor | None) -> Path:
+    def _publish(
+        self, key: str, metrics: Metrics, predictor: export.ExportableModel | None
+    ) -> Path:
         target = self.root / "candidates" / key
         with artifacts.publish(target) as draft:
             metrics.save(draft / "metrics.json")

@@ -25,7 +25,7 @@ class Predictor(ImagesModel):
         """
         super().__init__(name)
         self._model = model
-        threads = devices.available_cpus()
+        threads = devices.cpu_count()
         self._batcher = Batcher(model.predict, max_batch=max_batch, threads=threads)
         self.ready = True
 

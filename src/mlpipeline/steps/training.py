@@ -1,26 +1,24 @@
-"""Step `train`: one process's part in training a candidate; the chief publishes it.
-
-candidates/<key>/  saved_model/  metrics.json  history.json  checkpoints/  tensorboard/
-"""
+"""Step `train`: one process's part in training a candidate; the chief publishes it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.training import devices, parameter_server
+from mlpipeline.errors import RETRY_STATUS, ConfigurationError
+from mlpipeline.learning.training import devices, trainers
 from mlpipeline.learning.training.cluster_spec import ClusterSpec, ParameterServerSpec
-from mlpipeline.learning.training.synchronous import Interrupted, Outcome, Trainer
+from mlpipeline.learning.training.parameter_server import Helper
+from mlpipeline.learning.training.run import Interrupted, Job, Outcome
 from mlpipeline.plan.config import Candidate, Training
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import CandidateFolder
 from mlpipeline.store.schemas.candidate import Metrics, TrainingHistory
 
-_TERMINATED = 143  # 128 + SIGTERM: a TFJob with `restartPolicy: ExitCode` starts the worker again
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -42,7 +40,7 @@ def train(
         name: The candidate's name, for the record.
         candidate: What to train and how.
         settings: How to carry it out.
-        seed: Of everything random.
+        seed: Random seed for weights, order of the data and augmentation.
         dataset: A published data set.
         output: Where to publish the candidate, on storage that all workers share.
         cluster: This process's place among the others.
@@ -50,32 +48,23 @@ def train(
     Raises:
         ConfigurationError: The cluster is not one for the configured strategy.
     """
-    if (settings.strategy == "parameter_server") != isinstance(cluster, ParameterServerSpec):
+    if settings.strategy != cluster.strategy:
         raise ConfigurationError(
             f"training.strategy is `{settings.strategy}`, TF_CONFIG describes {cluster}",
             expected="a cluster with `ps` for strategy `parameter_server`, and for no other",
             remedy="let a backend start it: `make run`, or a TFJob in a cluster",
         )
     if isinstance(cluster, ParameterServerSpec) and not cluster.is_chief:
-        done = output / artifacts.MANIFEST
-        parameter_server.serve(cluster, result=done, seconds=settings.deadline_seconds)
+        Helper(cluster).serve(output / artifacts.MANIFEST, seconds=settings.deadline_seconds)
         _leave(0)
-    work = output.parent / f".{output.name}.work"
+    work = CandidateFolder(output).work.path
     work.mkdir(parents=True, exist_ok=True)
+    trainer = trainers.connect(Job(candidate, settings, seed, dataset, work), cluster)
     try:
-        if isinstance(cluster, ParameterServerSpec):
-            chief = parameter_server.ChiefTrainer(
-                candidate, settings, seed=seed, dataset=dataset, work=work, cluster=cluster
-            )
-            outcome = chief.run()
-        else:
-            trainer = Trainer(
-                candidate, settings, seed=seed, dataset=dataset, work=work, cluster=cluster
-            )
-            outcome = trainer.run()
+        outcome = trainer.run()
     except Interrupted as interrupted:
-        print(interrupted, flush=True)
-        _leave(_TERMINATED)
+        _log.info("%s", interrupted)
+        _leave(RETRY_STATUS)
     if cluster.is_chief:
         facts = {
             "workers": cluster.size,
@@ -83,13 +72,8 @@ def train(
             "chief_device": devices.name(),
         }
         _publish(name, candidate, outcome, facts=facts, work=work, output=output)
-    if isinstance(cluster, ParameterServerSpec):
-        _leave(0)  # the others see that the result is published
-    # Whoever leaves first ends the others in an error: wait for all, then leave without
-    # TensorFlow's own shutdown, which would wait for peers that are gone.
-    trainer.workers.gather(1)
-    if cluster.size > 1:
-        time.sleep(1)
+    trainer.finish()
+    if cluster.has_peers:
         _leave(0)
 
 
@@ -105,12 +89,13 @@ def _publish(
     last = outcome.epochs[-1] if outcome.epochs else None
     sound = last if outcome.diverged_at is None else None
     with artifacts.publish(output) as draft:
+        trained, published = CandidateFolder(work), CandidateFolder(draft)
         if sound:
-            outcome.predictor.save(draft / "saved_model")
-        for folder in ("checkpoints", "tensorboard"):
-            if (work / folder).exists():  # a run may diverge before its first checkpoint
-                shutil.copytree(work / folder, draft / folder)
-        published = CandidateFolder(draft)
+            outcome.exportable.save(published.saved_model)
+        if trained.checkpoints.exists():  # a run may diverge before its first checkpoint
+            shutil.copytree(trained.checkpoints, published.checkpoints)
+        if trained.tensorboard.exists():
+            shutil.copytree(trained.tensorboard, published.tensorboard)
         TrainingHistory(epochs=tuple(outcome.epochs)).save(published.history)
         Metrics(
             candidate=name,
@@ -129,4 +114,5 @@ def _publish(
 
 
 def _leave(status: int) -> NoReturn:
+    """End this process without TensorFlow's shutdown, which would wait for peers that are gone."""
     os._exit(status)

@@ -20,7 +20,13 @@ from mlpipeline.store.schemas.feedback import Correction
 def corrected(
     dataset: Dataset, corrections: Sequence[Correction], *, snapshot: str
 ) -> tuple[Dataset, AppliedFeedback]:
-    """Return the data set with corrected training labels, and what became of the corrections."""
+    """Return the data set with corrected training labels, and what became of the corrections.
+
+    Args:
+        dataset: The data set as its source has it.
+        corrections: What to join with it, in any order.
+        snapshot: Name of the snapshot that they are of, for the data set's card.
+    """
     indices = {label: index for index, label in enumerate(dataset.classes)}
     rows = _rows_of(dataset.train, {correction.image for correction in corrections})
     latest: dict[str, str] = {}
@@ -45,7 +51,7 @@ def corrected(
 
 
 def _rows_of(split: Split, wanted: Collection[str]) -> dict[str, list[int]]:
-    """The rows of some images, by their digests: an image may be there twice."""
+    """Return the rows of some images, by their digests: an image may be there twice."""
     rows: dict[str, list[int]] = {}
     for row, image in enumerate(split.images):
         digest = hashlib.sha256(image.tobytes()).hexdigest()

@@ -1,7 +1,7 @@
 """Data sets by name, and how a user's own is loaded.
 
-A data set of your own is a function without arguments that returns a `Dataset`; the configuration
-names it as `package.module:function`.
+A data set of your own is a function without arguments that returns a
+`mlpipeline.learning.data.Dataset`; the configuration names it as `package.module:function`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from mlpipeline.errors import ConfigurationError, SourceError
 from mlpipeline.learning.data.fashion_mnist import fashion_mnist
 from mlpipeline.learning.data.images import Dataset, Split, check
 from mlpipeline.learning.plugins import resolve
-
-__all__ = ["Dataset", "Split", "load", "synthetic"]
 
 
 def load(reference: str, source: str = "auto") -> Dataset:
@@ -44,7 +42,7 @@ def load(reference: str, source: str = "auto") -> Dataset:
         if not isinstance(dataset, Dataset):
             raise SourceError(
                 f"`{reference}` returned {type(dataset).__name__}",
-                expected="a mlpipeline.learning.data.datasets.Dataset",
+                expected="a Dataset of `from mlpipeline.learning.data import Dataset, Split`",
                 remedy="mend that function",
             )
     check(dataset)

@@ -1,6 +1,7 @@
 """Fashion-MNIST, from whichever source answers: the bytes are the same from each.
 
-70 000 grey images of 28x28 pixels in ten classes. https://github.com/zalandoresearch/fashion-mnist
+70 000 grey images of 28x28 pixels in ten classes: Xiao, Rasul and Vollgraf, Fashion-MNIST,
+arXiv:1708.07747, https://github.com/zalandoresearch/fashion-mnist
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +16,9 @@ import httpx
 import numpy as np
 
 from mlpipeline.errors import SourceError
+from mlpipeline.learning.data import debian
 from mlpipeline.learning.data.idx import read_idx
 from mlpipeline.learning.data.images import Dataset, Split, content_digest
-from mlpipeline.store import artifacts
 
 CLASSES = (
     "T-shirt/top",
@@ -33,16 +32,13 @@ CLASSES = (
     "Bag",
     "Ankle boot",
 )
-# Of the decoded images and labels, so that it holds for every format they come in.
+# Digests of the decoded images and labels, so that they hold for every format these come in.
 _DIGESTS = {
     "train": "f126f8e0184380f32b587e0a67ea404ae741f16c9b4dade10f17f0b513e4269a",
     "test": "6bb66b30ed27683178e4405f174968eebeccb65c4a65870a460df3f7c592827d",
 }
-_DEBIAN_PACKAGE = "dataset-fashion-mnist"
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _PROBE_SECONDS = 5
 _DOWNLOAD_SECONDS = 600  # 31 MB, and half a minute for TFDS to encode it as PNG
-_APT_SECONDS = 120
 
 _log = logging.getLogger(__name__)
 
@@ -73,12 +69,16 @@ def fashion_mnist(source: str = "auto") -> Dataset:
             for name, error in failures.items()
         ),
         expected=f"one of {', '.join(tried)} to answer with the 70 000 known images",
-        remedy=f"the shortest way on Debian or Ubuntu: apt-get install {_DEBIAN_PACKAGE}",
+        remedy=f"the shortest way on Debian or Ubuntu: apt-get install {debian.PACKAGE}",
     )
 
 
 def from_tfds() -> Dataset:
-    """Read a data set that TFDS has prepared before; needs no network."""
+    """Read a data set that TFDS has prepared before; needs no network.
+
+    Raises:
+        SourceError: There is none in TFDS_DATA_DIR, or it cannot be read.
+    """
     root = _tfds_root()
     prepared = sorted((root / "fashion_mnist").glob("*/dataset_info.json"))
     if not prepared:
@@ -114,7 +114,11 @@ def from_tfds() -> Dataset:
 
 
 def from_download() -> Dataset:
-    """Let TFDS download and prepare it into its own folder, where it is found the next time."""
+    """Let TFDS download and prepare it into its own folder, where it is found the next time.
+
+    Raises:
+        SourceError: The server does not answer, or not in time.
+    """
     import tensorflow_datasets as tfds
 
     url = tfds.builder_cls("fashion_mnist").URL
@@ -134,41 +138,28 @@ def from_download() -> Dataset:
 
 
 def from_idx() -> Dataset:
-    """Read the four IDX files in MLPIPELINE_IDX_DIR, or of Debian's installed package."""
-    folder = Path(os.environ.get("MLPIPELINE_IDX_DIR", DEBIAN_FOLDER))
+    """Read the four IDX files in MLPIPELINE_IDX_DIR, or of Debian's installed package.
+
+    Raises:
+        SourceError: There is no such folder, or its files cannot be read.
+    """
+    folder = Path(os.environ.get("MLPIPELINE_IDX_DIR", debian.FOLDER))
     if not folder.is_dir():
         raise SourceError(
             f"there is no folder {folder}",
             expected="the four IDX files",
-            remedy=f"apt-get install {_DEBIAN_PACKAGE}, or name a folder with MLPIPELINE_IDX_DIR",
+            remedy=f"apt-get install {debian.PACKAGE}, or name a folder with MLPIPELINE_IDX_DIR",
         )
     return _read_folder(folder, f"IDX files in {folder}")
 
 
 def from_debian() -> Dataset:
-    """Read the IDX files of Debian's package, fetched without installing it."""
-    return _read_folder(fetch_debian_package(), f"Debian's package {_DEBIAN_PACKAGE}")
+    """Read the IDX files of Debian's package, fetched without installing it.
 
-
-def fetch_debian_package() -> Path:
-    """Fetch Debian's package into a cache, without root; return the folder of the IDX files."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = cache_home / "mlpipeline" / _DEBIAN_PACKAGE
-    try:
-        if not artifacts.is_whole(cache):
-            with artifacts.publish(cache) as draft, tempfile.TemporaryDirectory() as download:
-                apt = ["apt-get", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10"]
-                _run([*apt, "download", _DEBIAN_PACKAGE], Path(download))
-                (package,) = Path(download).glob("*.deb")
-                _run(["dpkg-deb", "-x", str(package), str(draft)], Path(download))
-    except (OSError, subprocess.SubprocessError) as error:
-        stderr = getattr(error, "stderr", None)
-        raise SourceError(
-            f"cannot fetch {_DEBIAN_PACKAGE}: {_first_line(stderr or error)}",
-            expected="apt-get, dpkg-deb and a reachable Debian or Ubuntu mirror",
-            remedy="run `apt-get update`",
-        ) from error
-    return cache / DEBIAN_FOLDER.relative_to("/")
+    Raises:
+        SourceError: It cannot be fetched.
+    """
+    return _read_folder(debian.fetch(), f"Debian's package {debian.PACKAGE}")
 
 
 SOURCES: dict[str, Callable[[], Dataset]] = {
@@ -204,14 +195,8 @@ def _prepare(root: Path) -> None:
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder = tfds.builder("fashion_mnist", data_dir=root)
         builder.download_and_prepare(download_config=config)
-    except Exception as error:  # of whatever kind: not all of them can be sent to the parent
+    except Exception as error:  # not every kind can be sent to the parent
         raise OSError(_first_line(error)) from None
-
-
-def _run(command: list[str], folder: Path) -> None:
-    subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True, timeout=_APT_SECONDS
-    )
 
 
 def _read_folder(folder: Path, source: str) -> Dataset:

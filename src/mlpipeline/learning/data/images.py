@@ -27,6 +27,8 @@ SLICE_BYTES = 32 << 20
 class Split:
     """Labelled images. The arrays may be memory-mapped files larger than memory.
 
+    Import it from `mlpipeline.learning.data`.
+
     Attributes:
         images: uint8 `[N, height, width]` or `[N, height, width, channels]`.
         labels: int64 `[N]`, each an index into the data set's classes.
@@ -40,7 +42,13 @@ class Split:
 class Dataset:
     """A data set with its two given splits; validation images are cut from `train` later.
 
+    Import it from `mlpipeline.learning.data`.
+
     Attributes:
+        name: What the data set is called.
+        classes: Names of the classes, two or more, in the order of their labels.
+        train: What is trained on, and what validation images are cut from.
+        test: What the chosen model is tested on, once.
         source: Where the images really came from, for the data set's card.
         synthetic: Whether they were made up; every artifact made from them says so.
     """
@@ -54,12 +62,16 @@ class Dataset:
 
 
 def rows_in_a_slice(shape: Sequence[int]) -> int:
-    """How many images of a shape `SLICE_BYTES` hold; one at least."""
+    """Return how many images of a shape `SLICE_BYTES` hold; one at least."""
     return max(1, SLICE_BYTES // math.prod(shape))
 
 
 def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return `images[rows]` as a copy in memory, in the order of `rows`.
+
+    Args:
+        images: uint8 `[N, ...]`, in memory or a memory-mapped file.
+        rows: Which of them, int64 `[M]`.
 
     A memory-mapped file is read from front to back, whatever that order is, so that its pages come
     in once each, and no more of it than `SLICE_BYTES` is held beside the copy.
@@ -69,7 +81,7 @@ def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8
     number_of_slice = rows[ascending] // rows_in_a_slice(images.shape[1:])
     for places in np.split(ascending, np.flatnonzero(np.diff(number_of_slice)) + 1):
         taken[places] = images[rows[places]]
-        _give_back(images)
+        _release(images)
     return taken
 
 
@@ -90,7 +102,11 @@ def content_digest(split: Split) -> str:
 
 
 def check(dataset: Dataset) -> None:
-    """Raise `SourceError` where shapes, types or labels are not what `Split` promises."""
+    """See that shapes, types and labels are what `Split` promises.
+
+    Raises:
+        SourceError: They are not.
+    """
     if len(set(dataset.classes)) != len(dataset.classes) or len(dataset.classes) < 2:
         raise _unusable(
             dataset, f"its classes are {dataset.classes}", "two or more different names"
@@ -135,7 +151,7 @@ def _unusable(dataset: Dataset, got: str, expected: str) -> SourceError:
 
 
 def _row_digests(split: Split) -> NDArray[np.void]:
-    """SHA-256 of each image and its label: `[N]` of 32 bytes each."""
+    """Return the SHA-256 of each image with its label: `[N]` of 32 bytes each."""
     labels = split.labels.astype("<i8")
 
     def digests() -> Iterator[bytes]:
@@ -144,13 +160,13 @@ def _row_digests(split: Split) -> NDArray[np.void]:
             part = slice(start, start + held)
             for image, label in zip(split.images[part], labels[part], strict=True):
                 yield hashlib.sha256(image.tobytes() + label.tobytes()).digest()
-            _give_back(split.images)
+            _release(split.images)
 
     return np.fromiter(digests(), dtype="V32", count=len(labels))
 
 
-def _give_back(images: NDArray[Any]) -> None:
-    """Let go of the pages that were read of a file: they would count as this process's memory."""
+def _release(images: NDArray[Any]) -> None:
+    """Release the pages that were read of a file, which would count as this process's memory."""
     # Only where nothing can have been written to them: of a private mapping it would be lost.
     if isinstance(images, np.memmap) and images.mode == "r":
         images._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

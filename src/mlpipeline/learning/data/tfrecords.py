@@ -3,6 +3,9 @@
 Each of the S training shards gives the same number of rows to every global batch, in an order that
 is a function of (seed, shard, epoch). So *which* images are in batch t does not depend on how many
 workers there are, or on where a run was resumed: a worker only decides which shards it reads.
+
+Ours rather than Grain or `tf.data`'s own sharding and shuffling: in these the order follows from
+the number of readers, so that a run resumed on fewer workers would train on other batches.
 """
 
 from __future__ import annotations
@@ -48,7 +51,11 @@ def write_shards(
     every `SLICE_BYTES` that are written, what is needed of it is read from front to back.
 
     Args:
+        split: Where the images and labels are.
         rows: Which rows to write: int64 `[N]`, `N >= shards`.
+        folder: Where to write the files.
+        shards: Number of files.
+        seed: Random seed for which row comes into which file.
         prefix: The files are called `prefix-00000-of-00008.tfrecord` and so on.
 
     Raises:
@@ -105,6 +112,7 @@ def training_batches(
         folder: The published data set.
         shards: Those of the training shards that this worker owns, see `shards_of`.
         rows_per_shard: The global batch size divided by the number of *all* training shards.
+        seed: Random seed for the order of the rows.
         skip_steps: How many batches were used up before; takes no longer than one epoch.
         cache: Where decoded images are kept after they were first read. In `memory` all of the
             worker's images are held; otherwise the windows that are being shuffled, 64 MB at most
@@ -157,12 +165,13 @@ def shard_batches(
     arguments.
 
     Args:
-        path: The file.
+        path: Path of the file, a string.
         count: How many rows it has, int64.
-        index: The shard's, int64; with `seed` and `epoch` it determines the order of the rows.
-        epoch: int64, from 0 on.
-        shape: Of an image.
+        index: Number of the shard, int64; with `seed` and `epoch` it determines the order.
+        epoch: Number of the epoch, int64, from 0 on.
+        shape: Shape of an image, `[H, W]` or `[H, W, C]`.
         rows: Images in a batch; the last batch may have fewer.
+        seed: Random seed for the order of the rows.
 
     Returns:
         A data set of (images uint8 `[B, *shape]`, labels int64 `[B]`).
@@ -206,12 +215,12 @@ def _encode(image: NDArray[np.uint8], label: np.int64) -> bytes:
 
 
 def _window_of(shape: Sequence[int], *, shards: int) -> int:
-    """How many images of a shard are decoded and shuffled together, if so many are read at once."""
+    """Return how many images of a shard are shuffled together, of so many shards at once."""
     return max(1, _SHUFFLE_BYTES // shards // math.prod(shape))
 
 
 def _windows(path: Any, count: Any, shape: Sequence[int], rows: int) -> tf.data.Dataset:
-    """The `count` rows of a file in their order, decoded, `rows` at a time."""
+    """Return the `count` rows of a file in their order, decoded, `rows` at a time."""
     features = {
         "image": tf.io.FixedLenFeature([], tf.string),
         "label": tf.io.FixedLenFeature([], tf.int64),
@@ -231,7 +240,7 @@ def _windows(path: Any, count: Any, shape: Sequence[int], rows: int) -> tf.data.
 def _shuffled_epochs(
     windows: tf.data.Dataset, count: Any, window: int, *, seed: Any, skip_rows: int
 ) -> tf.data.Dataset:
-    """Epoch after epoch of a shard's rows from row `skip_rows` on, in pieces of any size."""
+    """Return epoch after epoch of a shard's rows from row `skip_rows` on, in pieces of any size."""
     first_epoch, skip_rows = skip_rows // count, skip_rows % count
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(
@@ -266,7 +275,7 @@ def _drop(rows: tuple[tf.Tensor, tf.Tensor], count: tf.Tensor) -> tuple[tf.Tenso
 
 
 def _fresh_cache(cache: Cache, folder: Path | None, shard: Shard) -> str:
-    """Where tf.data keeps a shard, without the lock of a process that was killed; "" in memory."""
+    """Return where tf.data caches a shard, "" for memory; what a killed process left is removed."""
     if cache != "disk":
         return ""
     assert folder is not None, "cache `disk` needs a folder"

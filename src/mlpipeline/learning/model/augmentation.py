@@ -1,4 +1,10 @@
-"""Random views of training images, drawn statelessly: the same seed gives the same views."""
+"""Random views of training images, drawn statelessly: the same seed gives the same views.
+
+Flipped and shifted views as in He et al., arXiv:1512.03385, section 4.2; an erased square as in
+DeVries and Taylor, Cutout, arXiv:1708.04552, and Zhong et al., Random Erasing, arXiv:1708.04896.
+Ours rather than Keras's layers, which keep a state of their own and treat a whole batch image by
+image: what is drawn here follows from the step alone, and one gather moves all images.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +22,8 @@ def augment(images: Any, recipe: Recipe, seed: Any) -> Any:
 
     Args:
         images: float32 [N, H, W, C].
-        recipe: Which of them, and how far.
-        seed: Two integers, shape [2].
+        recipe: Whether to flip, how far to shift and how much to erase, both in pixels.
+        seed: Random seed, two integers, shape [2].
 
     Returns:
         float32 [N, H, W, C]. What is moved in from outside repeats the border.
@@ -45,14 +51,14 @@ def augment(images: Any, recipe: Recipe, seed: Any) -> Any:
 
 
 def _offsets(draws: Any, limit: int) -> Any:
-    """Whole numbers in [-limit, limit], shape [N, 1], from uniform draws in [0, 1)."""
+    """Return integers in [-limit, limit], shape [N, 1], from uniform draws in [0, 1), shape [N]."""
     return tf.cast(tf.floor(draws * (2 * limit + 1)), tf.int32)[:, tf.newaxis] - limit
 
 
 def _covered(draws: Any, length: int, side: int) -> Any:
-    """Which positions a square of that side covers along one axis, bool [N, length].
+    """Return which positions a square of that side covers along one axis, bool [N, length].
 
-    Its centre is anywhere: at the border part of it falls outside (Cutout, arXiv:1708.04552).
+    Its centre is anywhere, so that at the border part of it falls outside, as in Cutout.
     """
     start = tf.floor(draws * length)[:, tf.newaxis] - side // 2
     positions = tf.range(length, dtype=tf.float32)[tf.newaxis]

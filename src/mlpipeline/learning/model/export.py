@@ -29,7 +29,7 @@ def preprocess(images: Any) -> Any:
     return tf.cast(images, tf.float32) / 127.5 - 1.0
 
 
-class Predictor(tf.Module):  # type: ignore[misc]
+class ExportableModel(tf.Module):  # type: ignore[misc]
     """A trained model as it is evaluated and served.
 
     Args:
@@ -46,7 +46,7 @@ class Predictor(tf.Module):  # type: ignore[misc]
         self.probabilities = tf.function(self._probabilities, input_signature=[specification])
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the class probabilities, float32 [N, classes], of uint8 images."""
+        """Return the class probabilities, float32 [N, classes], of images uint8 [N, *shape]."""
         answers = [self.probabilities(batch)[OUTPUT].numpy() for batch in _batches(images)]
         return np.concatenate(answers)
 
@@ -67,7 +67,11 @@ class Predictor(tf.Module):  # type: ignore[misc]
 
 
 def load(folder: Path) -> Any:
-    """Return the signature of a SavedModel: uint8 images → {"probabilities": float32}."""
+    """Return the signature of a SavedModel: uint8 images → {"probabilities": float32}.
+
+    Args:
+        folder: What `ExportableModel.save` wrote.
+    """
     loaded = tf.saved_model.load(str(folder))
     signature = loaded.signatures[SIGNATURE]
     signature.keep_alive = loaded  # its variables live no longer than the object that holds them
@@ -75,7 +79,12 @@ def load(folder: Path) -> Any:
 
 
 def predict(signature: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the class probabilities, float32 [N, classes], that a loaded signature gives."""
+    """Return the class probabilities, float32 [N, classes], that a loaded signature gives.
+
+    Args:
+        signature: What `load` returned.
+        images: uint8 [N, H, W] or [N, H, W, C].
+    """
     batches = (tf.constant(batch) for batch in _batches(images))
     return np.concatenate([signature(**{INPUT: batch})[OUTPUT].numpy() for batch in batches])
 

@@ -3,6 +3,9 @@
 Each takes a Keras tensor of float32 images [N, H, W, C] in [-1, 1], with its options as keywords,
 and returns features [N, F]; `build` adds the classifier. To bring your own, write such a function
 and name it in the configuration as `package.module:function`.
+
+"The book" is Yuan Tang, Distributed Machine Learning Patterns, Manning 2024, whose chapter 9 trains
+and compares three networks on Fashion-MNIST. https://www.manning.com/books/distributed-machine-learning-patterns
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
 
     In float32 inside, whatever the precision of its input [N, H, W, C]. Each worker normalises by
     the statistics of its own part of a batch.
+
+    Args:
+        **options: Those of Keras's layer, but for `momentum` and `autocast`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -31,6 +37,15 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
         super().__init__(momentum=0.9, autocast=False, **options)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Normalise a batch.
+
+        Args:
+            inputs: Float tensor [N, H, W, C].
+            training: Whether to use the batch's own statistics, and to update the moving ones.
+
+        Returns:
+            A tensor of the same shape and type.
+        """
         moving = (self.moving_mean, self.moving_variance)
         outputs, *statistics = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
@@ -48,7 +63,13 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
 
 
 def cnn(inputs: Any, *, widths: Sequence[int] = (32, 64), units: int = 128) -> Any:
-    """Plain convolutions, each pooled, and a dense layer: the book's first candidate."""
+    """Plain convolutions, each pooled, and a dense layer: the book's first candidate.
+
+    Args:
+        inputs: Images, float32 [N, H, W, C].
+        widths: Number of filters of each convolution.
+        units: Width of the dense layer.
+    """
     x = inputs
     for width in widths:
         x = _convolution(x, width, use_bias=True)
@@ -60,7 +81,14 @@ def cnn(inputs: Any, *, widths: Sequence[int] = (32, 64), units: int = 128) -> A
 def dropout(
     inputs: Any, *, widths: Sequence[int] = (32, 64), units: int = 128, rate: float = 0.4
 ) -> Any:
-    """The plain network with dropout before its classifier (Srivastava et al., JMLR 15, 2014)."""
+    """The plain network with dropout before its classifier (Srivastava et al., JMLR 15, 2014).
+
+    Args:
+        inputs: Images, float32 [N, H, W, C].
+        widths: Number of filters of each convolution.
+        units: Width of the dense layer.
+        rate: Share of the features that are dropped.
+    """
     return layers.Dropout(rate)(cnn(inputs, widths=widths, units=units))
 
 
@@ -69,6 +97,11 @@ def batch_norm(inputs: Any, *, widths: Sequence[int] = (32, 64), deep: int = 2) 
 
     What configs/default.yaml chooses: 92.9-93.0 % of the test split, in three runs of 8 epochs;
     0.25-0.4 more with `average_flip`.
+
+    Args:
+        inputs: Images, float32 [N, H, W, C].
+        widths: Number of filters of each convolution that is followed by pooling.
+        deep: How many convolutions follow these.
     """
     x = inputs
     for width in widths:
@@ -82,6 +115,11 @@ def residual(inputs: Any, *, widths: Sequence[int] = (32, 64, 96), rate: float =
     """A small residual network: blocks at a half and a quarter of the resolution.
 
     He et al., arXiv:1512.03385. What configs/best.yaml trains.
+
+    Args:
+        inputs: Images, float32 [N, H, W, C].
+        widths: Number of filters at the full, the half and the quarter resolution.
+        rate: Share of the features that are dropped before the classifier.
     """
     narrow, middle, wide = widths
     x = _normalised(inputs, narrow, pool=True)
@@ -92,7 +130,11 @@ def residual(inputs: Any, *, widths: Sequence[int] = (32, 64, 96), rate: float =
 
 
 def book_cnn(inputs: Any) -> Any:
-    """The network of the book's own code, as a baseline (configs/book.yaml)."""
+    """The network of the book's own code, as a baseline (configs/book.yaml).
+
+    Args:
+        inputs: Images, float32 [N, H, W, C].
+    """
     x = inputs
     for width in (32, 64):
         x = layers.MaxPooling2D()(layers.Conv2D(width, 3, activation="relu")(x))
@@ -132,7 +174,7 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
 
     Args:
         candidate: Names the architecture and its options.
-        shape: Of an image: (H, W) or (H, W, C).
+        shape: Shape of an image, (H, W) or (H, W, C).
         classes: Number of classes.
 
     Returns:

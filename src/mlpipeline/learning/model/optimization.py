@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from mlpipeline.plan.config import Recipe
 
@@ -15,26 +13,33 @@ _NOT_DECAYED = ["bias", "gamma", "beta"]
 _WARM_UP = 0.25  # share of the steps
 
 
-class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Linear warm-up to the peak, then a half cosine down to zero (Smith, arXiv:1708.07120)."""
+def one_cycle(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a schedule of one cycle: a linear warm-up to the peak, then a half cosine down to 0.
 
-    def __init__(self, peak: float, steps: int) -> None:
-        super().__init__()
-        self.peak, self.steps = peak, steps
+    The shape is that of Smith and Topin, Super-Convergence, arXiv:1708.07120, with the cosine of
+    Loshchilov and Hutter, arXiv:1608.03983, for the way down.
 
-    def __call__(self, step: Any) -> Any:
-        position = (tf.cast(step, tf.float32) + 1) / self.steps  # the first step moves, too
-        rising = position / _WARM_UP
-        falling = (1 + tf.cos(math.pi * (position - _WARM_UP) / (1 - _WARM_UP))) / 2
-        return self.peak * tf.where(position < _WARM_UP, rising, falling)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"peak": self.peak, "steps": self.steps}
+    Args:
+        peak: Highest learning rate, reached after a quarter of the steps.
+        steps: Number of steps of the whole run; of several, the last one has a rate of 0.
+    """
+    warm_up = max(1, round(steps * _WARM_UP))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / warm_up,  # the first step moves, too
+        decay_steps=max(1, steps - warm_up),
+        warmup_target=peak,
+        warmup_steps=warm_up - 1,
+    )
 
 
 def build(recipe: Recipe, steps: int) -> keras.Optimizer:
-    """Return the optimizer for a training run of so many steps."""
-    schedules = {"constant": lambda peak, _: peak, "one_cycle": OneCycle}
+    """Return the optimizer that a recipe describes.
+
+    Args:
+        recipe: Names the optimizer and the schedule, and has their parameters.
+        steps: Number of steps of the whole run, for the schedule.
+    """
+    schedules: dict[str, Any] = {"constant": lambda peak, _: peak, "one_cycle": one_cycle}
     rate = schedules[recipe.schedule](recipe.learning_rate, steps)
     common: dict[str, Any] = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
     if recipe.ema:

@@ -8,6 +8,7 @@ power truncated, is passed over.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import tensorflow as tf
 
 from mlpipeline.store import artifacts
 
-_KEPT = 2
+_log = logging.getLogger(__name__)
+
+_MOST_CHECKPOINTS = 2
 _STATE = "checkpoint"  # where TensorFlow writes the names of those that it keeps
 # What reading one that is truncated, altered or incomplete ends in: its reader translates some of
 # TensorFlow's errors into Python's.
@@ -27,10 +30,10 @@ class Checkpoints:
     """The checkpoints in one folder.
 
     Args:
-        folder: On storage that all workers share.
-        model: Built in the strategy's scope.
-        optimizer: Built for the model's variables.
-        step: The number of steps taken, an int64 variable.
+        folder: Where they are, on storage that all workers share.
+        model: The model, built in the strategy's scope.
+        optimizer: The optimizer, built for the model's variables.
+        step: Number of steps taken, an int64 variable.
         write: Whether this process is the chief.
     """
 
@@ -57,15 +60,17 @@ class Checkpoints:
             state = folder / _STATE
             if state.exists() and not state.stat().st_size:
                 state.unlink()  # a loss of power emptied it, and TensorFlow would refuse the folder
-            self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), _KEPT)
+            self._manager = tf.train.CheckpointManager(
+                self._checkpoint, str(folder), _MOST_CHECKPOINTS
+            )
 
     def restore(self) -> int:
-        """Load the newest whole checkpoint, if there is one; return the step it was taken at."""
+        """Load the newest sound checkpoint, if there is one; return the step it was taken at."""
         for path in self._newest_first():
-            if _is_whole(path):
+            if _is_readable(path):
                 self._checkpoint.restore(path).assert_existing_objects_matched()
                 break
-            print(f"{path} is damaged: taking the checkpoint before it", flush=True)
+            _log.warning("%s is damaged: taking the checkpoint before it", path)
         return int(self._step.numpy())
 
     def save(self) -> None:
@@ -84,7 +89,7 @@ class Checkpoints:
         return [str(by_step[step].with_suffix("")) for step in sorted(by_step, reverse=True)]
 
 
-def _is_whole(path: str) -> bool:
+def _is_readable(path: str) -> bool:
     """Whether every value can be read: each has a checksum."""
     try:
         reader = tf.train.load_checkpoint(path)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mlpipeline.errors import ConfigurationError
 
 Role = Literal["chief", "ps", "worker"]  # TensorFlow's names
+Strategy = Literal["multi_worker_mirrored", "parameter_server"]  # as in `training.strategy`
 
 _VARIABLE = "TF_CONFIG"
 # In the order in which TensorFlow numbers them: the first is the chief.
@@ -27,10 +28,20 @@ class ClusterSpec:
     workers: tuple[str, ...] = ()
     """`host:port` of each; empty for a process that trains alone."""
     index: int = 0
+    """Number of this process among them."""
+
+    strategy: ClassVar[Strategy] = "multi_worker_mirrored"
+    """What the processes of such a cluster can train with."""
 
     @property
     def size(self) -> int:
+        """How many workers train."""
         return max(1, len(self.workers))
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether this process is connected to others."""
+        return self.size > 1
 
     @property
     def is_chief(self) -> bool:
@@ -43,16 +54,28 @@ class ParameterServerSpec:
     """A chief, the workers that it gives work to, and the servers that hold the weights."""
 
     chief: str
-    """`host:port`, as of the others."""
+    """Its `host:port`."""
     parameter_servers: tuple[str, ...]
+    """`host:port` of each."""
     workers: tuple[str, ...]
+    """`host:port` of each."""
     role: Role = "chief"
+    """What this process is."""
     index: int = 0
-    """Among those of this role."""
+    """Its number among those of its role."""
+
+    strategy: ClassVar[Strategy] = "parameter_server"
+    """What the processes of such a cluster can train with."""
 
     @property
     def size(self) -> int:
+        """How many workers train."""
         return len(self.workers)
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether this process is connected to others."""
+        return True
 
     @property
     def is_chief(self) -> bool:
@@ -60,7 +83,7 @@ class ParameterServerSpec:
         return self.role == "chief"
 
     def addresses(self) -> dict[Role, list[str]]:
-        """Addresses by role, as TensorFlow takes them."""
+        """Return the addresses by role, as TensorFlow takes them."""
         return {
             "chief": [self.chief],
             "ps": list(self.parameter_servers),

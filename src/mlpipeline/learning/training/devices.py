@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
 
+import loky
 import tensorflow as tf
 
 from mlpipeline.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
 
 # Flags of /proc/cpuinfo (x86, Arm): without them bfloat16 is emulated, slower than float32.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _BFLOAT16_GPU = (8, 0)  # compute capability, https://docs.nvidia.com/cuda/cuda-c-programming-guide
 
 
-def available_cpus() -> int:
+def cpu_count() -> int:
     """Return how many processors this process really has: its affinity, bounded by its cgroup."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_cpus() or cpus))
+    count: int = loky.cpu_count()
+    return count
 
 
 def configure() -> None:
@@ -30,7 +34,7 @@ def configure() -> None:
     Raises:
         ConfigurationError: There is a GPU, and TensorFlow cannot use it.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(available_cpus())
+    tf.config.threading.set_intra_op_parallelism_threads(cpu_count())
     tf.config.threading.set_inter_op_parallelism_threads(2)
     gpus = usable_gpus()
     tf.config.set_visible_devices(gpus[:1], "GPU")
@@ -51,7 +55,7 @@ def usable_gpus() -> list[Any]:
     if gpus or hidden or not _has_gpu():
         return gpus
     if not tf.test.is_built_with_cuda():
-        print("there is a GPU, not used: this TensorFlow is built for processors alone", flush=True)
+        _log.warning("there is a GPU, not used: this TensorFlow is built for processors alone")
         return gpus
     raise ConfigurationError(
         "there is a GPU, and TensorFlow finds none",
@@ -66,7 +70,7 @@ def name() -> str:
     if gpus := tf.config.get_visible_devices("GPU"):
         details = tf.config.experimental.get_device_details(gpus[0])
         return str(details.get("device_name", "a GPU"))
-    return f"{available_cpus()} processors"
+    return f"{cpu_count()} processors"
 
 
 def policy(precision: Literal["auto", "float32", "bfloat16"]) -> str:
@@ -80,7 +84,7 @@ def policy(precision: Literal["auto", "float32", "bfloat16"]) -> str:
 
 
 def _has_gpu() -> bool:
-    """Whether NVIDIA's driver gives this process, or its container, a GPU."""
+    """Return whether NVIDIA's driver gives this process, or its container, a GPU."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
@@ -92,17 +96,3 @@ def _multiplies_bfloat16() -> bool:
         return bool(_BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
     except OSError:  # not Linux
         return False
-
-
-def _cgroup_cpus() -> int | None:
-    """The processors' time that the control group grants, rounded up; None without a limit."""
-    try:  # version 2
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except OSError:
-        try:  # version 1
-            folder = Path("/sys/fs/cgroup/cpu")
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return None if quota in ("max", "-1") else -(-int(quota) // int(period))

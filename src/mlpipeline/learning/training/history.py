@@ -33,7 +33,7 @@ class History:
         self._before: Epoch | None = None  # the last one of an earlier attempt
 
     def resume(self, step: int) -> None:
-        """Read the epochs that had ended at a step that a checkpoint was taken at."""
+        """Read the epochs that had ended when the checkpoint of a step was taken."""
         if step:
             saved = TrainingHistory.load(self._file).epochs
             self.epochs = [epoch for epoch in saved if epoch.step <= step]
@@ -52,11 +52,12 @@ class History:
         """Add the epoch that ends at a step.
 
         Args:
+            step: The step, counted from the beginning of the run.
             training: Sums of the loss and of the hits, and the number of images.
-            validation: The same of the validation split.
-            learning_rate: At its end.
-            seconds: Since this attempt began.
-            cpu_seconds: Of all workers in this attempt.
+            validation: The same three of the validation split.
+            learning_rate: Learning rate at the next step.
+            seconds: Time since this attempt began.
+            cpu_seconds: Processor time of all workers in this attempt; None if it is not known.
         """
         before = self._before
         if cpu_seconds is not None and before and before.cpu_seconds:
@@ -76,6 +77,7 @@ class History:
         )
 
     def append(self, epoch: Epoch) -> None:
+        """Add an epoch, and write its figures for TensorBoard."""
         self.epochs.append(epoch)
         with self._log.as_default(step=epoch.step):
             for name, value in asdict(epoch).items():
@@ -84,5 +86,6 @@ class History:
         self._log.flush()
 
     def save(self) -> None:
+        """Write `history.json`, if this process is the chief."""
         if self._write:
             TrainingHistory(epochs=tuple(self.epochs)).save(self._file)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlpipeline.learning.model import augmentation, models, optimization
-from mlpipeline.learning.model.export import Predictor, preprocess
+from mlpipeline.learning.model.export import ExportableModel, preprocess
 from mlpipeline.learning.training import devices
 from mlpipeline.plan.config import Candidate
 from mlpipeline.store.schemas.dataset import DatasetCard
@@ -25,9 +25,16 @@ class TrainState:
 
     Args:
         candidate: What to train and how.
-        card: Of the data set.
-        strategy: Where the variables live.
-        total_steps: Of the whole run, for the schedule of the learning rate.
+        card: The data set's card: what shape its images have, and which classes.
+        strategy: TensorFlow's distribution strategy, in whose scope the variables live.
+        total_steps: Number of steps of the whole run, for the schedule of the learning rate.
+
+    Attributes:
+        model: The Keras model that is trained, at the candidate's precision.
+        optimizer: Its optimizer, with the moments of the trained weights.
+        step: Number of steps taken, an int64 variable.
+        exportable: What is evaluated and exported: the same model in float32, outside the
+            strategy's scope.
     """
 
     def __init__(
@@ -45,9 +52,8 @@ class TrainState:
                 trainable=False,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
-        # What is evaluated and exported: the same model in float32, outside the strategy's scope.
         keras.config.set_dtype_policy("float32")
-        self.predictor = Predictor(
+        self.exportable = ExportableModel(
             self._build_model(), card.shape, average_flip=candidate.average_flip
         )
 
@@ -57,7 +63,7 @@ class TrainState:
         Args:
             images: uint8 `[B, *shape]`.
             labels: int64 `[B]`.
-            draw: int64 scalar that all randomness of the augmentation follows from.
+            draw: Random seed of this step's augmentation, an int64 scalar.
 
         Returns:
             float32 `[3]`: the sums of the loss and of the hits, and how many images there were.
@@ -65,12 +71,12 @@ class TrainState:
         recipe, classes = self._candidate, len(self._card.classes)
         # Stateless: what is drawn depends on these numbers alone, also after a resume.
         inputs = augmentation.augment(preprocess(images), recipe, tf.stack([draw, 1]))
-        smooth = recipe.label_smoothing
+        smooth = recipe.label_smoothing  # Szegedy et al., arXiv:1512.00567, section 7
         targets = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
         with tf.GradientTape() as tape:
             logits = tf.cast(self.model(inputs, training=True), tf.float32)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            # Of the global batch: where workers share one, their gradients are summed.
+            # Divided by the global batch: where workers share one, their gradients are summed.
             loss = tf.reduce_sum(losses) / recipe.batch_size
         variables = self.model.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
@@ -80,30 +86,45 @@ class TrainState:
         return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(hits), size])
 
     def has_finite_weights(self) -> bool:
-        """The loss does not tell: of NaN alone, max pooling makes the lowest number."""
+        """Return whether no weight is infinite or NaN.
+
+        The loss does not tell: of NaN alone, max pooling makes the lowest number.
+        """
         return all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables)
 
-    def update_predictor(self) -> None:
-        """Give the exported model the present weights, or their moving averages."""
-        for own, trained in zip(self.predictor.model.weights, self.model.weights, strict=True):
+    def update_exportable(self) -> None:
+        """Give the exported model the present weights, or their exponential moving averages.
+
+        Averages of weights generalise better than the last ones: Polyak and Juditsky, SIAM J.
+        Control Optim. 30, 1992.
+        """
+        for own, trained in zip(self.exportable.model.weights, self.model.weights, strict=True):
             own.assign(trained.numpy())
         if self._candidate.ema:
             averages = self.optimizer._model_variables_moving_average
-            targets = self.predictor.model.trainable_weights
+            targets = self.exportable.model.trainable_weights
             for own, average in zip(targets, averages, strict=True):
                 own.assign(average.numpy())
 
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> tuple[float, float, float]:
-        """The exported model's loss and hits, summed over some images, and how many these are."""
-        probabilities = self.predictor.predict(images)
+        """Evaluate the exported model.
+
+        Args:
+            images: uint8 `[N, *shape]`.
+            labels: int64 `[N]`.
+
+        Returns:
+            The sums of the loss and of the hits, and the number of images.
+        """
+        probabilities = self.exportable.predict(images)
         of_label = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-9)
         hits = probabilities.argmax(axis=1) == labels
         return float(-np.log(of_label).sum()), float(hits.sum()), float(len(labels))
 
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Return the learning rate at the next step."""
         return float(self.optimizer.learning_rate.numpy())
 
     def _build_model(self) -> keras.Model:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from mlpipeline.errors import ConfigurationError, PeerLostError
 from mlpipeline.learning.training.cluster_spec import ClusterSpec
 from mlpipeline.learning.training.deadline import deadline
+
+_log = logging.getLogger(__name__)
 
 # What a lost peer shows as. InvalidArgumentError at times too, when a collective breaks off midway.
 _PEER_ERRORS = (
@@ -28,7 +31,14 @@ _PEER_ERRORS = (
 
 @contextmanager
 def waiting_for(peers: str, seconds: int) -> Iterator[None]:
-    """Bound a wait for other processes; what a lost one shows as becomes `PeerLostError`."""
+    """Bound a wait for other processes; what a lost one shows as becomes `PeerLostError`.
+
+    Where the time is over, the process ends with a status that is retried, see `deadline`.
+
+    Args:
+        peers: Who they are, for the message.
+        seconds: How long to wait.
+    """
     try:
         with deadline(seconds):
             yield
@@ -41,61 +51,78 @@ def waiting_for(peers: str, seconds: int) -> Iterator[None]:
 
 
 class WorkerGroup:
-    """This worker's connection to the others. Making it waits until all are there.
+    """This worker's connection to the others; `connect` makes it.
 
     Args:
-        cluster: Who they are, and which one this process is.
-        timeout_seconds: How long to wait for the others, now and at every exchange.
-        communication: What sums over all workers.
-        pack_bytes: Sum gradients in packs of so many bytes; 0 for all at once.
+        cluster: The workers, and which one this process is.
+        strategy: TensorFlow's, which sums over them.
+        timeout_seconds: How long to wait for the others at every exchange.
 
     Attributes:
-        sent_bytes: What this worker has sent to the others so far, see `account`.
-
-    Raises:
-        ConfigurationError: NCCL was asked for, and there is no GPU here.
+        sent_bytes: Bytes that this worker has sent to the others so far, see `account`.
     """
 
-    def __init__(
-        self,
+    def __init__(self, cluster: ClusterSpec, strategy: Any, timeout_seconds: int) -> None:
+        self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
+        self.strategy = strategy
+        self.sent_bytes = 0.0
+        self._timeout = timeout_seconds
+        self._peers = ", ".join(cluster.workers)
+
+    @classmethod
+    def connect(
+        cls,
         cluster: ClusterSpec,
         timeout_seconds: int,
         *,
         communication: Literal["auto", "ring", "nccl"] = "auto",
         pack_bytes: int = 0,
-    ) -> None:
-        self.size, self.index, self.is_chief = cluster.size, cluster.index, cluster.is_chief
-        self.sent_bytes = 0.0
-        self._timeout = timeout_seconds
-        self._peers = ", ".join(cluster.workers)
+    ) -> Self:
+        """Wait until all workers are there.
+
+        Args:
+            cluster: The workers, and which one this process is.
+            timeout_seconds: How long to wait for the others, now and at every exchange.
+            communication: What sums over all workers; `auto` is NCCL where there are GPUs.
+            pack_bytes: Sum gradients in packs of so many bytes; 0 for all at once.
+
+        Raises:
+            ConfigurationError: NCCL was asked for, and there is no GPU here.
+            PeerLostError: A worker did not come in time.
+        """
         if communication == "nccl" and not tf.config.get_visible_devices("GPU"):
             raise ConfigurationError(
-                f"training.communication is `nccl`, and worker {self.index} sees no GPU",
+                f"training.communication is `nccl`, and worker {cluster.index} sees no GPU",
                 expected="a GPU for each worker, or `ring`",
                 remedy="set `auto`, which is NCCL where there are GPUs",
             )
-        if self.size == 1:
-            self.strategy = tf.distribute.get_strategy()
-            return
-        print(f"waiting at most {timeout_seconds} s for all of {self._peers}", flush=True)
+        if cluster.size == 1:
+            return cls(cluster, tf.distribute.get_strategy(), timeout_seconds)
+        peers = ", ".join(cluster.workers)
+        _log.info("waiting at most %d s for all of %s", timeout_seconds, peers)
         implementations = tf.distribute.experimental.CommunicationImplementation
         options = tf.distribute.experimental.CommunicationOptions(
             timeout_seconds=timeout_seconds,
             implementation=implementations[communication.upper()],
             bytes_per_pack=pack_bytes,
         )
-        with self.waiting():
-            self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        with waiting_for(peers, timeout_seconds):
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        return cls(cluster, strategy, timeout_seconds)
 
     @contextmanager
     def waiting(self, extra_seconds: int = 0) -> Iterator[None]:
-        """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`."""
+        """Bound a wait for the others; what a lost one shows as becomes `PeerLostError`.
+
+        Args:
+            extra_seconds: How much longer than usual it may take.
+        """
         bound = self._timeout + extra_seconds
         with deadline(bound) if self.size == 1 else waiting_for(self._peers, bound):
             yield
 
     def sum(self, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
-        """Sum a vector over all workers."""
+        """Sum a vector `[N]` over all workers, in float64."""
         own = np.asarray(values, np.float64)
         if self.size == 1:
             return own
@@ -106,15 +133,19 @@ class WorkerGroup:
     def account(self, summed_bytes: float) -> None:
         """Add to `sent_bytes` what a worker sends while so many bytes are summed over all.
 
-        In a ring, each of W pieces goes around twice, but for a hop: once to be summed, once to be
-        known to all. So a worker sends 2 (W - 1) / W of the bytes, and receives as many, however
-        many workers there are. https://doi.org/10.1016/j.jpdc.2008.09.002 shows that no way of
-        summing needs less. What carries them (gRPC, TCP) adds to it.
+        In ring all-reduce, each of W parts goes around twice, but for a hop: once to be summed,
+        once to be known to all. So a worker sends 2 (W - 1) / W of the bytes, and receives as many,
+        however many workers there are. No way of summing needs less: Patarasuk and Yuan, Bandwidth
+        Optimal All-reduce Algorithms, https://doi.org/10.1016/j.jpdc.2008.09.002. What carries the
+        bytes (gRPC, TCP) adds to them.
+
+        Args:
+            summed_bytes: Size of what is summed.
         """
         self.sent_bytes += 2 * (self.size - 1) / self.size * summed_bytes
 
     def gather(self, value: float) -> list[float]:
-        """Every worker's value, in the order of their indices."""
+        """Return every worker's value, in the order of their indices."""
         own = np.zeros(self.size)
         own[self.index] = value
         return [float(v) for v in self.sum(own)]
@@ -130,7 +161,7 @@ class WorkerGroup:
             variable.assign(part.reshape(variable.shape).astype(np.float32))
 
     def agree(self, variables: Sequence[Any]) -> bool:
-        """Whether the variables are bit-identical on all workers."""
+        """Return whether the variables are bit-identical on all workers."""
         digest = hashlib.sha256()
         for variable in variables:
             digest.update(variable.numpy().tobytes())

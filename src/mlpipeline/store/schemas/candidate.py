@@ -59,15 +59,15 @@ class Epoch:
 
     Attributes:
         epoch: Its number, from 1.
-        step: The number of steps taken when it ended.
-        loss: The mean loss over the training images, while the weights changed; None where it was
-            not finite, which JSON cannot say.
-        accuracy: The share of hits on them, 0 to 1.
-        validation_loss: The mean loss over the validation split at the end of the epoch; None
-            where it was not finite.
-        validation_accuracy: The share of hits on it, 0 to 1.
-        learning_rate: The learning rate at its end.
-        seconds: Time since training began, over all attempts.
+        step: The step that it ended at, counted from the beginning of the run.
+        loss: The mean loss over the training images, as they were augmented, with label smoothing,
+            while the weights changed; None where it was not finite, which JSON cannot say.
+        accuracy: The share of hits on the training images, as they were augmented, 0 to 1.
+        validation_loss: The mean loss of the exported model over the validation split, without
+            label smoothing; None where it was not finite.
+        validation_accuracy: The share of hits on the validation split, 0 to 1.
+        learning_rate: The learning rate at the step after its last.
+        seconds: Wall-clock time since training began, over all attempts.
         cpu_seconds: Processor time of all workers since training began, over all attempts; None
             where the one of an earlier attempt is not known.
     """
