@@ -111,9 +111,9 @@ def plan(
     Args:
         settings: The run's configuration.
         workspace: The folder of all artifacts.
-        cluster: Where the cache is.
+        cluster: Cluster that the cache is in.
         memo: The name of the ConfigMap that is Argo's cache.
-        image: Of the replicas.
+        image: Image of the replicas.
         templates: The folder of the manifests that steps complete.
     """
     remembered: Mapping[str, str] = (cluster.get("ConfigMap", memo) or {}).get("data") or {}
