@@ -29,18 +29,13 @@ configMapGenerator:
     options:
       disableNameSuffixHash: true
       annotations: {config.kubernetes.io/local-config: "true"}
-    literals: [namespace=$NAMESPACE, name=$RELEASE, folder=$(workspace_folder)]
+    literals: [namespace=$NAMESPACE, name=$RELEASE, folder=$WORKSPACE_FOLDER]
 labels:
   - pairs: {app.kubernetes.io/instance: $RELEASE}
 YAML
     fi
   } >"$folder/kustomization.yaml"
   kubectl kustomize "$folder"
-}
-
-# Where a release's workspace is on kind's nodes.
-workspace_folder() {
-  if [[ $RELEASE == mlpipeline ]]; then echo /workspace; else echo "/workspace/releases/$RELEASE"; fi
 }
 
 # Definitions first: a controller that starts before what it watches is defined gives up. Server-side,

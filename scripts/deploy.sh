@@ -36,6 +36,7 @@ has_queues() { [[ $(render "overlays/$OVERLAY") == *"kind: ClusterQueue"* ]]; }
 
 pipeline() {
   release_volume
+  if [[ $OVERLAY != cloud ]]; then make_workspace; fi
   # The rest of Argo may start meanwhile; its definitions must be there.
   await "$NAMESPACE" "Argo's definitions" kubectl wait --for condition=Established --timeout 5s \
     crd/{workflowtemplates,cronworkflows,workfloweventbindings}.argoproj.io
@@ -44,6 +45,12 @@ pipeline() {
   await "$NAMESPACE" "the workspace to be bound" workspace_ready
   await "$NAMESPACE" "a token for Argo's executor" \
     field "$NAMESPACE" secret/executor.service-account-token .data.token
+}
+
+# On kind the nodes have this folder, and pods are not root: uid 1000.
+make_workspace() {
+  local folder="workspace-kind${WORKSPACE_FOLDER#/workspace}"
+  mkdir -p "$folder" && chmod a+rwX "$folder"
 }
 
 # A volume whose claim was deleted stays tied to it: let the new claim have it.

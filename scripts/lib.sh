@@ -6,6 +6,11 @@
 # by whoever calls (make NAMESPACE=other RELEASE=other).
 readonly NAMESPACE=${NAMESPACE:-mlpipeline}
 readonly RELEASE=${RELEASE:-$NAMESPACE}
+# Where its workspace is on kind's nodes; on this machine that is workspace-kind.
+WORKSPACE_FOLDER=/workspace
+[[ $RELEASE == mlpipeline ]] || WORKSPACE_FOLDER=/workspace/releases/$RELEASE
+readonly WORKSPACE_FOLDER
+export WORKSPACE_FOLDER
 
 # Every error says what there is, what should be there, and what to do.
 fail() { # GOT EXPECTED TO-DO

@@ -12,14 +12,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from reference import command_line, configuration, remedies, versions
+from reference import artifact_files, command_line, configuration, remedies, versions
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "configs" / "schema.json"
 PARTS: dict[str, Callable[[], str]] = {
+    "artifacts": artifact_files.render,
     "command line": command_line.render,
     "configuration": configuration.render,
     "remedies": lambda: remedies.render(ROOT / "src" / "mlpipeline"),
+    "workspace": artifact_files.tree,
     "versions": lambda: versions.render(ROOT),
 }
 _PART = re.compile(r"(?<=<!-- generated: )([a-z ]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)

@@ -49,8 +49,7 @@ say_address() { # RUN
   version=$(ours get inferenceservice "$name" -o 'jsonpath={.metadata.annotations.mlpipeline/version}')
   address=$(address)
   # On kind the workspace is a folder here.
-  request=workspace-kind/models/$name/$version/request.json
-  [[ $RELEASE == mlpipeline ]] || request=workspace-kind/releases/$RELEASE/${request#*/}
+  request=workspace-kind${WORKSPACE_FOLDER#/workspace}/models/$name/$version/request.json
   [[ -e $ROOT/$request ]] || request='request.json # {"instances": [[[0..255, 28 numbers] x 28]]}'
   cat <<TEXT
 

@@ -23,12 +23,12 @@ def main() -> None:
     place = importlib.import_module(module)
     function, calls = getattr(place, name), itertools.count(1)
 
-    def deadly(*arguments: Any, **options: Any) -> Any:
+    def killing(*arguments: Any, **options: Any) -> Any:
         if next(calls) == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
 
-    setattr(place, name, deadly)
+    setattr(place, name, killing)
     sys.argv = ["mlpipeline", *sys.argv[3:]]
     app.main()
 

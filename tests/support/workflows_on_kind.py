@@ -106,9 +106,9 @@ class Run:
     """A workflow.
 
     Attributes:
-        name: The workflow's.
+        name: Name of the workflow.
         content: Its configuration.
-        image: Of all of its pods.
+        image: Image of all of its pods.
     """
 
     name: str

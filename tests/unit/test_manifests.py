@@ -23,7 +23,7 @@ MANIFESTS = ROOT / "manifests"
 BASE = MANIFESTS / "base"
 WORKFLOWS = ROOT / "workflows"
 OVERLAYS = sorted(p.name for p in (MANIFESTS / "overlays").iterdir())
-COMPONENTS = sorted(p.name for p in (MANIFESTS / "components").iterdir())
+COMPONENTS = sorted(p.name for p in (MANIFESTS / "components").iterdir() if p.is_dir())
 OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take it
 OF_RELEASES = ("release", "any-node-port")  # scripts/apply.sh puts them on an overlay
 
@@ -110,6 +110,11 @@ def test_every_file_is_reached_from_an_overlay_or_from_the_platform() -> None:
                     reached.add(path)
     orphans = set(MANIFESTS.resolve().rglob("*.yaml")) - reached
     assert orphans == set()
+
+
+def test_every_component_is_explained() -> None:
+    page = (MANIFESTS / "components" / "README.md").read_text()
+    assert set(re.findall(r"\[`[\w-]+`\]\(([\w-]+)\)", page)) == set(COMPONENTS)
 
 
 def test_what_is_optional_is_in_no_overlay_and_is_mentioned_in_one() -> None:
