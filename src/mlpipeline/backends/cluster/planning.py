@@ -127,7 +127,8 @@ def plan(
         workspace.model(settings.name, keys[SELECT.name]).path,
     )
     for name, key in keys.items():
-        _log.info("%s is %s: %s", name, "done" if done[name] else "to do", key)
+        # This step's result, as `mlpipeline cluster plan` shows it.
+        print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)  # noqa: T201
     stale = [key for name, key in keys.items() if key in remembered and not done[name]]
     if stale:
         _log.info("forgotten, because it is gone, damaged or changed: %s", ", ".join(stale))
