@@ -51,14 +51,6 @@ _QUEUED = [
     f"--priority={ref('workflow.parameters.priority')}",
     *("--queue-seconds", ref("workflow.parameters.queue-seconds")),
 ]
-# Of the workflow's parameters, the names that the step `plan` knows them by.
-_OVERRIDES = {
-    "configuration": "configuration",
-    "model": "name",
-    "candidates": "candidates",
-    "workers": "workers",
-    "replicas": "replicas",
-}
 # What a template need not be given. Empty: selection is among all candidates that could be trained.
 _OPTIONAL = {"among": ""}
 _AMONG = ref("inputs.parameters.among")
@@ -155,8 +147,12 @@ def add_steps() -> Steps:
     """Add the templates of all steps to the workflow whose context this is called in."""
     plan = step(
         _PLAN,
-        ["cluster", "plan", *RUN_OPTIONS, "--outputs", OUTPUTS, "--memo", MEMO, *_MANIFESTS]
-        + [f"--{to}={ref(f'workflow.parameters.{of}')}" for of, to in _OVERRIDES.items()],
+        [
+            *("cluster", "plan", *RUN_OPTIONS, "--outputs", OUTPUTS, "--memo", MEMO),
+            # It reads the parameters from the workflow: what a user has written is no argument, in
+            # which Argo would evaluate it.
+            *(*_MANIFESTS, *_OWNER),
+        ],
         outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
         account="pipeline",
         timeout="5m",

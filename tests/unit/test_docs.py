@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import reference_pages
 from reference import command_line, versions
 from support import documents
 from support.documents import ROOT, Block
@@ -83,6 +84,15 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
     lost = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not lost
+
+
+def test_the_generated_parts_are_what_the_code_says() -> None:
+    stale = [
+        file.relative_to(ROOT).as_posix()
+        for file, content in reference_pages.generated().items()
+        if not file.exists() or file.read_text() != content
+    ]
+    assert not stale, "make reference writes them anew"
 
 
 @pytest.mark.parametrize("page", PATTERNS, ids=lambda page: page.stem)

@@ -134,7 +134,7 @@ def test_remote_bases_and_images_are_pinned() -> None:
         (content,) = _read(kustomization)
         for reference in content.get("resources", []):
             if reference.startswith("https://"):
-                assert re.search(r"\?ref=v\d+\.\d+\.\d+$", reference), reference
+                assert re.search(r"\?ref=v\d+\.\d+\.\d+(&timeout=\d+s)?$", reference), reference
         for image in content.get("images", []):
             assert re.fullmatch(r"v\d+\.\d+\.\d+", image["newTag"]), image
 

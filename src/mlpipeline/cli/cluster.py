@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from mlpipeline.plan.commands import predictor_arguments
 from mlpipeline.plan.pipeline import SELECT, TRAIN
 from mlpipeline.store import artifacts
 from mlpipeline.store.schemas.candidate import Metrics
+
+if TYPE_CHECKING:  # importing it takes a second
+    from mlpipeline.backends.cluster.api import Cluster, Manifest
 
 app = typer.Typer(
     help="Do what only the pods of a workflow do: they talk to the cluster.", no_args_is_help=True
@@ -43,33 +46,26 @@ def _begin(context: typer.Context) -> None:
 
 @app.command()
 def plan(
-    text: Annotated[str, typer.Option("--configuration", help="The configuration, as YAML.")],
     config: ConfigFile,
     workspace: Workspace,
     outputs: Outputs,
     templates: Templates,
     image: Image,
+    workflow: Owner,
     memo: Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")],
-    name: Annotated[str, typer.Option(help="The model's name; empty for the configured one.")] = "",
-    candidates: Annotated[
-        str,
-        typer.Option(help="Names of the candidates to train, separated by commas; empty for all."),
-    ] = "",
-    workers: Annotated[
-        str, typer.Option(help="The number of workers; empty for the configured one.")
-    ] = "",
-    replicas: Annotated[
-        str, typer.Option(help="The number of replicas; empty for the configured one.")
-    ] = "",
 ) -> None:
-    """Check the configuration, write it for the run, and say what has to be done."""
+    """Check the configuration of a workflow, write it for the run, say what has to be done."""
     from mlpipeline.backends.cluster import api, planning
 
-    overrides = planning.Overrides(name, candidates, workers, replicas)
-    settings = feedback.joined(planning.resolve(text, overrides), workspace)
+    cluster = api.connect()
+    given = planning.parameters(_workflow(cluster, workflow))
+    overrides = planning.Overrides.of(given)
+    settings = feedback.joined(
+        planning.resolve(given.get("configuration", ""), overrides), workspace
+    )
     configuration.write(settings, config)
     planned = planning.plan(
-        settings, workspace, api.connect(), memo=memo, image=image, templates=templates
+        settings, workspace, cluster, memo=memo, image=image, templates=templates
     )
     _write_outputs(outputs, planned)
 
@@ -209,20 +205,26 @@ def record(workspace: Workspace, workflow: Owner) -> None:
 
     cluster = api.connect()
     owner = tfjob.WorkflowReference.parse(workflow)
-    found = cluster.get("Workflow", owner.name)
-    if found is None:
-        raise ClusterError(
-            f"there is no workflow {owner.name}",
-            expected="the one that this step is the exit handler of",
-            remedy="nothing: there is nothing left to record",
-        )
-    run = records.record(found, workspace)
+    run = records.record(_workflow(cluster, workflow), workspace)
     run.save()
     lineage.write(workspace, run.content())
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
         typer.echo(f"{run.state}: {report.write(workspace, run.content())}")
     tfjob.delete_unfinished(cluster, owner)
+
+
+def _workflow(cluster: Cluster, owner: str) -> Manifest:
+    """Return the workflow that this step belongs to, given as NAME/UID."""
+    name = owner.partition("/")[0]
+    found = cluster.get("Workflow", name)
+    if found is None:
+        raise ClusterError(
+            f"there is no workflow {name}",
+            expected="the one that this step belongs to",
+            remedy="nothing, if it was deleted: there is nothing left to do for it",
+        )
+    return found
 
 
 def _write_outputs(folder: Path, values: Mapping[str, str]) -> None:

@@ -40,6 +40,7 @@ class Data(Section):
     dataset: str = "fashion_mnist"
     """A name known to `learning.data.datasets`, or `package.module:function` of your own."""
     source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
+    """Where to get Fashion-MNIST from; `auto` tries all. Other data sets have `auto` only."""
     validation: PositiveInt = 5_000
     """Images cut from the training split, stratified by class."""
     shards: PositiveInt = 8
@@ -56,14 +57,19 @@ class Recipe(Section):
     """How a candidate is trained."""
 
     epochs: PositiveInt = 8
+    """Passes over the training split."""
     batch_size: PositiveInt = 128
     """Images in a global batch, over all workers; a multiple of `data.shards`."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Keras's optimizer; `sgd` has Nesterov momentum."""
     learning_rate: PositiveFloat = 1e-3
     """Constant, or the peak of the schedule."""
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    """How the learning rate changes: not at all, or up to its peak and down again."""
     weight_decay: NonNegativeFloat = 0.0
+    """Share of each weight that a step takes away, times the learning rate."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target's probability that is spread over all classes."""
     flip: bool = False
     """Flip training images left to right at random."""
     average_flip: bool = False
@@ -96,6 +102,7 @@ class Training(Section):
     )
     """`parameter_server` updates asynchronously, with another result: it is part of the key."""
     workers: PositiveInt = 2
+    """Processes, or pods, that train one candidate together."""
     parameter_servers: PositiveInt = 1
     """Processes that hold the weights, with strategy `parameter_server`."""
     cache: Literal["memory", "disk", "none"] = "memory"

@@ -40,7 +40,9 @@ class Dimension(Section):
     """What one hyper-parameter may be: one of a list of values, or a number of a range."""
 
     values: tuple[JsonValue, ...] = ()
+    """The list to choose from; a list alone is short for it."""
     low: int | float | None = None
+    """The least number of a range."""
     high: int | float | None = None
     """Included where both bounds are integers, as the number is then."""
     log: bool = False
@@ -89,6 +91,7 @@ class Search(Section):
     """Trials of one model."""
 
     model: str
+    """A model of `learning.model.models`, or `package.module:function` of your own."""
     method: Literal["grid", "random"]
     """Every combination of the values, or draws of them."""
     trials: PositiveInt | None = None

@@ -34,7 +34,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.transport.file import FileConfig, FileTransport
 
 from mlpipeline.errors import ArtifactError
-from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, STEPS, TRAIN, VERIFY
+from mlpipeline.plan.pipeline import CANDIDATE, DATASET, STEPS, Artifact, producer_of
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, Folder, SelectionFolder, Workspace
 from mlpipeline.store.schemas.dataset import DatasetCard
@@ -42,7 +42,7 @@ from mlpipeline.store.schemas.run import Run, TaskRecord, later
 from mlpipeline.store.schemas.selection import Decision
 
 NAMESPACE = "mlpipeline"
-_MODULES = {step.name: step.module for step in STEPS}
+_STEPS = {step.name: step for step in STEPS}
 _ENDS = {
     "reused": RunState.COMPLETE,
     "succeeded": RunState.COMPLETE,
@@ -139,33 +139,29 @@ def _event(
 
 def _data_of(task: TaskRecord, workspace: Workspace, run: Run) -> tuple[list[str], list[str]]:
     """The artifacts that a task reads, and those that it has published, by their folders."""
-    step, key = task.step, task.key
-    if step == TRAIN.name:
-        reads, makes = _published(run, INGEST.name), [f"candidates/{key}"]
-    elif step == SELECT.name:
-        reads = [*_published(run, INGEST.name), *_compared(workspace.selection(key))]
-        makes = [f"selections/{key}", f"models/{run.name}/{key}"]
-    elif step == SERVE.name:
-        reads, makes = _published(run, SELECT.name)[-1:], []
-    elif step == VERIFY.name:
-        reads, makes = _published(run, SELECT.name)[-1:] + _published(run, INGEST.name), []
-    else:
-        reads, makes = [], [f"datasets/{key}"] if step == INGEST.name else []
+    step = _STEPS.get(task.step)
+    if step is None:  # one of the workflow alone, such as `plan`
+        return [], []
+    reads = [name for artifact in step.reads for name in _read(artifact, task, workspace, run)]
+    makes = [str(artifact.path(task.key, run.name)) for artifact in step.publishes]
     return reads, makes if task.has_published else []
 
 
-def _published(run: Run, step: str) -> list[str]:
-    folder = {INGEST.name: "datasets", SELECT.name: f"models/{run.name}"}[step]
-    return [
-        f"{folder}/{task.key}" for task in run.tasks if task.step == step and task.has_published
-    ]
+def _read(artifact: Artifact, task: TaskRecord, workspace: Workspace, run: Run) -> list[str]:
+    """What a task has read of one kind."""
+    if artifact == CANDIDATE:
+        return _compared(workspace.selection(task.key))
+    producer = producer_of(artifact).name
+    keys = [each.key for each in run.tasks if each.step == producer and each.has_published]
+    # An asynchronous run selects several times, and what it has selected last is served at the end.
+    return [str(artifact.path(key, run.name)) for key in keys[-1:]]
 
 
 def _compared(selection: SelectionFolder) -> list[str]:
     """The candidates that a selection chose from; none where it failed."""
     try:
         candidates = Decision.load(selection.decision).candidates
-        return [f"candidates/{candidate.key}" for candidate in candidates.values()]
+        return [str(CANDIDATE.path(candidate.key, "")) for candidate in candidates.values()]
     except ArtifactError:
         return []
 
@@ -173,7 +169,8 @@ def _compared(selection: SelectionFolder) -> list[str]:
 def _code(task: TaskRecord, run: Run) -> dict[str, JobFacet]:
     if not task.code:
         return {}
-    url = f"urn:{NAMESPACE}:{_MODULES.get(task.step, task.step)}"
+    step = _STEPS.get(task.step)
+    url = f"urn:{NAMESPACE}:{step.module if step else task.step}"
     facet = source_code_location_job.SourceCodeLocationJobFacet(
         type="content", url=url, version=task.code, tag=run.source or None
     )
@@ -185,7 +182,7 @@ def _about(folder: Folder) -> dict[str, DatasetFacet]:
     try:
         version = dataset_version_dataset.DatasetVersionDatasetFacet(artifacts.digest(folder.path))
         facets: dict[str, DatasetFacet] = {"version": version}
-        if folder.path.parent.name == INGEST.folder:
+        if folder.path.parent.name == DATASET.folder:
             card = DatasetCard.load(DatasetFolder(folder.path).card)
             known = {"name": card.name, "digest": card.digest, "source": card.source}
             if card.feedback:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from mlpipeline.backends.cluster import inference_service
-from mlpipeline.backends.cluster.api import Cluster
+from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import config, pipeline, search
 from mlpipeline.plan.config import Config
@@ -35,11 +35,34 @@ _ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
 class Overrides:
     """What a workflow's parameters say in place of the configuration; empty for what it says."""
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> Overrides:
+        """Return what the parameters of a run say, by their names in the workflow."""
+        names = ("model", "candidates", "workers", "replicas")
+        return cls(*(parameters.get(name, "") for name in names))
+
     name: str = ""
     candidates: str = ""
     """Names of those to train, separated by commas."""
     workers: str = ""
     replicas: str = ""
+
+
+def parameters(workflow: Manifest) -> dict[str, str]:
+    """Return the parameters of a run, with those that were left at their default.
+
+    They are read from the workflow itself, not handed over as arguments of a pod: Argo evaluates
+    what it finds between double braces there, and a configuration is free text.
+
+    Args:
+        workflow: The object as the API returns it.
+    """
+    template = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    values: dict[str, str] = {}
+    for spec in (template, workflow["spec"]):  # what was submitted comes before the defaults
+        for parameter in (spec.get("arguments") or {}).get("parameters") or ():
+            values[parameter["name"]] = str(parameter.get("value", ""))
+    return values
 
 
 def resolve(text: str, overrides: Overrides) -> Config:

@@ -19,7 +19,7 @@ from mlpipeline.errors import ArtifactError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import SERVE, STEPS
+from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import (
@@ -56,21 +56,21 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
     tasks = [_task(node, nodes) for node in _of_steps(nodes)]
     config = _config(folder.config)
     planned = pipeline.plan_of_finished(config, workspace) if config else {}
-    with_all = pipeline.plan(config)["select"].key if config else None
+    with_all = pipeline.plan(config)[SELECT.name].key if config else None
     for place, task in enumerate(tasks):
         known: dict[str, str] = {}
         if config and task.name in planned:
             known["code"] = pipeline.code_of(planned[task.name], config)
         if with_all and task.key == with_all:  # it does not know yet that some were not trained
-            known["key"] = planned["select"].key
+            known["key"] = planned[SELECT.name].key
         tasks[place] = task.model_copy(update=known)
     began = status["startedAt"]
     state: RunState = (
         "interrupted"
         if workflow["spec"].get("shutdown")
         else "failed"
-        if any(task.state == "failed" for task in tasks if task.step != "train")
-        or not any(task.step == "verify" for task in tasks)
+        if any(task.state == "failed" for task in tasks if task.step != TRAIN.name)
+        or not any(task.step == STEPS[-1].name for task in tasks)
         else "succeeded"
     )
     return RunRecord(
@@ -130,7 +130,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
     error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
-        name=f"train-{candidate}" if candidate else step,
+        name=TRAIN.task_name(candidate) if candidate else step,
         step=step,
         candidate=candidate,
         key=given.get("key", ""),
@@ -211,7 +211,7 @@ def _is_hit(node: Mapping[str, Any]) -> bool:
 def _verification(nodes: Mapping[str, Any]) -> Verification | None:
     for node in nodes.values():
         text = _parameters(node, "outputs").get("figures")
-        if node.get("templateName") == "verify" and text:
+        if node.get("templateName") == VERIFY.name and text:
             return Verification.parse(json.loads(text), origin="the output of the step verify")
     return None
 
