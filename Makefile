@@ -3,7 +3,11 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# What bytecode saves: TensorFlow's import takes a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
+
 UV_VERSION := 0.13.9
+ACTIONLINT_VERSION := 1.7.12
 
 CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
@@ -20,7 +24,7 @@ TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C 
 	| sha256sum | cut -c1-12)$(addprefix -,$(filter-out cpu,$(VARIANT)))
 CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
-DEFAULT_CONTAINER := mlpipeline:0.1.0
+DEFAULT_CONTAINER := mlpipeline:0.2.0
 TRACKING_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-tracking:$(shell sed -n 's/^mlflow==\([^ ]*\).*/\1/p' docker/tracking.in)
 # The image that was built or pushed last is the one that is submitted.
 LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
@@ -79,7 +83,7 @@ cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kin
 	kind delete cluster --name mlpipeline
 
 .PHONY: image
-image: ## Build the image of all steps, and load it into kind where that runs. VARIANT=cpu|gpu
+image: ## Build the image of all steps, and load it into kind where that runs. VARIANT=cpu|gpu|light
 	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
 		--tag $(CONTAINER) --tag $(DEFAULT_CONTAINER) .
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
@@ -130,22 +134,20 @@ ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctr
 ##@ Develop
 
 .PHONY: check
-check: $(READY) ## Lint, check types and the directions of imports.
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+check: $(READY) tools ## Lint everything, check types, imports, manifests, docs. ONLY="ruff mypy"
+	@$(VENV)/bin/python scripts/check.py $(ONLY)
 
 .PHONY: test
-test: test-unit test-integration ## Run all tests.
+test: $(READY) ## Run all tests; ends with what could not be tested here, and why.
+	@scripts/test.sh unit integration
 
 .PHONY: test-unit
 test-unit: $(READY) ## Run the quick, hermetic tests.
-	$(VENV)/bin/pytest tests/unit
+	@scripts/test.sh unit
 
 .PHONY: test-integration
 test-integration: $(READY) ## Run the tests that start real processes.
-	$(VENV)/bin/pytest tests/integration tests/contract
+	@scripts/test.sh integration
 
 .PHONY: smoke
 smoke: $(READY) ## From no cluster at all to a verified model in a kind cluster, and back.
@@ -180,34 +182,54 @@ bench-cluster: $(READY) ## Measure what Kubernetes adds, on the deployed kind cl
 	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --config $(CONFIG) \
 		--output benchmarks/results/cluster.json
 
+##@ Release
+
+.PHONY: release
+release: $(READY) ## Check that tag, changelog and manifests agree; build wheel, bill of materials, image.
+	@$(VENV)/bin/python scripts/release.py
+	@$(MAKE) --no-print-directory image
+
+.PHONY: release-version
+release-version: $(READY) ## Write the version of pyproject.toml into all files that name the image.
+	@$(VENV)/bin/python scripts/release.py --set
+
+.PHONY: publish
+publish: ## Push the image with its provenance and bill of materials. IMAGE=ghcr.io/me/mlpipeline TAG=0.2.0
+	docker buildx build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
+		--provenance=mode=max --sbom=true --push --tag $(IMAGE):$(TAG) .
+
 ##@ Environment
 
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: found no Python 3.11 or 3.12; name one: make PYTHON=..."; exit 1; }
-	@if command -v uv >/dev/null; then uv venv --quiet --clear --python $(PYTHON) $(VENV); else \
-		$(PYTHON) -m venv --clear $(VENV) && $(VENV)/bin/pip install --quiet uv==$(UV_VERSION); fi
-	@uv=$$(command -v uv || echo $(VENV)/bin/uv); export VIRTUAL_ENV=$(VENV); \
-		$$uv pip install --require-hashes -r requirements.lock; \
-		$$uv pip install --no-deps --no-build-isolation --editable .
+	@scripts/environment.sh $(VENV) requirements.lock "$(PYTHON)" $(UV_VERSION)
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # MLflow with its page is 620 MB that a run does without: it comes when it is asked for.
 $(TRACKING)/.ready: docker/requirements-tracking.lock | $(READY)
-	@uv=$$(command -v uv || echo $(VENV)/bin/uv); \
-		$$uv venv --quiet --clear --python $(VENV)/bin/python $(TRACKING); \
-		VIRTUAL_ENV=$(TRACKING) $$uv pip install --require-hashes -r docker/requirements-tracking.lock
+	@scripts/environment.sh $(TRACKING) $< $(VENV)/bin/python $(UV_VERSION)
 	@touch $@
+
+# Linters that no package index has. Where there is no Go, `make check` ends with what it left out.
+.PHONY: tools
+tools: $(if $(shell command -v actionlint go),.tools/bin/actionlint)
+
+.tools/bin/actionlint:
+	@command -v actionlint >/dev/null || GOBIN=$(CURDIR)/.tools/bin \
+		go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
 
 UV      = $$(command -v uv || echo $(VENV)/bin/uv)
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-header
+	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew: of development, of the images, of MLflow's server.
+lock: $(READY) ## Resolve the dependencies anew: of development, of the images, of MLflow's server. UPGRADE=1
 	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
-	$(COMPILE) pyproject.toml -c requirements.lock -o docker/requirements-cpu.lock
-	$(COMPILE) pyproject.toml -c requirements.lock --override docker/gpu-overrides.txt \
+	$(COMPILE) pyproject.toml --extra all -c requirements.lock -o docker/requirements-cpu.lock
+	$(COMPILE) pyproject.toml --extra all -c requirements.lock --override docker/gpu-overrides.txt \
 		-o docker/requirements-gpu.lock
+	$(COMPILE) pyproject.toml --extra serve --extra tracking --extra cluster -c requirements.lock \
+		-o docker/requirements-light.lock
 	$(COMPILE) docker/tracking.in -o docker/requirements-tracking.lock
 
 .PHONY: help

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ from mlpipeline.plan.commands import run_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.candidate import Metrics, TrainingHistory
+from mlpipeline.store.schemas.run import Run
+from mlpipeline.store.schemas.selection import Decision
 
 _CALIBRATION_EPOCHS = 2
 
@@ -45,7 +49,7 @@ def main(
     if best:
         figures["best.yaml"] = _run(Path("configs/best.yaml"), workspace / "best")
     _show(figures)
-    artifacts.write_json(output, {"machine": describe_machine(), "figures": figures})
+    artifacts.write_json(output, {"machine": describe_machine().model_dump(), "figures": figures})
 
 
 def _book(workspace: Path, cpu_seconds: float) -> dict[str, Any]:
@@ -70,22 +74,22 @@ def _run(file: Path, folder: Path) -> dict[str, Any]:
     arguments = run_arguments(config=file, workspace=str(folder))
     subprocess.run(python_m(arguments), check=True)
     workspace = Workspace(folder)
-    record = artifacts.read_json(max(run.record for run in workspace.runs()))  # the newest
+    record = Run.load(max(run.record for run in workspace.runs()))  # the newest
     tasks = pipeline.plan(config.load(file))
-    decision = artifacts.read_json(workspace.selection(tasks["select"].key).decision)
-    chosen = workspace.candidate(tasks[f"train-{decision['chosen']}"].key)
-    metrics = artifacts.read_json(chosen.metrics)
+    decision = Decision.load(workspace.selection(tasks["select"].key).decision)
+    chosen = workspace.candidate(tasks[f"train-{decision.chosen}"].key)
+    metrics = Metrics.load(chosen.metrics)
     return {
-        "candidate": decision["chosen"],
-        "parameters": metrics["parameters"],
-        "epochs": metrics["recipe"]["epochs"],
-        "validation_accuracy": metrics["validation_accuracy"],
-        "test_accuracy": decision["test"]["accuracy"],
-        "training_seconds": metrics["seconds"],
-        "cpu_seconds": metrics["cpu_seconds"],
-        "run_seconds": record["seconds"],
-        "reused": [task["name"] for task in record["tasks"] if task["state"] == "reused"],
-        "history": artifacts.read_json(chosen.history),
+        "candidate": decision.chosen,
+        "parameters": metrics.parameters,
+        "epochs": metrics.recipe["epochs"],
+        "validation_accuracy": metrics.validation_accuracy,
+        "test_accuracy": decision.test.accuracy,
+        "training_seconds": metrics.seconds,
+        "cpu_seconds": metrics.cpu_seconds,
+        "run_seconds": record.seconds,
+        "reused": [task.name for task in record.tasks if task.state == "reused"],
+        "history": [asdict(epoch) for epoch in TrainingHistory.load(chosen.history).epochs],
     }
 
 

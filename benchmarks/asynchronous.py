@@ -26,6 +26,8 @@ from mlpipeline.plan.commands import run_arguments, step_arguments
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
+from mlpipeline.store.schemas.selection import Decision
 
 _MODES: dict[str, list[str]] = {"synchronous": [], "asynchronous": ["--asynchronous"]}
 
@@ -51,26 +53,27 @@ def main(
         }
     _show(config, figures)
     artifacts.write_json(
-        output, {"machine": describe_machine(), "config": config.name, "modes": figures}
+        output,
+        {"machine": describe_machine().model_dump(), "config": config.name, "modes": figures},
     )
 
 
 def _measure(config: Path, workspace: Path, options: list[str]) -> dict[str, Any]:
     _mlpipeline([*run_arguments(config=config, workspace=str(workspace)), *options])
     (run,) = Workspace(workspace).runs()
-    record = artifacts.read_json(run.record)
-    select = [task["key"] for task in record["tasks"] if task["step"] == "select"][-1]
-    decision = artifacts.read_json(Workspace(workspace).selection(select).decision)
-    validation = {name: m["validation_accuracy"] for name, m in decision["candidates"].items()}
+    record = Run.load(run.record)
+    select = [task.key for task in record.tasks if task.step == "select"][-1]
+    decision = Decision.load(Workspace(workspace).selection(select).decision)
+    validation = {name: c.validation_accuracy for name, c in decision.candidates.items()}
     served = [
         {
-            "candidate": one["candidate"],
-            "validation_accuracy": validation[one["candidate"]],
-            "seconds": one["seconds"],
+            "candidate": one.candidate,
+            "validation_accuracy": validation[one.candidate],
+            "seconds": one.seconds,
         }
-        for one in record["served"]
+        for one in record.served
     ]
-    return {"served": served, "chosen": decision["chosen"], "seconds": record["seconds"]}
+    return {"served": served, "chosen": decision.chosen, "seconds": record.seconds}
 
 
 def _mlpipeline(arguments: Sequence[str]) -> None:

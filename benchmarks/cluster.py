@@ -28,6 +28,7 @@ from rich.table import Table
 
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
 
 NAMESPACE, NAME = "mlpipeline", "fashion-mnist"
 WORKSPACE = Workspace(Path("workspace-kind"))
@@ -40,7 +41,7 @@ Span = tuple[float, float]
 
 def main(
     config: Path = Path("configs/default.yaml"),
-    image: str = "mlpipeline:0.1.0",
+    image: str = "mlpipeline:0.2.0",
     output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
 ) -> None:
     """Measure a first and a second submission of a configuration."""
@@ -101,8 +102,8 @@ def _check(run: str, answer: list[float]) -> None:
     """See that the answer was this run's model's, and not one of an earlier run."""
     from mlpipeline.serving import model
 
-    record = artifacts.read_json(WORKSPACE.run(run).record)
-    version = next(task["key"] for task in record["tasks"] if task["step"] == "select")
+    record = Run.load(WORKSPACE.run(run).record)
+    version = next(task.key for task in record.tasks if task.step == "select")
     published = model.load(WORKSPACE.model(NAME, version).path)
     np.testing.assert_allclose(
         answer, published.predict(np.zeros((1, 28, 28), np.uint8))[0], atol=1e-5

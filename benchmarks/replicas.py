@@ -61,7 +61,7 @@ def main() -> None:
     replicated = _measure_replicated(arguments)
     sharded = _measure_sharded(arguments)
     results = {
-        "machine": describe_machine(),
+        "machine": describe_machine().model_dump(),
         "model": str(arguments.model),
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,

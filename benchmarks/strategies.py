@@ -29,6 +29,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, Workspace
+from mlpipeline.store.schemas.candidate import TrainingHistory
 from mlpipeline.store.schemas.dataset import DatasetCard
 
 _CONFIG = Path("configs/default.yaml")
@@ -84,13 +85,13 @@ async def _train(dataset: Path, strategy: str, epochs: int, *, kill: bool) -> di
         ).run()
         seconds = time.monotonic() - began
         history = Workspace(workspace).candidate(task.key).history
-        first, *_, last = artifacts.read_json(history)
+        first, *_, last = TrainingHistory.load(history).epochs
         images = DatasetCard.load(DatasetFolder(dataset).card).counts["train"]
     assert not victims, "training was over before a worker was killed"
     return {
         "seconds": seconds,
-        "images_per_second": images * (epochs - 1) / (last["seconds"] - first["seconds"]),
-        "validation_accuracy": last["validation_accuracy"],
+        "images_per_second": images * (epochs - 1) / (last.seconds - first.seconds),
+        "validation_accuracy": last.validation_accuracy,
         "messages": messages,
     }
 

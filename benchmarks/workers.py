@@ -59,7 +59,7 @@ def main(
     artifacts.write_json(
         output,
         {
-            "machine": describe_machine(),
+            "machine": describe_machine().model_dump(),
             "images_per_second": rates,
             "rounds": measured,
             "ratio": statistics.median(ratios),

@@ -24,7 +24,7 @@ from hera.workflows import models as m
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Step, needs_of
 
-IMAGE = "mlpipeline:0.1.0"
+IMAGE = "mlpipeline:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
 LIMITS = "limits"  # that of limits.yaml beside it

@@ -20,6 +20,7 @@ what is worth trying again, and so ends the process with `RETRY_STATUS`:
     ├── ClusterError                Kubernetes
     │   └── ClusterUnreachableError *
     ├── TrackingError               MLflow
+    ├── MissingExtraError           what is not installed
     └── StoppedError *              this process, by SIGTERM
 """
 
@@ -144,6 +145,10 @@ class ClusterUnreachableError(ClusterError):
 
 class TrackingError(PipelineError):
     """MLflow could not be told of the runs; their records are in the workspace all the same."""
+
+
+class MissingExtraError(PipelineError):
+    """A command needs an optional dependency that is not installed."""
 
 
 class StoppedError(PipelineError):

@@ -1,25 +1,31 @@
 """The report in a real browser: it loads by itself, without an error, and fits phone and desktop.
 
-Needs Chromium and its driver: `apt-get install chromium chromium-driver`.
+In Chromium or Chrome with its driver (Debian: chromium, chromium-driver), or else in what
+Selenium's own manager fetches.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.selenium_manager import SeleniumManager
 
 from mlpipeline.runs import report
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
 from support.fabricated_run import CLASSES, fabricate
+from support.not_tested import leave_out
 
 _FLAGS = (
     "--headless=new",
@@ -31,6 +37,7 @@ _FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
+_TO_DO = "install a browser and its driver: apt-get install chromium chromium-driver"
 _WIDTHS = (390, 1280)  # a phone, a desktop
 
 pytestmark = pytest.mark.timeout(180)
@@ -39,12 +46,12 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
-    options.binary_location = _find("chromium", "chromium-browser", "google-chrome")
+    options.binary_location, driver_path = _installed() or _fetched()
     profile = tmp_path_factory.mktemp("profile")
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(_find("chromedriver")))
+    driver = webdriver.Chrome(options=options, service=Service(driver_path))
     yield driver
     driver.quit()
 
@@ -160,14 +167,33 @@ return colour.match(/\\d+/g).slice(0, 3).map(Number);
 """
 
 
-def _find(*programs: str) -> str:
-    for program in programs:
-        if found := shutil.which(program):
-            return found
-    pytest.fail(
-        f"{' or '.join(programs)} is not on PATH: the report is tested in a real browser. "
-        "Install it: apt-get install chromium chromium-driver"
-    )
+def _installed() -> tuple[str, str] | None:
+    """Return the browser and the driver of this machine."""
+    browser = _first("chromium", "chromium-browser", "google-chrome")
+    driver = _first("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+def _first(*programs: str) -> str | None:
+    return next(filter(None, map(shutil.which, programs)), None)
+
+
+def _fetched() -> tuple[str, str]:
+    """Return a browser and a driver that Selenium's manager has fetched, into ~/.cache/selenium.
+
+    It fits one to the other, and takes the browser of this machine where only the driver lacks.
+    """
+    os.environ["SE_AVOID_STATS"] = "true"  # nobody is told
+    try:
+        found = SeleniumManager().binary_paths(["--browser", "chrome"])
+    except WebDriverException as error:
+        leave_out("browser", why=f"Selenium's manager says: {error.msg}", to_do=_TO_DO)
+    # A machine without a desktop may lack the libraries that a browser needs.
+    version = [found["browser_path"], "--version"]
+    started = subprocess.run(version, capture_output=True, text=True, check=False)
+    if started.returncode:
+        leave_out("browser", why=f"the fetched one does not start: {started.stderr}", to_do=_TO_DO)
+    return found["browser_path"], found["driver_path"]
 
 
 def _open(browser: webdriver.Chrome, address: str, width: int, *, scheme: str = "light") -> None:

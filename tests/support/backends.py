@@ -57,7 +57,7 @@ class Local:
 class Kubernetes:
     """`argo submit`, on the kind cluster of the current context."""
 
-    image: str = os.environ.get("IMAGE", "mlpipeline:0.1.0")
+    image: str = os.environ.get("IMAGE", "mlpipeline:0.2.0")
 
     @property
     def workspace(self) -> Path:

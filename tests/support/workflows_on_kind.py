@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 WORKSPACE = ROOT / "workspace-kind"
 NAMESPACE = os.environ.get("NAMESPACE", "mlpipeline")
 CONTEXT = "kind-mlpipeline"
-IMAGE = os.environ.get("IMAGE", "mlpipeline:0.1.0")
+IMAGE = os.environ.get("IMAGE", "mlpipeline:0.2.0")
 
 # The model's address from outside of the cluster.
 HTTP, GRPC = "http://127.0.0.1:30080", "127.0.0.1:30081"

@@ -23,13 +23,13 @@ SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
 
 OWN_MODULE = """
 import numpy as np
-from mlpipeline.learning.data import datasets
+from mlpipeline.learning.data import Dataset, Split, datasets
 
 def shuffled():
     given = datasets.synthetic()
     order = np.random.default_rng(1).permutation(len(given.train.labels))
     train = Split(given.train.images[order], given.train.labels[order])
-    return images.Dataset("shuffled", given.classes, train, given.test, "another source")
+    return Dataset("shuffled", given.classes, train, given.test, "another source")
 """
 
 

@@ -1,6 +1,6 @@
 """The YAML in manifests/: nothing orphaned, nothing missing, no right and no pod that goes too far.
 
-What needs rendering is skipped, and says so, where there is no kubectl; all else reads the files.
+What needs rendering is left out, and listed, where there is no kubectl; all else reads the files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import functools
 import itertools
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from support.not_tested import needs
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -314,10 +315,7 @@ def test_kueue_has_the_configuration_that_it_mounts_and_minds_tfjobs_alone() -> 
 
 # --- Rendered ---
 
-needs_kubectl = pytest.mark.skipif(
-    shutil.which("kubectl") is None,
-    reason="NOT TESTED: kubectl is not installed, so no overlay was rendered; install kubectl",
-)
+needs_kubectl = needs("kubectl", to_do="https://kubernetes.io/docs/tasks/tools")
 
 
 def _render(folder: Path) -> list[Manifest]:

@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from mlpipeline import environment, logs
-from mlpipeline.cli import cluster, people, steps
+from mlpipeline.cli import cluster, extras, people, steps
 from mlpipeline.errors import PipelineError
 
 _FOR_MACHINES = "What processes and pods call"
@@ -45,7 +45,8 @@ def main() -> None:
     environment.prepare()
     try:
         logs.configure()
-        app()
+        with extras.named_when_missing():
+            app()
     except PipelineError as error:
         typer.echo(f"error: {error}", err=True)
         # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
