@@ -1,4 +1,6 @@
-"""`make check`: every linter there is, each once. Use: python scripts/check.py [NAME...]
+"""`make check`: every linter there is, each once.
+
+Use: `python scripts/check.py [NAME...]`.
 
 The names are those of CHECKS below; none means all. What a machine lacks is reported by name at the
 end; with CI=true that is an error.

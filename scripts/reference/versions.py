@@ -39,7 +39,7 @@ def render(root: Path) -> str:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     dockerfile = root / "docker" / "Dockerfile"
     platform = [
-        (title, find(root / f"manifests/platform/{name}/kustomization.yaml", r"\?ref=v?(\S+)"))
+        (title, find(root / f"manifests/platform/{name}/kustomization.yaml", r"\?ref=v?([^&\s]+)"))
         for name, title in _PLATFORM.items()
     ]
     lock = root / "requirements.lock"

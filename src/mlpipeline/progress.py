@@ -36,7 +36,7 @@ def report(done: int, total: int, **facts: object) -> None:
     """
     pairs = {"done": done, "total": total} | facts
     line = " ".join([_MARK, *(f"{key}={_compact(value)}" for key, value in pairs.items())])
-    print(line, flush=True)  # standard output is the protocol's channel
+    print(line, flush=True)  # noqa: T201  # standard output is the protocol's channel
 
 
 def parse(line: str) -> dict[str, str] | None:

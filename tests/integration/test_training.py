@@ -7,7 +7,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,8 @@ def part_of_worker(pipeline: Pipeline, index: int) -> Path:
     card = DatasetCard.load(DatasetFolder(folder).card)
     own = tuple(shards_of(index, WORKERS, card.shards["train"]))
     counts = card.counts | {"train": sum(shard.count for shard in own)}
-    replace(card, shards=card.shards | {"train": own}, counts=counts).save(folder)
+    part = card.model_copy(update={"shards": card.shards | {"train": own}, "counts": counts})
+    part.save(DatasetFolder(folder).card)
     return folder
 
 

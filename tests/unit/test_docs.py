@@ -117,7 +117,7 @@ def test_versions_that_have_to_agree_do() -> None:
         for version in re.findall(r"mlpipeline:(\d+\.\d+\.\d+)", page.read_text()):
             assert version == project["version"], page
     argo = versions.find(
-        ROOT / "manifests/platform/argo-workflows/kustomization.yaml", r"\?ref=(\S+)"
+        ROOT / "manifests/platform/argo-workflows/kustomization.yaml", r"\?ref=([^&\s]+)"
     )
     for workflow in (ROOT / ".github" / "workflows").glob("*.yaml"):
         for version in re.findall(r"ARGO_VERSION: (\S+)", workflow.read_text()):

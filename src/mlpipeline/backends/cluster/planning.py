@@ -8,6 +8,7 @@ not served any more: a hit is always true.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+
+_log = logging.getLogger(__name__)
 
 _ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
 
@@ -147,10 +150,11 @@ def plan(
         workspace.model(settings.name, keys[SELECT.name]).path,
     )
     for name, key in keys.items():
-        print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)
+        # This step's result, as `mlpipeline cluster plan` shows it.
+        print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)  # noqa: T201
     stale = [key for name, key in keys.items() if key in remembered and not done[name]]
     if stale:
-        print(f"forgotten, because it is gone, damaged or changed: {', '.join(stale)}", flush=True)
+        _log.info("forgotten, because it is gone, damaged or changed: %s", ", ".join(stale))
         cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(stale)})
     trainings = [t for t in tasks.values() if t.step is TRAIN]
     return {

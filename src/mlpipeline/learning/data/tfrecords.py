@@ -117,7 +117,7 @@ def training_batches(
         cache: Where decoded images are kept after they were first read. In `memory` all of the
             worker's images are held; otherwise the windows that are being shuffled, 64 MB at most
             for all shards, and a few batches.
-        cache_folder: For `disk`: a folder of this worker alone. What an earlier process left there
+        cache_folder: Folder of this worker alone, for `disk`. What an earlier process left there
             is overwritten.
 
     Returns:
