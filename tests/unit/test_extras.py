@@ -91,9 +91,10 @@ def test_the_command_line_needs_no_extra(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_step_that_trains_says_that_it_needs_the_extra(tmp_path: Path) -> None:
+def test_a_step_that_lacks_its_extra_says_which_one(tmp_path: Path) -> None:
+    config = str(ROOT / "configs" / "quick.yaml")
     done = _run(
-        *("predict", str(ROOT / "missing.png"), "--workspace", str(tmp_path)),
+        *("step", "ingest", "--config", config, "--workspace", str(tmp_path)),
         without=("train", "serve"),
     )
     assert done.returncode == 1

@@ -6,14 +6,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from support.not_tested import needs
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
-LIBRARIES = {"lib.sh", "wait.sh", "apply.sh", "platform.sh"}  # they are sourced
+LIBRARIES = {"lib.sh", "wait.sh", "apply.sh", "platform.sh", "system.sh"}  # they are sourced
 MAKEFILE = (ROOT / "Makefile").read_text()
+# That of the environment first, as in `make check`.
+SHELLCHECK = shutil.which("shellcheck", path=Path(sys.executable).parent) or "shellcheck"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -28,13 +33,10 @@ def test_a_script_is_small_and_introduces_itself(script: Path) -> None:
         assert "set -euo pipefail" in lines
 
 
-@pytest.mark.skipif(
-    shutil.which("shellcheck") is None,
-    reason="NOT TESTED: shellcheck is not installed, so no script was checked; install shellcheck",
-)
+@needs(SHELLCHECK, to_do="make .venv/.ready")
 def test_shellcheck_has_nothing_to_say() -> None:
     done = subprocess.run(
-        ["shellcheck", "-x", *(f"scripts/{script.name}" for script in SCRIPTS)],
+        [SHELLCHECK, "-x", *(f"scripts/{script.name}" for script in SCRIPTS)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -43,8 +45,9 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_script_that_is_called_is_there_and_each_is_called_by_make() -> None:
-    called = set(re.findall(r"scripts/(\w+\.sh)", MAKEFILE))
+def test_every_script_that_is_called_is_there_and_each_is_called() -> None:
+    callers = [MAKEFILE, *(script.read_text() for script in SCRIPTS)]
+    called = set(re.findall(r"scripts/(\w+\.sh)", "".join(callers))) - LIBRARIES
     assert called == {script.name for script in SCRIPTS} - LIBRARIES
 
 
