@@ -61,7 +61,7 @@ def prepare(folder: Path, content: dict[str, Any]) -> Pipeline:
 # --- one update for all -------------------------------------------------------------------------
 
 # So few steps that float32's rounding has no time to grow: 8 steps of 80 images.
-PLAIN = {"model": "cnn", "options": {"widths": [4, 8], "units": 16}, "epochs": 2}
+PLAIN = {"model": "own_project.networks:smooth", "options": {"width": 4}, "epochs": 2}
 PLAIN |= {"optimizer": "sgd", "learning_rate": 0.05, "schedule": "constant"}
 
 
@@ -162,7 +162,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
         {
             "sound": CANDIDATE,
             "wild": CANDIDATE | {"optimizer": "sgd", "learning_rate": 1e30},
-            "plain": PLAIN | {"model": "own_project.networks:strided", "options": {"width": 16}},
+            "plain": PLAIN | {"options": {"width": 16}},
         },
         training=TRAINING,
     )
