@@ -98,7 +98,7 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
         names = [f"predict-{which}{number}" for which in "ab" for number in range(BURST)]
         wait_until(lambda: all(ended(pipeline, name) for name in names), command)
         wait_until(lambda: not list((pipeline.workspace / "inbox").glob("*.json")), command)
-        assert command.output.count("begun") == 1 + len(names)
+        assert command.errors.count("begun") == 1 + len(names)
         results = sorted(pipeline.workspace.glob("predictions/*"))
         assert len(results) == BURST  # the second id finds what the first has made
         for result in results:

@@ -248,7 +248,7 @@ def test_a_shard_of_this_machine_that_dies_is_started_again(
         (killed,) = _shards(command.members(), "shard-0")
         os.kill(killed.pid, signal.SIGKILL)
         np.testing.assert_array_equal(_ask("V2 binary", front).probabilities, before.probabilities)
-        wait_until(lambda: "shard-0 has died and is started again" in command.output, command)
+        wait_until(lambda: "shard-0 has died and is started again" in command.errors, command)
         wait_until(lambda: _ask("V2 binary", front).replicas == before.replicas, command)
         command.process.send_signal(signal.SIGINT)
         assert command.wait() == 0
