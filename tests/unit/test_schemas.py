@@ -180,3 +180,12 @@ def test_metrics_say_what_was_not_known_then() -> None:
         origin="metrics.json",
     )
     assert (metrics.workers, metrics.cpu_seconds, metrics.recipe) == (None, None, {})
+
+
+def test_the_figures_of_a_candidate_are_one_readable_line() -> None:
+    trained = documents.metrics(0.9164, validation_loss=0.25134, parameters=421642, seconds=19.4)
+    assert trained.summary == (
+        "validation accuracy 91.64%, loss 0.2513, 421,642 parameters, trained in 19 s"
+    )
+    diverged = documents.metrics(None, status="diverged", validation_loss=None, diverged_at_step=7)
+    assert diverged.summary == "diverged at step 7"

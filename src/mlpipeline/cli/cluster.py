@@ -116,6 +116,7 @@ def train(
         )
         artifacts.verify(workspace.candidate(task.key).path)
     metrics = Metrics.load(workspace.candidate(task.key).metrics)
+    _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
 
 

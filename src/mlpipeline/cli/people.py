@@ -97,7 +97,7 @@ def post_event(
         str, typer.Option(envvar="ARGO_TOKEN", help="The token of a service account.")
     ] = "",
     namespace: Annotated[
-        str, typer.Option(help="The namespace that workflows run in.")
+        str, typer.Option(envvar="NAMESPACE", help="The namespace that workflows run in.")
     ] = "mlpipeline",
     seconds: Annotated[float, typer.Option(help="How long to try to post each.")] = 120,
 ) -> None:

@@ -46,6 +46,17 @@ class TrainingFigures(Part):
     cpu_seconds: float | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def summary(self) -> str:
+        """The figures that a person looks for first, in one line."""
+        if self.validation_accuracy is None or self.validation_loss is None:
+            return f"diverged at step {self.diverged_at_step}"
+        time = "" if self.seconds is None else f", trained in {self.seconds:.0f} s"
+        return (
+            f"validation accuracy {self.validation_accuracy:.2%}, loss {self.validation_loss:.4g}, "
+            f"{self.parameters:,} parameters{time}"
+        )
+
 
 class Metrics(TrainingFigures, Document):
     """The content of `metrics.json`: a candidate's figures, as `TrainingFigures` describes them."""
