@@ -19,7 +19,8 @@ PATTERNS = sorted(p for p in (ROOT / "docs" / "patterns").glob("*.md") if p.stem
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.MULTILINE))
 # What a command may begin with. Another one: think of who has it, then add it.
-PROGRAMS = {"argo", "cd", "curl", "docker", "git", "jq", "kind", "kubectl", "ls", "make", "sed"}
+PROGRAMS = {"argo", "cd", "curl", "docker", "git", "jq", "kind", "kubectl", "ls", "make"}
+PROGRAMS |= {"pip", "sed"}
 OWN = {".venv/bin/mlpipeline", ".venv/bin/pytest", ".venv/bin/python"}
 OF_A_GPU = {"python3.11", ".venv-gpu/bin/pip", ".venv-gpu/bin/mlpipeline"}
 
