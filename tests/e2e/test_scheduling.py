@@ -54,8 +54,9 @@ def queues() -> Iterator[MakeQueues]:
 
 
 def _make_queue(name: str, cohort: str, *, like: str, workers: int) -> None:
-    deployed = get("clusterqueue", like)
-    assert deployed is not None, f"no queue {like}: `make deploy OVERLAY=queued`"
+    name_of_release = f"{NAMESPACE}-{like}"  # ClusterQueues have no namespace
+    deployed = get("clusterqueue", name_of_release)
+    assert deployed is not None, f"no queue {name_of_release}: `make deploy OVERLAY=queued`"
     spec = deployed["spec"] | {"cohort": cohort}
     (flavor,) = spec["resourceGroups"][0]["flavors"]
     for quota in flavor["resources"]:
