@@ -43,17 +43,24 @@ explain_failure() { # RUN
 }
 
 say_address() { # RUN
-  local name version address request
+  local name version request address tunnel=''
   name=$(ours get workflow "$1" -o 'jsonpath={.status.nodes.*.outputs.parameters[?(@.name=="name")].value}')
   name=${name%% *} # every attempt of the step has it
   version=$(ours get inferenceservice "$name" -o 'jsonpath={.metadata.annotations.mlpipeline/version}')
-  address=$(address)
   # On kind the workspace is a folder here.
   request=workspace-kind${WORKSPACE_FOLDER#/workspace}/models/$name/$version/request.json
   [[ -e $ROOT/$request ]] || request='request.json # {"instances": [[[0..255, 28 numbers] x 28]]}'
+  # The Service that is reached from outside leads to one model.
+  if [[ $(ours get service inference -o 'jsonpath={.spec.selector}') == *"\"$name\""* ]]; then
+    address=$(address)
+  else
+    address=127.0.0.1:9080
+    tunnel=", while this runs: kubectl -n $NAMESPACE port-forward service/$name-predictor 9080:80"
+  fi
   cat <<TEXT
 
-$name, version $version, answers at http://${address:-ADDRESS (the load balancer has none yet)}. Try:
+$name, version $version, answers at http://${address:-ADDRESS (the load balancer has none yet)}$tunnel
+Try:
 
 curl -H 'Content-Type: application/json' http://$address/v1/models/$name:predict -d @$request
 TEXT

@@ -66,32 +66,45 @@ async def started(
     settings = config.serving
     async with AsyncExitStack() as stack:
         readiness = Readiness(settings.replica_names)
-        commands = {
-            name: predictor_arguments(
-                config.name,
-                version,
-                workspace=workspace,
-                host=settings.host,
-                port=settings.port,
-                grpc_port=settings.grpc_port,
-                replica=name,
-            )
+        commands = [
+            command(config, workspace, version, name, settings.port, settings.grpc_port)
             for name in settings.replica_names
-        }
+        ]
         followers = [
             await stack.enter_async_context(
-                processes.started(
-                    processes.python_m(command),
-                    log=logs / f"{name}.log",
-                    on_progress=readiness.note,
-                )
+                processes.started(one, log=logs / f"{name}.log", on_progress=readiness.note)
             )
-            for name, command in commands.items()
+            for name, one in zip(settings.replica_names, commands, strict=True)
         ]
         ended = asyncio.ensure_future(first_to_end(followers))
         stack.callback(ended.cancel)
         await readiness.wait(ended, settings.ready_timeout_seconds, logs)
         yield ended
+
+
+def command(
+    config: Config, workspace: Workspace, version: str, name: str, port: int, grpc_port: int
+) -> list[str]:
+    """Return the command that serves a registered version as one replica.
+
+    Args:
+        config: The configuration: the model's name, and the address that it is served at.
+        workspace: The folder of all artifacts.
+        version: The registered version.
+        name: The replica's name.
+        port: Port of HTTP.
+        grpc_port: Port of gRPC.
+    """
+    arguments = predictor_arguments(
+        config.name,
+        version,
+        workspace=workspace,
+        host=config.serving.host,
+        port=port,
+        grpc_port=grpc_port,
+        replica=name,
+    )
+    return processes.python_m(arguments)
 
 
 class Readiness:

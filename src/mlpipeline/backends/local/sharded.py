@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.backends.local.restarts import keep_running
-from mlpipeline.plan.commands import front_arguments, predictor_arguments
+from mlpipeline.plan.commands import front_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.store.layout import Workspace
 
@@ -34,15 +34,7 @@ async def serving(
     names = [f"shard-{index}" for index in range(count)]
     ports = processes.free_ports(2 * count)
     commands = {
-        name: predictor_arguments(
-            config.name,
-            version,
-            workspace=workspace,
-            host=settings.host,
-            port=http,
-            grpc_port=grpc,
-            replica=name,
-        )
+        name: replicas.command(config, workspace, version, name, http, grpc)
         for name, http, grpc in zip(names, ports[:count], ports[count:], strict=True)
     }
     front = front_arguments(
@@ -58,11 +50,7 @@ async def serving(
     with replicas.reserved(settings):
         running = [
             asyncio.create_task(
-                keep_running(
-                    processes.python_m(command),
-                    log=logs / f"{name}.log",
-                    on_progress=readiness.note,
-                )
+                keep_running(command, log=logs / f"{name}.log", on_progress=readiness.note)
             )
             for name, command in commands.items()
         ]
