@@ -21,7 +21,11 @@ for ring; do
   began=$SECONDS
   case $ring in
     unit) .venv/bin/pytest tests/unit --numprocesses auto --dist worksteal ;;
-    integration) scripts/browser.sh && .venv/bin/pytest tests/integration tests/contract ;;
+    # A file is one worker's, with the folders that its tests share. More workers would want more memory.
+    integration)
+      scripts/browser.sh
+      .venv/bin/pytest tests/integration tests/contract --numprocesses auto --maxprocesses 4 --dist loadfile
+      ;;
     *) .venv/bin/pytest "tests/$ring" ;;
   esac
   echo "── $ring: $((SECONDS - began)) s"
