@@ -51,7 +51,7 @@ def add_templates() -> None:
             arguments={
                 "name": name,
                 "among": among,
-                # Of this run alone: nobody has looked whether it is still what is served.
+                # This run's alone: nobody has looked whether it is still what is served.
                 "serve-key": f"serve-{ref('workflow.name')}-{judging.get_parameter('key').value}",
             },
             depends=after(SERVE),

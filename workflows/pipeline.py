@@ -304,7 +304,7 @@ def after(step: Step, **called: str) -> str:
         step: The step.
         **called: What a step's task is called in this graph, if not as the step.
     """
-    # Of what is done for each candidate some may fail.
+    # A step that is done for each candidate may fail for some of them.
     needed = [
         called.get(one.name, one.name) + (".AnySucceeded" if one.per == "candidate" else "")
         for one in needs_of(step)

@@ -275,7 +275,7 @@ def autoscaler(run: Run) -> dict[str, Any]:
 
 
 def utilization(scaler: dict[str, Any]) -> int | None:
-    """Of the requested processor, in percent, as the autoscaler sees it."""
+    """How much of the requested processor is used, in percent, as the autoscaler sees it."""
     for metric in scaler["status"].get("currentMetrics") or ():
         value: int | None = metric.get("resource", {}).get("current", {}).get("averageUtilization")
         return value

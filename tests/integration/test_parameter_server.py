@@ -165,7 +165,7 @@ def test_a_run_goes_on_without_a_killed_worker_which_comes_back_alone(
 
 
 def accuracy_of(pipeline: Pipeline, candidate: str) -> float:
-    """Of a published model, on the validation split."""
+    """The accuracy of a published model on the validation split."""
     from mlpipeline.learning.data import tfrecords
     from mlpipeline.learning.model import export
 

@@ -46,7 +46,7 @@ class Server:
     requests: list[Request] = field(default_factory=list)
     answers: list[tuple[int, Any]] = field(default_factory=list)
     pieces: Iterator[bytes | None] | None = None
-    """Of a log, sent as they come; None for a connection that breaks."""
+    """The pieces of a log, sent as they come; None for a connection that breaks."""
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:

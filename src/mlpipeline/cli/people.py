@@ -90,7 +90,7 @@ def watch(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
 
 def post_event(
     files: Annotated[
-        list[Path], typer.Argument(help="A JSON file for each event, as mlpipeline.events says.")
+        list[Path], typer.Argument(help="A JSON file for each event: see mlpipeline.events.schema.")
     ],
     url: Annotated[str, typer.Option(help="The URL of Argo's server.")] = "http://127.0.0.1:2746",
     token: Annotated[

@@ -268,7 +268,7 @@ def predict_batch(
 
 @app.command(rich_help_panel=_EVENTS)
 def feedback(
-    event: Annotated[str, typer.Option(help="The event as JSON, as mlpipeline.events says.")],
+    event: Annotated[str, typer.Option(help="The event as JSON: see mlpipeline.events.schema.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
 ) -> None:
     """Keep corrected labels for the next run."""

@@ -106,7 +106,7 @@ def predict_batch_arguments(
         workspace: The folder of all artifacts.
         output: File for the key of the predictions, if it is wanted.
     """
-    # In one word each: what begins with a dash is a value all the same.
+    # Each is one word: what begins with a dash is a value all the same.
     arguments = ["step", "predict-batch", f"--model={model}", f"--folder={folder}"]
     arguments += ["--workspace", str(workspace)]
     return arguments if output is None else [*arguments, "--output", str(output)]

@@ -38,9 +38,10 @@ class Data(Section):
     """What to ingest. The split and the shards are a function of these values alone."""
 
     dataset: str = "fashion_mnist"
-    """A name known to `learning.data.datasets`, or `package.module:function` of your own."""
+    """`fashion_mnist`, `synthetic` (drawn, for tests), or `package.module:function` of your own."""
     source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
-    """Where to get Fashion-MNIST from; `auto` tries all. Other data sets have `auto` only."""
+    """Where to get Fashion-MNIST from; `auto` tries the others, in this order. Other data sets have
+    `auto` only."""
     validation: PositiveInt = 5_000
     """Images cut from the training split, stratified by class."""
     shards: PositiveInt = 8
@@ -89,7 +90,8 @@ class Candidate(Recipe):
     """One model to train: its architecture, and where its recipe differs from the common one."""
 
     model: str
-    """A name known to `learning.model.models`, or `package.module:function` of your own."""
+    """`cnn`, `batch_norm`, `dropout`, `residual`, `book_cnn`, or `package.module:function` of your
+    own."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of the model's function."""
 
@@ -154,7 +156,7 @@ class Serving(Section):
 
 
 class Config(Section):
-    """All that a configuration file says."""
+    """A model's name, the random seed, and the sections below."""
 
     name: ModelName
     """What the model is called in its URL."""
@@ -164,7 +166,7 @@ class Config(Section):
     recipe: Recipe = Recipe()
     """What candidates have in common, unless they say otherwise."""
     candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
-    """The models to train, by name."""
+    """The models to train, by name; a search may take their place."""
     search: dict[Label, Search] = Field(default_factory=dict)
     """Becomes candidates before the rest is checked; empty from then on."""
     training: Training = Training()

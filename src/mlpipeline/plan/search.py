@@ -91,7 +91,7 @@ class Search(Section):
     """Trials of one model."""
 
     model: str
-    """A model of `learning.model.models`, or `package.module:function` of your own."""
+    """A built-in model, as for a candidate, or `package.module:function` of your own."""
     method: Literal["grid", "random"]
     """Every combination of the values, or draws of them."""
     trials: PositiveInt | None = None

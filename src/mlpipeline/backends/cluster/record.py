@@ -32,7 +32,7 @@ from mlpipeline.store.schemas.run import (
 from mlpipeline.store.schemas.selection import ModelCard
 
 _STEPS = ("plan", *(step.name for step in STEPS))
-# Of Argo's nodes: a memoized step, any other step, one that never began.
+# Types of Argo's nodes: a memoized step, any other step, one that never began.
 _NODES = ("DAG", "Retry", "Skipped")
 _STATES: dict[str, TaskState] = {
     "Succeeded": "succeeded",
@@ -229,7 +229,7 @@ def _first_error(tasks: list[TaskRecord]) -> str | None:
 
 
 def _span(nodes: Sequence[Mapping[str, Any]]) -> float:
-    """From the first's start to the last's end: without what a step waited for its turn."""
+    """Seconds from the first's start to the last's end: without what a step waited for its turn."""
     return _seconds(nodes[0].get("startedAt"), nodes[-1].get("finishedAt"))
 
 

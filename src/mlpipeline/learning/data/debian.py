@@ -1,7 +1,7 @@
 """Fashion-MNIST from Debian's package, fetched without installing it.
 
-In a module of its own, because it is the one place that calls a distribution's tools. It is here at
-all, because behind many firewalls the distribution's mirror is the only source that answers.
+It is a module of its own, because it alone calls a distribution's tools. It is here at all, because
+behind many firewalls the distribution's mirror is the only source that answers.
 https://packages.debian.org/stable/dataset-fashion-mnist
 """
 

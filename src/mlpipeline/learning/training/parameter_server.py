@@ -60,7 +60,7 @@ class Piece:
 
     shard: Shard
     epoch: int
-    """From 0 on."""
+    """The epoch's number, from 0 on."""
     begin: int
     """Number of its first step, as if all pieces were done one after the other."""
     end: int
