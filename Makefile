@@ -116,7 +116,7 @@ submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="wo
 	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
 
 .PHONY: event
-event: $(READY) ## Post events to the cluster, each done once: see events.py. EVENT="event.json ..."
+event: $(READY) ## Post events to the cluster, each done once. EVENT="event.json ..."
 	@scripts/post.sh $(VENV)/bin/python $(EVENT)
 
 .PHONY: status
@@ -174,7 +174,7 @@ render: $(READY) ## Write the workflows' YAML anew from their Python.
 	$(VENV)/bin/python -m workflows
 
 .PHONY: bench
-bench: $(READY) ## Measure what README states: trains configs/best.yaml too, so allow an hour.
+bench: $(READY) ## Measure what docs/reference/benchmarks.md states: allow an hour.
 	$(VENV)/bin/python -m benchmarks
 
 .PHONY: bench-cluster

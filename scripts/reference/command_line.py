@@ -12,10 +12,11 @@ from typing import Any
 import typer.main
 
 from mlpipeline.cli.app import app
+from mlpipeline.store.layout import Workspace
 from reference import tables
 
 _NONE = type(None)
-_WORDS = {str: "text", int: "integer", float: "number", Path: "path"}
+_WORDS = {str: "text", int: "integer", float: "number", Path: "path", Workspace: "path"}
 
 
 def render() -> str:

@@ -163,6 +163,7 @@ class Config(Section):
     seed: NonNegativeInt = 17
     """Random seed of every training."""
     data: Data = Data()
+    """Which images, and how they are split and stored."""
     recipe: Recipe = Recipe()
     """What candidates have in common, unless they say otherwise."""
     candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
@@ -170,8 +171,11 @@ class Config(Section):
     search: dict[Label, Search] = Field(default_factory=dict)
     """Becomes candidates before the rest is checked; empty from then on."""
     training: Training = Training()
+    """How many workers train a candidate, and by which strategy."""
     asynchronous: Asynchronous = Asynchronous()
+    """When a first model is good enough to be served while others still train."""
     serving: Serving = Serving()
+    """How many replicas answer, at which address."""
 
     @model_validator(mode="before")
     @classmethod
@@ -293,7 +297,7 @@ def parse(raw: Any, *, origin: str) -> Config:
         raise ConfigurationError(
             f"{origin} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
             + "\n".join(f"  - {problem}" for problem in problems),
-            expected="the keys and values that src/mlpipeline/plan/config.py describes",
+            expected="the keys and values of docs/reference/configuration.md",
             remedy=f"mend {origin}; every problem is listed above",
         ) from error
 
