@@ -38,7 +38,7 @@ TRACKING := .venv-tracking
 READY    := $(VENV)/.ready
 PIPELINE := $(VENV)/bin/python -m mlpipeline
 OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
-PATTERNS := $(patsubst %,tests/e2e/test_%.py,search parameter_server asynchronous events sharded tracking scheduling)
+PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights search parameter_server asynchronous events sharded tracking scheduling)
 
 ##@ Use
 

@@ -87,7 +87,8 @@ class Reader:
         if command.startswith("cd "):
             self.folder /= command.removeprefix("cd ")
             return ""
-        log = self.folder / ".output"
+        # A file of its own: what was started before, and goes on, still writes to its.
+        log = self.folder / f".output-{len(self._started)}"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 ["bash", "-o", "pipefail", "-c", command],
