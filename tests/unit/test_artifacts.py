@@ -213,9 +213,21 @@ def test_a_file_that_is_no_json_is_damaged_and_one_that_is_not_there_missing(
     file = tmp_path / "metrics.json"
     with pytest.raises(MissingArtifactError, match=r"metrics\.json"):
         artifacts.read_json(file)
-    file.write_text('{"accuracy": 0.9')
-    with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
-        artifacts.read_json(file)
+    for content in (b'{"accuracy": 0.9', b"\xff", b"[" * 100_000):
+        file.write_bytes(content)
+        with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
+            artifacts.read_json(file)
+
+
+def test_a_folder_in_a_files_place_is_damage_that_a_run_mends(tmp_path: Path) -> None:
+    _publish(target := tmp_path / "cnn-1")
+    (target / MANIFEST).unlink()
+    (target / MANIFEST).mkdir()
+    with pytest.raises(DamagedArtifactError, match=MANIFEST):
+        artifacts.verify(target)
+    assert not artifacts.is_whole(target)
+    _publish(target)
+    assert artifacts.is_whole(target)
 
 
 @pytest.mark.parametrize("name", ["cnn", "batch_norm", "Ärger.2", "_x_", "a" * 40])

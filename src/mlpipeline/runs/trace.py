@@ -63,11 +63,17 @@ class Origins:
         origins = cls()
         for folder in workspace.runs():
             file = folder.lineage
-            lines = file.read_bytes().splitlines() if file.exists() else ()
+            try:
+                lines = file.read_bytes().splitlines()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                origins.damaged.append(f"{file}: {error.strerror}")
+                continue
             for number, line in enumerate(lines, 1):
                 try:
                     origins._add(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     origins.damaged.append(f"{file}, line {number}: {error!r}")
         return origins
 

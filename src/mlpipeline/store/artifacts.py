@@ -19,6 +19,7 @@ from typing import Any
 from mlpipeline.errors import ArtifactError, MissingArtifactError
 from mlpipeline.store.files import damaged, missing, sha256
 from mlpipeline.store.files import read_json as read_json
+from mlpipeline.store.files import read_text as read_text
 from mlpipeline.store.files import sync as sync
 from mlpipeline.store.files import write_json as write_json
 from mlpipeline.store.files import write_text as write_text

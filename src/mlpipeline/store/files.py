@@ -23,11 +23,27 @@ def read_json(file: Path) -> Any:
         DamagedArtifactError: It is not JSON.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, f"unreadable content ({error})", "JSON") from error
+
+
+def read_text(file: Path) -> str:
+    """Read a file of text.
+
+    Args:
+        file: Where it is.
+
+    Raises:
+        MissingArtifactError: There is no such file.
+        DamagedArtifactError: It is not text in UTF-8, or no file.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise missing(file) from None
-    except ValueError as error:
-        raise damaged(file, f"unreadable content ({error})", "JSON") from error
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise damaged(file, f"unreadable content ({error})", "text in UTF-8") from error
 
 
 def write_json(file: Path, content: Any) -> None:
