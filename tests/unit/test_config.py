@@ -152,6 +152,7 @@ def test_a_candidate_may_be_called_like_a_section() -> None:
         (MINIMAL | {"recipe": 3}, "recipe: got 3, expected"),
         (MINIMAL | {"data": {"source": "web"}}, "data.source: got 'web', expected 'auto', 'tfds'"),
         (MINIMAL | {"seed": -1}, "seed: got -1, expected"),
+        (MINIMAL | {"seed": 2**32}, "seed: got 4294967296, expected less than 4294967296"),
         (["shirts"], "got ['shirts'], expected a valid dictionary"),
         (None, "got None, expected a valid dictionary"),
     ],

@@ -158,7 +158,7 @@ class Config(Section):
 
     name: ModelName
     """What the model is called in its URL."""
-    seed: NonNegativeInt = 17
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17  # NumPy takes no more
     """Random seed of every training."""
     data: Data = Data()
     recipe: Recipe = Recipe()
