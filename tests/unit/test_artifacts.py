@@ -183,6 +183,25 @@ def test_a_whole_artifact_that_appears_at_the_last_moment_stays(
     assert not _siblings(target)
 
 
+def test_a_damaged_artifact_may_be_replaced_by_two_processes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = _publish(tmp_path / "cnn-1"), Path.rename
+    (target / "variables" / "data").write_text("weighty")
+
+    def lose_the_race(source: Path, destination: Path) -> Path:
+        monkeypatch.undo()
+        assert source == target
+        _publish(target, "the faster writer's")
+        target.rename(tmp_path / "elsewhere")  # by a third one, which saw it damaged, too
+        return rename(source, destination)
+
+    monkeypatch.setattr(Path, "rename", lose_the_race)
+    _publish(target, "the slower writer's")
+    verify(target)
+    assert (target / "variables" / "data").read_text() == "the slower writer's"
+
+
 def test_a_target_that_cannot_be_replaced_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
