@@ -36,6 +36,7 @@ def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) ->
         ),
         (PREDICT | {"folder": "a/../../b"}, "folder: Value error"),
         (PREDICT | {"folder": "."}, "folder: Value error"),
+        (PREDICT | {"folder": "a\0b"}, "folder: Value error"),
         (TRAIN | {"configuration": {"name": "shirts"}}, "configuration.candidates: Field required"),
         (FEEDBACK | {"time": "2026-11-24T09:00:00"}, "time: Input should have timezone info"),
         (FEEDBACK | {"corrections": []}, "corrections: Tuple should have at least 1 item"),

@@ -26,7 +26,7 @@ from mlpipeline.plan.section import Section
 
 def _below_the_workspace(folder: str) -> str:
     path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in folder:
         raise ValueError("expected a folder below the workspace, such as images/monday")
     return path.as_posix()
 
