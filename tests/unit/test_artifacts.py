@@ -232,7 +232,7 @@ def test_a_file_that_is_no_json_is_damaged_and_one_that_is_not_there_missing(
     file = tmp_path / "metrics.json"
     with pytest.raises(MissingArtifactError, match=r"metrics\.json"):
         artifacts.read_json(file)
-    for content in (b'{"accuracy": 0.9', b"\xff", b"[" * 100_000):
+    for content in (b'{"accuracy": 0.9', b"\xff", b"[" * 100_000, b'["\\uD800"]'):
         file.write_bytes(content)
         with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
             artifacts.read_json(file)

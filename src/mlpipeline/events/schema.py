@@ -13,7 +13,6 @@ has got no answer asks again.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, Validati
 from mlpipeline.errors import EventError
 from mlpipeline.plan.config import Config, ModelName
 from mlpipeline.plan.section import Section
+from mlpipeline.store.files import parse_json
 
 
 def _below_the_workspace(folder: str) -> str:
@@ -128,11 +128,11 @@ def parse(text: str, *, origin: str) -> Event:
         'predict-monday'
     """
     try:
-        return _EVENT.validate_python(json.loads(text))
+        return _EVENT.validate_python(parse_json(text))
     except ValidationError as error:
         problems = "\n".join(f"  - {_describe(problem)}" for problem in error.errors())
         raise _unusable(f"{origin} is not an event:\n{problems}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _unusable(f"{origin} is not JSON: {error}") from error
 
 

@@ -5,7 +5,6 @@ What led to what is read from the runs' OpenLineage events, what is in an artifa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.tree import Tree
 from mlpipeline.errors import ArtifactError
 from mlpipeline.plan.pipeline import CANDIDATE, DATASET, MODEL
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.files import parse_json
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.selection import ModelCard
@@ -74,8 +74,8 @@ class Origins:
                 continue
             for number, line in enumerate(lines, 1):
                 try:
-                    origins._add(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                    origins._add(parse_json(line.decode()))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     origins.damaged.append(f"{file}, line {number}: {error!r}")
         return origins
 
