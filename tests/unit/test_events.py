@@ -39,6 +39,7 @@ def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) ->
         (PREDICT | {"folder": "a\0b"}, "folder: Value error"),
         (TRAIN | {"configuration": {"name": "shirts"}}, "configuration.candidates: Field required"),
         (FEEDBACK | {"time": "2026-11-24T09:00:00"}, "time: Input should have timezone info"),
+        (FEEDBACK | {"time": "0001-01-01T00:00:00+14:00"}, "time: Value error, expected a time"),
         (FEEDBACK | {"corrections": []}, "corrections: Tuple should have at least 1 item"),
         (
             FEEDBACK | {"corrections": FEEDBACK["corrections"] * 501},
