@@ -66,8 +66,9 @@ def configure(
     level = _level(environment)
     stream = sys.stderr if stream is None else stream
     if form == "auto":
-        form = "text" if stream.isatty() else "logfmt"
-    handler = logging.StreamHandler(stream)
+        form = "text" if stream and stream.isatty() else "logfmt"
+    # There is no stream where whoever started this process has closed standard error.
+    handler = logging.StreamHandler(stream) if stream else logging.NullHandler()
     handler.setFormatter(_TextFormatter() if form == "text" else _structured())
     handler.addFilter(_Context(step=step, candidate=candidate))
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)

@@ -183,6 +183,25 @@ def test_a_whole_artifact_that_appears_at_the_last_moment_stays(
     assert not _siblings(target)
 
 
+def test_a_damaged_artifact_may_be_replaced_by_two_processes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = _publish(tmp_path / "cnn-1"), Path.rename
+    (target / "variables" / "data").write_text("weighty")
+
+    def lose_the_race(source: Path, destination: Path) -> Path:
+        monkeypatch.undo()
+        assert source == target
+        _publish(target, "the faster writer's")
+        target.rename(tmp_path / "elsewhere")  # by a third one, which saw it damaged, too
+        return rename(source, destination)
+
+    monkeypatch.setattr(Path, "rename", lose_the_race)
+    _publish(target, "the slower writer's")
+    verify(target)
+    assert (target / "variables" / "data").read_text() == "the slower writer's"
+
+
 def test_a_target_that_cannot_be_replaced_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,9 +232,21 @@ def test_a_file_that_is_no_json_is_damaged_and_one_that_is_not_there_missing(
     file = tmp_path / "metrics.json"
     with pytest.raises(MissingArtifactError, match=r"metrics\.json"):
         artifacts.read_json(file)
-    file.write_text('{"accuracy": 0.9')
-    with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
-        artifacts.read_json(file)
+    for content in (b'{"accuracy": 0.9', b"\xff", b"[" * 100_000, b'["\\uD800"]'):
+        file.write_bytes(content)
+        with pytest.raises(DamagedArtifactError, match=r"metrics\.json is damaged"):
+            artifacts.read_json(file)
+
+
+def test_a_folder_in_a_files_place_is_damage_that_a_run_mends(tmp_path: Path) -> None:
+    _publish(target := tmp_path / "cnn-1")
+    (target / MANIFEST).unlink()
+    (target / MANIFEST).mkdir()
+    with pytest.raises(DamagedArtifactError, match=MANIFEST):
+        artifacts.verify(target)
+    assert not artifacts.is_whole(target)
+    _publish(target)
+    assert artifacts.is_whole(target)
 
 
 @pytest.mark.parametrize("name", ["cnn", "batch_norm", "Ärger.2", "_x_", "a" * 40])

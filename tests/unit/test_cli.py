@@ -86,6 +86,37 @@ def test_a_full_disk_is_a_message(
     assert "to do:" in said
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR])
+def test_a_path_that_cannot_be_used_is_a_message_that_names_it(
+    main: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert main(OSError(number, os.strerror(number), "/data/runs")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot use /data/runs: {os.strerror(number)}\n  expected: ")
+    assert "to do:" in said
+
+
+@pytest.mark.parametrize("command", ["run", "predict", "watch"])
+def test_a_workspace_that_is_a_file_is_a_message(
+    config: Path, tmp_path: Path, command: str
+) -> None:
+    (workspace := tmp_path / "workspace").touch()
+    options = ["--config", str(config)]
+    arguments = {"run": options, "predict": [str(config), *options], "watch": []}
+    program = [sys.executable, "-m", "mlpipeline"]
+    ran = subprocess.run(
+        [*program, command, *arguments[command], "--workspace", workspace],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: ")
+    assert str(workspace) in ran.stderr
+    assert "to do:" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize(
     "error",
     [PermissionError(errno.EACCES, "no"), FileNotFoundError(errno.ENOENT, "gone"), KeyError()],

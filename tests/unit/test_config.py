@@ -152,6 +152,7 @@ def test_a_candidate_may_be_called_like_a_section() -> None:
         (MINIMAL | {"recipe": 3}, "recipe: got 3, expected"),
         (MINIMAL | {"data": {"source": "web"}}, "data.source: got 'web', expected 'auto', 'tfds'"),
         (MINIMAL | {"seed": -1}, "seed: got -1, expected"),
+        (MINIMAL | {"seed": 2**32}, "seed: got 4294967296, expected less than 4294967296"),
         (["shirts"], "got ['shirts'], expected a valid dictionary"),
         (None, "got None, expected a valid dictionary"),
     ],
@@ -230,13 +231,40 @@ def test_a_number_may_be_written_as_people_do(tmp_path: Path, number: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    [b"name: [shirts", b"name: 2024-13-01", b"a: b: c", b"\xff\xfe\xfa", b"name: !!python/x"],
+    [
+        *(b"name: [shirts", b"name: 2024-13-01", b"a: b: c", b"\xff\xfe\xfa", b"name: !!python/x"),
+        b"[" * 10_000,
+    ],
+    ids=lambda text: repr(text[:12]),
 )
 def test_a_file_that_is_no_yaml_is_an_error_that_names_it(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "broken.yaml"
     file.write_bytes(text)
     with pytest.raises(ConfigurationError, match=r"broken\.yaml is not YAML"):
         load(file)
+
+
+def test_a_key_that_is_there_twice_is_an_error_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "name: shirts\ncandidates:\n"
+        "  cnn: {model: cnn}\n  wide: {model: cnn}\n  cnn: {model: mlp}\n"
+    )
+    with pytest.raises(ConfigurationError, match="the key `cnn` twice") as raised:
+        load(file)
+    assert "line 5, column 3" in str(raised.value)
+
+
+def test_a_mapping_that_another_is_merged_into_may_say_it_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "name: shirts\ncandidates:\n"
+        "  cnn: &cnn {model: cnn, epochs: 2, shift: 1}\n"
+        "  long: &long {<<: *cnn, epochs: 9}\n"
+        "  longest: {<<: *long, epochs: 20}\n"
+    )
+    epochs = {name: (c.epochs, c.shift) for name, c in load(file).candidates.items()}
+    assert epochs == {"cnn": (2, 1), "long": (9, 1), "longest": (20, 1)}
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none.yaml", "No such file"), (".", "directory")])

@@ -36,8 +36,10 @@ def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) ->
         ),
         (PREDICT | {"folder": "a/../../b"}, "folder: Value error"),
         (PREDICT | {"folder": "."}, "folder: Value error"),
+        (PREDICT | {"folder": "a\0b"}, "folder: Value error"),
         (TRAIN | {"configuration": {"name": "shirts"}}, "configuration.candidates: Field required"),
         (FEEDBACK | {"time": "2026-11-24T09:00:00"}, "time: Input should have timezone info"),
+        (FEEDBACK | {"time": "0001-01-01T00:00:00+14:00"}, "time: Value error, expected a time"),
         (FEEDBACK | {"corrections": []}, "corrections: Tuple should have at least 1 item"),
         (
             FEEDBACK | {"corrections": FEEDBACK["corrections"] * 501},
@@ -67,7 +69,7 @@ def test_all_problems_are_named_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'["\\ud800"]'])
 def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "event.json").write_bytes(content)
     with pytest.raises(EventError, match=r"event\.json"):

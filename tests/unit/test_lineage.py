@@ -191,7 +191,11 @@ def test_what_no_run_on_record_has_made_is_said(tmp_path: Path) -> None:
     assert damaged == []
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"eventType": "COMPLETE", "run": 7}', "\x00"])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "{}", '{"eventType": "COMPLETE", "run": 7}', "\x00", "[" * 100_000],
+    ids=lambda line: line[:9],
+)
 def test_a_damaged_line_is_named_and_the_others_count(tmp_path: Path, line: str) -> None:
     events = lineage.write(Workspace(tmp_path), Run.parse(_run(tmp_path), origin="made up"))
     lines = events.read_text().splitlines()
@@ -200,6 +204,15 @@ def test_a_damaged_line_is_named_and_the_others_count(tmp_path: Path, line: str)
     assert text.count("by run first") == 3
     assert len(damaged) == 1
     assert damaged[0].startswith(f"{events}, line 2: ")
+
+
+def test_events_that_cannot_be_read_are_named_and_those_of_other_runs_count(tmp_path: Path) -> None:
+    _events(tmp_path, _run(tmp_path))
+    place = Workspace(tmp_path).run("second").lineage
+    place.mkdir(parents=True)
+    text, damaged = _trace(tmp_path)
+    assert text.count("by run first") == 3
+    assert damaged == [f"{place}: Is a directory"]
 
 
 def test_a_damaged_card_is_named_and_the_rest_is_said(tmp_path: Path) -> None:

@@ -97,6 +97,12 @@ def test_debugging_this_package_leaves_the_chatter_of_libraries_out() -> None:
     assert stream.getvalue() == ""
 
 
+def test_without_standard_error_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)  # as Python has it where the descriptor is closed
+    logs.configure()
+    logging.getLogger("mlpipeline.example").error("nobody reads this")
+
+
 def test_an_unknown_level_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="MLPIPELINE_LOG_LEVEL='loud'") as raised:
         logs.configure(environment={logs.LEVEL_VARIABLE: "loud"})

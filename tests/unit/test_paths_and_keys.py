@@ -7,7 +7,7 @@ its type in `store.schemas`. So to rename one is one edit, and mypy finds every 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,9 @@ FILES = {
     *("test_probabilities.npy", "test_labels.npy", "mistakes.npz", "predictions.csv"),
     *("lineage.jsonl", "report.html", "mlflow.db", "saved_model", "tensorboard"),
 }
+KINDS = {"datasets", "candidates", "selections", "models", "predictions", "runs"}
 FOLDERS = {
-    *("datasets", "candidates", "selections", "models", "predictions", "runs"),
+    *KINDS,
     *("inbox", "feedback", "snapshots", "events", "serving", "checkpoints", "logs"),
     *("done", "failed", "current", ".lock", "config.yaml"),
 }
@@ -39,18 +40,39 @@ def violations(code: str) -> Iterator[str]:
     tree = ast.parse(code)
     strings = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}  # docstrings
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and node.value in FILES and id(node) not in strings:
-            yield f"line {node.lineno}: names the file {node.value!r}"
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            names = {n.value for n in ast.walk(node.right) if isinstance(n, ast.Constant)}
-            for name in names & FOLDERS:
-                yield f"line {node.lineno}: joins {name!r}"
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("read_json"):
-            yield f"line {node.lineno}: reads JSON without a type"
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads"):
-            given = ast.unparse(node)
-            if "read_text" in given or "open(" in given:
-                yield f"line {node.lineno}: reads a JSON file without a type"
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in strings and _is_a_place(text):
+                yield f"line {node.lineno}: names the file or folder {text!r}"
+            case ast.BinOp(op=ast.Div(), right=right):
+                for name in _names([right]) & FOLDERS:
+                    yield f"line {node.lineno}: joins {name!r}"
+            case ast.Call():
+                yield from (f"line {node.lineno}: {problem}" for problem in _of_call(node))
+
+
+def _of_call(node: ast.Call) -> Iterator[str]:
+    function, whole = ast.unparse(node.func), ast.unparse(node)
+    if function.endswith(("Path", "joinpath", "path.join", "glob")):
+        for name in _names(node.args) & FOLDERS:
+            yield f"joins {name!r}"
+    if function.endswith("read_json"):
+        yield "reads JSON without a type"
+    reads = any(read in whole for read in ("read_text", "read_bytes", "open("))
+    if function in ("json.load", "json.loads", "orjson.loads") and reads:
+        yield "reads a JSON file without a type"
+
+
+def _is_a_place(text: str) -> bool:
+    """Whether a string is one of our files, or a path that begins with one of our folders."""
+    first, slash, _ = text.removeprefix("/").partition("/")
+    return text.rpartition("/")[2] in FILES or bool(slash and first in KINDS)
+
+
+def _names(parts: Sequence[ast.expr]) -> set[str]:
+    """The names that are in what is joined to a path; none of one that is not below another."""
+    texts = [n.value for part in parts for n in ast.walk(part) if isinstance(n, ast.Constant)]
+    relative = [text for text in texts if isinstance(text, str) and not text.startswith("/")]
+    return {name for text in relative for name in text.split("/")}
 
 
 @pytest.mark.parametrize("file", _modules(), ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -64,8 +86,16 @@ def test_a_module_outside_the_store_joins_no_path_and_reads_no_json(file: Path) 
         'file = folder / "metrics.json"',
         'folder = root / "candidates" / key',
         'folder = root / f"runs/{run}" / "logs"',
+        'folder = root.joinpath("candidates", key)',
+        'folder = Path(root, "runs", run)',
+        'file = folder / "logs/train.log"',
+        'folders = root.glob("runs/*")',
+        'file = f"{folder}/metrics.json"',
+        'name = f"candidates/{key}"',
+        'name = f"{root}/candidates/{key}"',
         'metrics = artifacts.read_json(file)["loss"]',
         "metrics = json.loads(file.read_text())",
+        "metrics = orjson.loads(file.read_bytes())",
         'NAME = "decision.json"',
     ],
 )
@@ -78,6 +108,8 @@ def test_the_check_finds_what_it_is_for(code: str) -> None:
     [
         '"""What lies in metrics.json."""',
         "half = size / 2",
+        'url = f"{host}/v1/models/{name}:predict"',
+        'text = ", ".join(names)',
         'settings = config["candidates"]',
         "metrics = Metrics.load(folder.metrics)",
     ],

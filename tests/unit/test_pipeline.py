@@ -5,15 +5,28 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan import fingerprint
+from mlpipeline.plan import fingerprint, pipeline
 from mlpipeline.plan.config import Config, parse
-from mlpipeline.plan.pipeline import STEPS, Task, code_of, needs_of, plan, producer_of
+from mlpipeline.plan.pipeline import (
+    CANDIDATE,
+    DATASET,
+    INGEST,
+    STEPS,
+    TRAIN,
+    Artifact,
+    Task,
+    code_of,
+    needs_of,
+    plan,
+    producer_of,
+)
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 
@@ -172,6 +185,21 @@ def test_a_module_of_ones_own_that_is_not_there_is_an_error(place: str) -> None:
         change = _candidates(own={"model": "no_such:model"})
     with pytest.raises(ConfigurationError, match="no_such"):
         plan(_config(**change))
+
+
+def test_a_step_for_each_candidate_reads_what_is_its_candidates_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probe = replace(
+        TRAIN, name="probe", reads=(DATASET, CANDIDATE), publishes=(Artifact("probes"),)
+    )
+    monkeypatch.setattr(pipeline, "STEPS", (INGEST, TRAIN, probe, *STEPS[2:]))
+    tasks = plan(_config())
+    assert tasks["probe-cnn"].reads == ("ingest", "train-cnn")
+    assert tasks["probe-cnn"].needs == ("train-cnn",)
+    changed = plan(_config(**_candidates(batch_norm={"model": "batch_norm", "epochs": 2})))
+    assert changed["probe-cnn"].key == tasks["probe-cnn"].key
+    assert changed["probe-batch_norm"].key != tasks["probe-batch_norm"].key
 
 
 def test_without_a_candidate_that_failed_selection_has_another_key_and_need() -> None:

@@ -255,9 +255,17 @@ def test_a_process_that_ended_before_the_body_is_no_error_of_the_body(tmp_path: 
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    # The system's error, or that of what is to start it.
-    with pytest.raises((FileNotFoundError, ExitError), match="no-such-program"):
+    # By the system, or by what is to start it.
+    with pytest.raises(ProcessError, match="no-such-program"):
         asyncio.run(run(["no-such-program"], log=tmp_path / "log"))
+
+
+@pytest.mark.parametrize("argument", ["a\0b", "x" * 200_000], ids=["null", "long"])
+def test_an_argument_that_the_system_does_not_take_is_an_error(
+    tmp_path: Path, argument: str
+) -> None:
+    with pytest.raises(ProcessError, match="cannot be started"):
+        asyncio.run(run(["true", argument], log=tmp_path / "log"))
 
 
 def test_free_ports_are_different_and_can_be_used() -> None:

@@ -50,6 +50,24 @@ def test_a_current_version_that_is_gone_is_named(tmp_path: Path) -> None:
         registry.current(Workspace(tmp_path), NAME)
 
 
+@pytest.mark.parametrize("content", [b"\xff", b"", b"../shirts-1", b"x" * 5_000, None])
+def test_a_current_version_that_cannot_be_read_is_damage_and_the_next_run_mends_it(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    workspace = Workspace(tmp_path)
+    _register(tmp_path, "shirts-1")
+    file = workspace.current_version(NAME)
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DamagedArtifactError, match=f"{file} is damaged"):
+        registry.current(workspace, NAME)
+    if content is not None:
+        registry.promote(workspace, NAME, "shirts-1")
+        assert registry.current(workspace, NAME) == "shirts-1"
+
+
 def test_a_current_version_that_is_damaged_is_not_served(tmp_path: Path) -> None:
     folder = _register(tmp_path, "shirts-1")
     registry.promote(Workspace(tmp_path), NAME, "shirts-1")

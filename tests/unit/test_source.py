@@ -162,6 +162,24 @@ def test_a_module_that_is_not_there_is_an_error_that_names_it(package: Path, mod
     assert f"`{module}`" in raised.value.got
 
 
+@pytest.mark.parametrize("content", [b"def build(:\n", b"x = 1\0\n", b"NAME = '\xff'\n"])
+def test_a_module_that_is_no_python_is_an_error_that_says_where(
+    package: Path, content: bytes
+) -> None:
+    (package / "models.py").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"module `shop\.models` cannot be read") as raised:
+        code_version("shop.training")
+    assert str(package / "models.py") in raised.value.expected
+
+
+def test_a_module_in_an_encoding_that_it_names_counts(package: Path) -> None:
+    (package / "data.py").write_bytes("# coding: latin-1\nNAME = 'ä'\n".encode("latin-1"))
+    before = code_version("shop.training")
+    (package / "data.py").write_bytes("# coding: latin-1\nNAME = 'ö'\n".encode("latin-1"))
+    _forget()
+    assert code_version("shop.training") != before
+
+
 def test_it_imports_neither_the_step_nor_tensorflow() -> None:
     script = """
 import sys

@@ -6,6 +6,7 @@ TensorFlow and KServe are imported by the commands that need them, so that the o
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import Any
 
@@ -16,6 +17,12 @@ from mlpipeline import environment, logs
 from mlpipeline.cli import cluster, extras, people, steps
 from mlpipeline.errors import PipelineError
 
+_log = logging.getLogger(__name__)
+# What is wrong with a path that the user has named, or with its rights.
+_UNUSABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
+}
 _FOR_MACHINES = "What processes and pods call"
 
 
@@ -52,14 +59,23 @@ def main() -> None:
         # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
         os._exit(error.exit_status)
     except Exception as error:
-        if not _is_of_a_full_disk(error):
+        if _is_of_a_full_disk(error):
+            typer.echo(
+                f"error: the disk is full: {error}\n"
+                "  expected: room for the artifact; nothing half-written is left\n"
+                "  to do:    free some, then run again: finished steps are reused",
+                err=True,
+            )
+        elif isinstance(error, OSError) and error.filename and error.errno in _UNUSABLE:
+            _log.debug("where it happened", exc_info=error)
+            typer.echo(
+                f"error: cannot use {os.fsdecode(error.filename)}: {error.strerror}\n"
+                "  expected: a file or folder there that this process may read and write\n"
+                "  to do:    look at its owner and rights, or name another place: --workspace",
+                err=True,
+            )
+        else:
             raise
-        typer.echo(
-            f"error: the disk is full: {error}\n"
-            "  expected: room for the artifact; nothing half-written is left\n"
-            "  to do:    free some, then run again: finished steps are reused",
-            err=True,
-        )
         os._exit(1)
 
 

@@ -13,7 +13,7 @@ has got no answer asks again.
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -22,13 +22,22 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, Validati
 from mlpipeline.errors import EventError
 from mlpipeline.plan.config import Config, ModelName
 from mlpipeline.plan.section import Section
+from mlpipeline.store.files import parse_json
 
 
 def _below_the_workspace(folder: str) -> str:
     path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in folder:
         raise ValueError("expected a folder below the workspace, such as images/monday")
     return path.as_posix()
+
+
+def _has_a_utc(time: datetime) -> datetime:
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a time of the years 1 to 9999 in UTC") from None
+    return time
 
 
 # It becomes part of a Kubernetes name and of file names.
@@ -87,7 +96,7 @@ class FeedbackEvent(_Event):
     kind: Literal["feedback"]
     model: ModelName
     """The model that had predicted other labels."""
-    time: AwareDatetime
+    time: Annotated[AwareDatetime, AfterValidator(_has_a_utc)]
     """When the labels were corrected: the later of two corrections of an image holds."""
     corrections: Annotated[tuple[CorrectedLabel, ...], Field(min_length=1, max_length=500)]
     """More of them come as several events: each is handed to its step as one argument."""
@@ -128,11 +137,11 @@ def parse(text: str, *, origin: str) -> Event:
         'predict-monday'
     """
     try:
-        return _EVENT.validate_python(json.loads(text))
+        return _EVENT.validate_python(parse_json(text))
     except ValidationError as error:
         problems = "\n".join(f"  - {_describe(problem)}" for problem in error.errors())
         raise _unusable(f"{origin} is not an event:\n{problems}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _unusable(f"{origin} is not JSON: {error}") from error
 
 

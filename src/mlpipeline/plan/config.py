@@ -160,7 +160,7 @@ class Config(Section):
 
     name: ModelName
     """What the model is called in its URL."""
-    seed: NonNegativeInt = 17
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17  # NumPy takes no more
     """Random seed of every training."""
     data: Data = Data()
     """Which images, and how they are split and stored."""
@@ -246,6 +246,42 @@ class Config(Section):
         return self.model_copy(update={"candidates": kept})
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML forbids it, but its own loader takes the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Compose a mapping, and compare its keys before others are merged into it."""
+        node = super().compose_mapping_node(anchor)
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.composer.ComposerError(
+                    "while reading a mapping",
+                    node.start_mark,
+                    f"found the key `{key.value}` twice",
+                    key.start_mark,
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """Return what the text of a configuration file says, not checked yet.
+
+    Args:
+        text: YAML.
+
+    Raises:
+        ValueError: It is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
 def load(path: Path) -> Config:
     """Read and check a configuration file.
 
@@ -257,14 +293,14 @@ def load(path: Path) -> Config:
             problem, with the nearest known key for each unknown one.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"cannot read {path}: {error.strerror}",
             expected="a configuration file",
             remedy="name one with --config, such as configs/default.yaml",
         ) from error
-    except (yaml.YAMLError, ValueError) as error:  # also: not UTF-8, a date that there is not
+    except ValueError as error:  # also: not UTF-8, a date that there is not
         raise ConfigurationError(
             f"{path} is not YAML: {error}",
             expected="a mapping such as configs/default.yaml",

@@ -88,7 +88,14 @@ def _parse(module: str) -> ast.Module:
             expected="a module that can be imported here",
             remedy="mend its name in the configuration, or install it or put it on PYTHONPATH",
         )
-    return ast.parse(origin.read_text(encoding="utf-8"), filename=str(origin))
+    try:
+        return ast.parse(origin.read_bytes(), filename=str(origin))
+    except (SyntaxError, ValueError) as error:  # also: a null character
+        raise ConfigurationError(
+            f"the Python module `{module}` cannot be read: {error}",
+            expected=f"Python that this interpreter understands in {origin}",
+            remedy="mend it there, or name another module in the configuration",
+        ) from error
 
 
 def _imports(tree: ast.Module, *, package: str) -> Iterator[str]:

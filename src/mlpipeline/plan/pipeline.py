@@ -240,7 +240,12 @@ def _task(
     earlier: Mapping[str, Task],
     without: Collection[str],
 ) -> Task:
-    usable = {name: task for name, task in earlier.items() if task.candidate not in without}
+    own = (None, candidate) if step.per == "candidate" else (None, *config.candidates)
+    usable = {
+        name: task
+        for name, task in earlier.items()
+        if task.candidate in own and task.candidate not in without
+    }
     reads = [name for name, task in usable.items() if {*step.reads} & {*task.step.publishes}]
     waits = [name for name, task in usable.items() if task.step in step.after]
     needs = _direct({*reads, *waits}, usable)

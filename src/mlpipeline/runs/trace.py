@@ -5,15 +5,17 @@ What led to what is read from the runs' OpenLineage events, what is in an artifa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.tree import Tree
 
 from mlpipeline.errors import ArtifactError
+from mlpipeline.plan.pipeline import CANDIDATE, DATASET, MODEL
 from mlpipeline.store import artifacts, registry
+from mlpipeline.store.files import parse_json
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.selection import ModelCard
@@ -63,10 +65,16 @@ class Origins:
         origins = cls()
         for folder in workspace.runs():
             file = folder.lineage
-            lines = file.read_bytes().splitlines() if file.exists() else ()
+            try:
+                lines = file.read_bytes().splitlines()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                origins.damaged.append(f"{file}: {error.strerror}")
+                continue
             for number, line in enumerate(lines, 1):
                 try:
-                    origins._add(json.loads(line))
+                    origins._add(parse_json(line.decode()))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     origins.damaged.append(f"{file}, line {number}: {error!r}")
         return origins
@@ -92,10 +100,10 @@ def trace(workspace: Workspace, version: str) -> tuple[Tree, list[str]]:
     tree = Tree(f"{model.name}, version {version}")
     tree.add(f"test accuracy {model.test_accuracy:.2%}")
     tree.add(f"digest {artifacts.digest(folder.path)}")
-    _say_who(tree, origins, f"models/{model.name}/{version}", "selected")
+    _say_who(tree, origins, MODEL.path(version, model.name), "selected")
     candidate = tree.add(f"candidate {model.candidate}, {model.candidate_key}")
     candidate.add(f"validation accuracy {model.validation_accuracy:.2%}")
-    _say_who(candidate, origins, f"candidates/{model.candidate_key}", "trained")
+    _say_who(candidate, origins, CANDIDATE.path(model.candidate_key, model.name), "trained")
     data = candidate.add(f"data set {model.dataset_key}")
     dataset = workspace.dataset(model.dataset_key)
     try:
@@ -103,12 +111,12 @@ def trace(workspace: Workspace, version: str) -> tuple[Tree, list[str]]:
             data.add(line)
     except ArtifactError as error:
         origins.damaged.append(error.got)
-    _say_who(data, origins, f"datasets/{model.dataset_key}", "ingested")
+    _say_who(data, origins, DATASET.path(model.dataset_key, model.name), "ingested")
     return tree, origins.damaged
 
 
-def _say_who(tree: Tree, origins: Origins, artifact: str, did: str) -> None:
-    making = origins.makers.get(artifact)
+def _say_who(tree: Tree, origins: Origins, artifact: Path, did: str) -> None:
+    making = origins.makers.get(str(artifact))
     if making is None:
         tree.add(f"{did} by no run on record")
         return

@@ -12,13 +12,14 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlpipeline.errors import ArtifactError, MissingArtifactError
 from mlpipeline.store.files import damaged, missing, sha256
 from mlpipeline.store.files import read_json as read_json
+from mlpipeline.store.files import read_text as read_text
 from mlpipeline.store.files import sync as sync
 from mlpipeline.store.files import write_json as write_json
 from mlpipeline.store.files import write_text as write_text
@@ -111,7 +112,8 @@ def _replace(target: Path, draft: Path) -> None:
             return
         # A folder cannot be renamed onto one that is not empty: first move the damaged one away.
         damaged = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.damaged"
-        target.rename(damaged)
+        with suppress(FileNotFoundError):  # another process was quicker
+            target.rename(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
     try:
         draft.rename(target)

@@ -22,12 +22,47 @@ def read_json(file: Path) -> Any:
         MissingArtifactError: There is no such file.
         DamagedArtifactError: It is not JSON.
     """
+    text = read_text(file)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise missing(file) from None
+        return parse_json(text)
     except ValueError as error:
         raise damaged(file, f"unreadable content ({error})", "JSON") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON says.
+
+    Args:
+        text: JSON.
+
+    Raises:
+        ValueError: It is not JSON, or has half a character, which could not be written again.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if "\\ud" in text.lower():  # two such escapes are one character, one alone is none
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def read_text(file: Path) -> str:
+    """Read a file of text.
+
+    Args:
+        file: Where it is.
+
+    Raises:
+        MissingArtifactError: There is no such file.
+        DamagedArtifactError: It is not text in UTF-8, or no file.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing(file) from None
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise damaged(file, f"unreadable content ({error})", "text in UTF-8") from error
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from mlpipeline.errors import MissingArtifactError, ServingError
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, files
 from mlpipeline.store.layout import ModelFolder, Workspace
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")  # what `artifacts.make_key` makes
 
 
 def promote(workspace: Workspace, name: str, version: str) -> None:
@@ -31,17 +35,20 @@ def current(workspace: Workspace, name: str) -> str:
 
     Raises:
         ServingError: No version has been promoted, or the promoted one is gone.
-        DamagedArtifactError: The promoted one is damaged.
+        DamagedArtifactError: The promoted one is damaged, or which one it is cannot be read.
     """
     remedy = "run the pipeline first: `make run`"
+    file = workspace.current_version(name)
     try:
-        version = workspace.current_version(name).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+        version = artifacts.read_text(file).strip()
+    except MissingArtifactError:
         raise ServingError(
             f"there is no model `{name}` in {workspace}",
             expected="a model that a run has selected and verified",
             remedy=remedy,
         ) from None
+    if not _VERSION.fullmatch(version):
+        raise files.damaged(file, f"it says {version[:40]!r}", "the version of a model")
     folder = workspace.model(name, version)
     try:
         artifacts.verify(folder.path)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlpipeline.backends.cluster import inference_service
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ConfigurationError
@@ -72,8 +70,8 @@ def resolve(text: str, overrides: Overrides) -> Config:
         ConfigurationError: It does not fit; names every problem.
     """
     try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # also: a date that there is not
+        raw = config.read_yaml(text)
+    except ValueError as error:  # also: a date that there is not
         raise ConfigurationError(
             f"the parameter `configuration` is not YAML: {error}",
             expected="the content of a file such as configs/default.yaml",

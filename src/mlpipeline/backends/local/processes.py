@@ -81,17 +81,27 @@ async def started(
 
     Yields:
         A task that returns when the process ends with status 0, and raises `ExitError` otherwise.
+
+    Raises:
+        ProcessError: The system does not start it.
     """
-    process = await asyncio.create_subprocess_exec(
-        *_ENDS_WITH_US,
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE if on_output else asyncio.subprocess.STDOUT,
-        env={**os.environ, **(environment or {})},
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others
-        limit=_LONGEST_LINE,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_ENDS_WITH_US,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if on_output else asyncio.subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others
+            limit=_LONGEST_LINE,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise ProcessError(
+            f"this command cannot be started: {error}:\n  {shlex.join(command)[:1_000]}",
+            expected="a program that is there, and arguments that the system takes",
+            remedy="look for what the message names in the configuration or the event",
+        ) from error
     if cpus and hasattr(os, "sched_setaffinity"):
         # Its threads, all of them started later, inherit this.
         with contextlib.suppress(ProcessLookupError):
@@ -149,6 +159,7 @@ async def run(
 
     Raises:
         ExitError: It ended with another status than 0.
+        ProcessError: The system does not start it.
     """
     async with started(
         command,
