@@ -13,7 +13,6 @@ readonly OVERLAY=${1:-kind}
 main() {
   SCRATCH=$(mktemp -d)
   trap 'rm -rf "$SCRATCH"' EXIT
-  check_names
   say_context
   check_overlay
   # The namespace first: the home of Argo and of the pipeline.

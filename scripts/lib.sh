@@ -19,13 +19,11 @@ fail() { # GOT EXPECTED TO-DO
 }
 
 # Names that are part of objects' names must be such names themselves.
-check_names() {
-  local name
-  for name in "$NAMESPACE" "$RELEASE"; do
-    [[ $name =~ ^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || fail "the name \`$name\`" \
-      "lower-case letters, digits and dashes, 40 at most" "make deploy NAMESPACE=other RELEASE=other"
-  done
-}
+for name in "$NAMESPACE" "$RELEASE"; do
+  [[ $name =~ ^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || fail "the name \`$name\`" \
+    "lower-case letters, digits and dashes, 40 at most" "make deploy NAMESPACE=other RELEASE=other"
+done
+unset name
 
 # Which cluster this acts on, and whether it answers.
 say_context() {

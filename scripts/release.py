@@ -1,11 +1,11 @@
 """`make release`: check that everything names one version, then build what a release consists of.
 
-Use: python scripts/release.py [--set]: with --set it only writes pyproject.toml's version into all
-other files. The image is built by `make release` after this.
+The image is built by `make release` after this.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -22,8 +22,10 @@ LOCKS = ("cpu", "gpu", "light", "tracking")
 
 def main(arguments: list[str]) -> int:
     """Print every problem, or build; return how the process ends."""
+    parser = argparse.ArgumentParser(description="Check the version everywhere, and build.")
+    parser.add_argument("--set", action="store_true", help="only write it into all other files")
     version = project_version(ROOT)
-    if arguments == ["--set"]:
+    if parser.parse_args(arguments).set:
         set_version(ROOT, version)
         return 0
     problems = [*version_problems(ROOT, version), *commit_problems(ROOT, version)]

@@ -9,7 +9,10 @@ source scripts/lib.sh
 readonly E2E_SECONDS=${E2E_SECONDS:-7200}
 readonly FAILURE=smoke-failure NAMESPACES=("$NAMESPACE" kserve kubeflow kube-system)
 
-if kind get clusters 2>/dev/null | grep -qx mlpipeline; then
+# Not in a pipe: where `kind` is missing or fails, nobody knows, and what is there must not be removed.
+clusters=$(kind get clusters) || fail "kind does not say which clusters there are" "kind, and a Docker that runs" \
+  "see docs/start/kubernetes.md for what this needs"
+if grep -qx mlpipeline <<<"$clusters"; then
   fail "there is a kind cluster \`mlpipeline\` already" "none: this begins and ends without one" \
     "make cluster-down"
 fi

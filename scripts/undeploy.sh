@@ -20,7 +20,6 @@ readonly OF_CLUSTER=(clusterqueues.kueue.x-k8s.io resourceflavors.kueue.x-k8s.io
 main() {
   SCRATCH=$(mktemp -d)
   trap 'rm -rf "$SCRATCH"' EXIT
-  check_names
   say_context
   # While their controllers still run. What is there after a minute has none.
   parallel remove_workflows remove_training_jobs remove_models remove_queues || echo "the rest goes without them"

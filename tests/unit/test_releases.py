@@ -139,7 +139,7 @@ def test_the_default_release_is_the_overlay_with_its_name_on_it(overlay: str) ->
 
 @pytest.mark.parametrize("name", ["Upper", "a_b", "-a", "a-", "a.b", "x" * 41])
 def test_a_name_that_no_object_can_have_is_refused(name: str) -> None:
-    done = _bash("check_names", NAMESPACE="mlpipeline", RELEASE=name)
+    done = _bash("true", NAMESPACE="mlpipeline", RELEASE=name)
     assert done.returncode == 1
     assert name in done.stderr
     assert "to do: " in done.stderr

@@ -54,3 +54,30 @@ def test_every_script_that_is_called_is_there_and_each_is_called() -> None:
 def test_no_error_is_told_but_by_the_rule() -> None:
     told = [s.name for s in SCRIPTS if re.search(r"(echo|printf) ['\"]error: ", s.read_text())]
     assert told == ["lib.sh"]
+
+
+@pytest.mark.parametrize(
+    ("clusters", "said"),
+    [
+        ("exit 1", "kind does not say which clusters there are"),
+        ("echo mlpipeline", "there is a kind cluster `mlpipeline` already"),
+    ],
+)
+def test_the_smoke_test_removes_no_cluster_that_it_has_not_made(
+    tmp_path: Path, clusters: str, said: str
+) -> None:
+    calls = tmp_path / "calls"
+    for program in ("kind", "make", "docker", "kubectl"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho "{program} $*" >>{calls}\n{clusters}\n')
+        stub.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts/smoke.sh"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert calls.read_text() == "kind get clusters\n"
