@@ -158,6 +158,10 @@ def test_every_problem_is_said_at_once_with_those_of_other_sections() -> None:
             "search.a.space.ema: got low 0, expected more than 0",
         ),
         (
+            {"a": RANDOM | {"space": {"ema": {"low": 0, "high": 10**400}}}},
+            f"search.a.space.ema: got low 0 and high {10**400}, expected them within ±2^53",
+        ),
+        (
             {"a": GRID | {"space": {"ema": {"values": [0], "high": 1}}}},
             "search.a.space.ema: got values and a range",
         ),

@@ -32,6 +32,7 @@ from mlpipeline.plan.section import Section
 
 _OPTIONS = "options."
 _NAME_DIGITS = 6
+_LARGEST = 2**53  # beyond, a float is not every integer
 
 Trial: TypeAlias = dict[str, JsonValue]
 
@@ -63,6 +64,8 @@ class Dimension(Section):
             raise ValueError(
                 f"got low {low} and high {high}, expected some values, or low less than high"
             )
+        elif max(abs(low), abs(high)) > _LARGEST:
+            raise ValueError(f"got low {low} and high {high}, expected them within ±2^53")
         elif self.log and low <= 0:
             raise ValueError(f"got low {low}, expected more than 0 for a logarithmic range")
         return self
