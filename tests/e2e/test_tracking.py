@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,6 +19,7 @@ from mlpipeline.backends.local.processes import free_ports
 from mlpipeline.runs import trace
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.candidate import TrainingHistory
 from support.workflows_on_kind import (
     CONTEXT,
     NAMESPACE,
@@ -139,7 +139,7 @@ def test_a_run_is_in_mlflow_and_one_that_ended_without_it_is_sent_later(
     training = sent[f"{first.name}/train-one"]
     history = _history(record, "train-one")
     assert training.data.metrics["validation_accuracy"] == pytest.approx(
-        history[-1]["validation_accuracy"]
+        history.epochs[-1].validation_accuracy
     )
     assert training.data.tags["image"] == first.image
     assert training.data.tags["where"].startswith("pod ")
@@ -164,11 +164,8 @@ def test_a_run_is_in_mlflow_and_one_that_ended_without_it_is_sent_later(
     assert {first.name, second.name, third.name} <= set(server.runs_of(model))
 
 
-def _history(record: dict[str, object], task: str) -> list[dict[str, float]]:
+def _history(record: dict[str, object], task: str) -> TrainingHistory:
     tasks = record["tasks"]
     assert isinstance(tasks, list)
     (key,) = (t["key"] for t in tasks if t["name"] == task)
-    history: list[dict[str, float]] = artifacts.read_json(
-        Path(WORKSPACE) / "candidates" / key / "history.json"
-    )
-    return history
+    return TrainingHistory.load(Workspace(WORKSPACE).candidate(key).history)
