@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,13 +42,20 @@ class Part(NamedTuple):
 Parts = dict[SplitName, Part]
 
 
-def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) -> None:
+def ingest(
+    data: Data,
+    output: Path,
+    *,
+    feedback: FeedbackFolder | None = None,
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
     """Publish the data set that the configuration describes at `output`.
 
     Args:
         data: The data section of the configuration.
         output: The folder to be published.
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
+        confirm: Called once all was read, before anything is published.
 
     Raises:
         ConfigurationError: There is no such data set, or too few images for the splits or shards.
@@ -81,6 +89,7 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
         card.model_copy(update={"feedback": applied}).publish(DatasetFolder(draft))
+        confirm()
 
 
 def cut_validation(
