@@ -324,7 +324,7 @@ def compared(task: Task, config: Config) -> str:
     identity = task.step.identity(config, task.candidate)
     if identity.reads is None:
         return ""
-    return own_files.compared(identity.plugin, identity.reads.files)
+    return own_files.compared(identity.plugin, identity.reads)
 
 
 def _code(step: Step, plugin: str) -> str:
