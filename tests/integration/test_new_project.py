@@ -108,7 +108,7 @@ def test_it_runs_as_it_stands_and_what_has_not_changed_is_reused(birds: Path) ->
     assert re.search(r"^succeeded after .*report: workspace/runs/", first, re.MULTILINE)
 
     again = call("make", cwd=birds)
-    assert re.search(r"reused ingest-\w+: 2 modules are as they were", again)
+    assert re.search(r"↺ ingest +reused +0\.0 s  2 modules are as they were", again)
 
     # Not the package's: a module beside it counts all the same, and so does a file that it names.
     (birds / "palette.py").write_text("BRIGHT = 256\nNAMES = 'names.txt'\n")
@@ -117,7 +117,7 @@ def test_it_runs_as_it_stands_and_what_has_not_changed_is_reused(birds: Path) ->
     data.write_text("from palette import BRIGHT\n" + data.read_text().replace("256", "BRIGHT"))
     assert "✔ ingest" in call("make", cwd=birds)
     assert re.search(
-        r"reused ingest-\w+: 3 modules and 1 file \(0\.0 MB, by content\) are as they were",
+        r"↺ ingest +reused +0\.0 s  3 modules and 1 file \(0\.0 MB, by content\) are as they were",
         call("make", cwd=birds),
     )
     (birds / "names.txt").write_text("heron")

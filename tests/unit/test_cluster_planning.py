@@ -220,6 +220,25 @@ def test_what_is_gone_or_damaged_is_forgotten_and_nothing_else(
     }
 
 
+def test_what_of_the_users_own_is_as_it_was_is_said(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "own_data_of_this_test.py").write_text("def data():\n    return 'labels.csv'\n")
+    (tmp_path / "labels.csv").write_text("1,2,3")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = _resolve()
+    data = settings.data.model_copy(update={"dataset": "own_data_of_this_test:data"})
+    settings = settings.model_copy(update={"data": data})
+    _publish(pipeline.plan(settings)["ingest"], tmp_path)
+    _plan(settings, tmp_path, cluster)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "ingest" in line)
+    said = "done: 1 module and 1 file (0.0 MB, by content) are as they were"
+    assert line.endswith(said)
+
+
 @pytest.mark.parametrize("memo", [None, {}, {"data": None}, {"data": {"of-others": "{}"}}])
 def test_nothing_is_changed_where_nothing_is_remembered(
     tmp_path: Path, memo: dict[str, Any] | None

@@ -120,9 +120,7 @@ class Execution:
         workspace = self.backend.workspace
         if task.is_done(workspace):
             record.add(task, "reused", 0.0)
-            display.finish(task, "reused", 0.0)
-            if found := pipeline.compared(task, self.backend.config):
-                display.say(f"reused {task.key}: {found}")
+            display.finish(task, "reused", 0.0, pipeline.compared(task, self.backend.config))
             return
         for published in task.publishes:
             if workspace.artifact(published).path.exists():

@@ -102,7 +102,7 @@ class Display:
             task: The task.
             state: What became of it: `succeeded`, `reused`, `failed` or `skipped`.
             seconds: How long it took.
-            note: Why it failed, for example.
+            note: Why it failed, for example, or what of the user's own is as it was.
         """
         self._waiting.pop(task.name, None)
         self._running.pop(task.name, None)
