@@ -5,6 +5,13 @@ how is decided once, at ingestion, and recorded in the data set's and the model'
 """
 
 from mlpipeline.image_files.decoding import UNREADABLE, UnreadableImageError
-from mlpipeline.image_files.preparation import Fit, ImageFile, Preparation
+from mlpipeline.image_files.preparation import Fit, ImageFile, Preparation, has_dark_ground
 
-__all__ = ["UNREADABLE", "Fit", "ImageFile", "Preparation", "UnreadableImageError"]
+__all__ = [
+    "UNREADABLE",
+    "Fit",
+    "ImageFile",
+    "Preparation",
+    "UnreadableImageError",
+    "has_dark_ground",
+]
