@@ -48,6 +48,17 @@ class Data(Section):
     """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
     seed: NonNegativeInt = 17
     """Random seed of the split."""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width that every image gets, in pixels; none: as the data set has it."""
+    channels: Literal[1, 3] | None = None
+    """1 makes images grey, 3 makes them RGB; none: as the data set has it."""
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    """What becomes of a picture of other proportions: `crop` takes its middle, `pad` keeps all of
+    it and continues the colour of its border, `stretch`, which none means, changes its proportions.
+    """
+    unreadable: Literal["skip", "fail"] = "fail"
+    """What is done with files that are no images: `fail` names the first ten, `skip` leaves them
+    out and says so in the card."""
     revision: str | None = None
     """Which state of the data this is, where it changes under one name: another is read anew."""
     feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None

@@ -65,6 +65,8 @@ def _of_nothing(config: Config, candidate: str | None) -> Identity:
 def _of_data(config: Config, candidate: str | None) -> Identity:
     # What is not given, such as feedback where there is none, is no part of the key.
     data = config.data.model_dump(exclude_none=True)
+    if config.data.unreadable == "fail":  # nothing was unreadable, then
+        del data["unreadable"]
     return Identity("ingest", data, plugin=config.data.dataset)
 
 

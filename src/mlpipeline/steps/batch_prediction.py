@@ -1,7 +1,8 @@
 """Batch prediction: what a published model says of every file in a folder.
 
 predictions.csv has a line for each file: its path, the SHA-256 of its pixels (the name of an image
-in feedback), the class, and the probability of each class; or why it could not be read.
+in feedback), the class, and the probability of each class; or why it could not be read; and a note
+where somebody should look at it, such as that it is blank.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def predict(batch: Batch, output: Path) -> PredictionSummary:
     unreadable = 0
     with artifacts.publish(output) as draft:
         with PredictionsFolder(draft).table.open("w", encoding="utf-8", newline="") as stream:
-            columns = ["file", "image", "class", *model.classes, "error"]
+            columns = ["file", "image", "class", *model.classes, "error", "note"]
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             for start in range(0, len(names), _BATCH):
@@ -62,10 +63,11 @@ def _predict(model: PublishedModel, batch: Batch, names: list[str]) -> list[Line
         line: Line = {"file": name}
         lines.append(line)
         try:
-            image = image_files.decode(_content(batch, name), model.input_shape)
+            image = model.read(_content(batch, name))
         except image_files.UNREADABLE as error:
-            line["error"] = f"{type(error).__name__}: {error}"
+            line["error"] = str(error)
             continue
+        line["note"] = "; ".join(image.notes)
         line["image"] = hashlib.sha256(image.as_in_the_file.tobytes()).hexdigest()
         images.append(image.pixels)
         readable.append(line)

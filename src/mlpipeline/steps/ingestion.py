@@ -14,6 +14,7 @@ from mlpipeline import progress
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.learning.data import corrections, datasets
 from mlpipeline.learning.data.images import Dataset, Split, canonical_order, content_digest
+from mlpipeline.learning.data.preparation import preparation_of, prepared
 from mlpipeline.learning.data.tfrecords import write_shards
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
@@ -50,14 +51,16 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
 
     Raises:
-        ConfigurationError: There is no such data set, or too few images for the splits or shards.
+        ConfigurationError: There is no such data set, or too few images for the splits or shards,
+            or its images cannot be prepared as configured.
         SourceError: The data set cannot be had, or is not what it should be.
     """
     progress.report(0, 1, doing=f"reading {data.dataset}")
     dataset = datasets.load(data.dataset, data.source)
-    train, validation = cut_validation(
-        dataset.train, canonical_order(dataset.train), count=data.validation, seed=data.seed
-    )
+    dataset = prepared(dataset, data, scratch=output.parent)
+    order = canonical_order(dataset.train)
+    preparation = preparation_of(dataset.train.images, order, fit=data.fit)
+    train, validation = cut_validation(dataset.train, order, count=data.validation, seed=data.seed)
     if data.shards > len(train):
         raise ConfigurationError(
             f"data.shards is {data.shards} for {len(train)} training images",
@@ -80,7 +83,8 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
-        card.model_copy(update={"feedback": applied}).publish(DatasetFolder(draft))
+        known = {"feedback": applied, "preparation": preparation}
+        card.model_copy(update=known).publish(DatasetFolder(draft))
 
 
 def cut_validation(

@@ -98,6 +98,7 @@ def select(
             synthetic_data=card.synthetic,
             validation_accuracy=accuracy,
             test_accuracy=test.accuracy,
+            preparation=card.preparation,
         ).save(registered.card)
 
 

@@ -81,7 +81,7 @@ def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8
     number_of_slice = rows[ascending] // rows_in_a_slice(images.shape[1:])
     for places in np.split(ascending, np.flatnonzero(np.diff(number_of_slice)) + 1):
         taken[places] = images[rows[places]]
-        _release(images)
+        release(images)
     return taken
 
 
@@ -160,12 +160,12 @@ def _row_digests(split: Split) -> NDArray[np.void]:
             part = slice(start, start + held)
             for image, label in zip(split.images[part], labels[part], strict=True):
                 yield hashlib.sha256(image.tobytes() + label.tobytes()).digest()
-            _release(split.images)
+            release(split.images)
 
     return np.fromiter(digests(), dtype="V32", count=len(labels))
 
 
-def _release(images: NDArray[Any]) -> None:
+def release(images: NDArray[Any]) -> None:
     """Release the pages that were read of a file, which would count as this process's memory."""
     # Only where nothing can have been written to them: of a private mapping it would be lost.
     if isinstance(images, np.memmap) and images.mode == "r":

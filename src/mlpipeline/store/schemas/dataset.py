@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mlpipeline.image_files import Preparation
 from mlpipeline.store import files
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.document import Document, Part
@@ -64,6 +65,8 @@ class DatasetCard(Document):
         per_class: The number of images of each class in each split, in the order of `classes`.
         shards: The files of each split.
         feedback: The corrected labels that are in it, if any.
+        preparation: How pictures become images of it; None where files cannot, because of its
+            channels, and in cards of older versions.
     """
 
     CALLED: ClassVar[str] = "data set's card"
@@ -79,6 +82,7 @@ class DatasetCard(Document):
     per_class: dict[SplitName, tuple[int, ...]]
     shards: dict[SplitName, tuple[Shard, ...]]
     feedback: AppliedFeedback | None = None
+    preparation: Preparation | None = None
 
     def publish(self, folder: DatasetFolder) -> None:
         """Write the card into a data set's folder, and the same for people."""
