@@ -38,7 +38,8 @@ class Data(Section):
     """What to ingest. The split and the shards are a function of these values alone."""
 
     dataset: str = "fashion_mnist"
-    """`fashion_mnist`, `synthetic` (drawn, for tests), or `package.module:function` of your own."""
+    """`fashion_mnist`, `synthetic` (drawn, for tests), `folder:PATH`, `csv:PATH`, `npz:PATH`,
+    `idx:PATH`, `tfds:NAME`, or `package.module:function` of your own."""
     source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
     """Where to get Fashion-MNIST from; `auto` tries the others, in this order. Other data sets have
     `auto` only."""
@@ -61,6 +62,8 @@ class Data(Section):
     out and says so in the card."""
     revision: str | None = None
     """Which state of the data this is, where it changes under one name: another is read anew."""
+    state: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    """State of the files that `dataset` names; a run notes it when it begins."""
     feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """Snapshot of the corrected labels to join; a run takes all of its model's until then."""
 

@@ -12,12 +12,13 @@ import math
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.errors import SourceError
+from mlpipeline.store.schemas.dataset import Unreadable
 
 SLICE_BYTES = 32 << 20
 """How much of the images is held at a time."""
@@ -38,6 +39,13 @@ class Split:
     labels: NDArray[np.int64]
 
 
+class Names(NamedTuple):
+    """What people call the images of each split, such as their files' paths; empty for nothing."""
+
+    train: Sequence[str]
+    test: Sequence[str]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set with its two given splits; validation images are cut from `train` later.
@@ -51,6 +59,8 @@ class Dataset:
         test: What the chosen model is tested on, once.
         source: Where the images really came from, for the data set's card.
         synthetic: Whether they were made up; every artifact made from them says so.
+        unreadable: What was left out because it could not be read, if anything.
+        names: What people call the images, for messages; None for nothing.
     """
 
     name: str
@@ -59,6 +69,8 @@ class Dataset:
     test: Split
     source: str
     synthetic: bool = False
+    unreadable: Unreadable | None = None
+    names: Names | None = None
 
 
 def rows_in_a_slice(shape: Sequence[int]) -> int:
