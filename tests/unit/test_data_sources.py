@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import struct
 import zipfile
@@ -14,21 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlpipeline.errors import ConfigurationError, PipelineError, SourceError
+from mlpipeline.errors import ConfigurationError, SourceError
 from mlpipeline.learning.data import datasets, duplicates
 from mlpipeline.learning.data.images import Dataset, Split, content_digest
 from mlpipeline.learning.data.sources import taken
 from mlpipeline.learning.data.sources.collection import natural_order
 from mlpipeline.learning.data.sources.test_split import rows_of_test
-from mlpipeline.learning.data.tfrecords import read_split
-from mlpipeline.plan import config, pipeline, sources
+from mlpipeline.plan import config, data_files, pipeline, sources
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import ingest
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
 
 CLASSES = ("falling", "rising")
-DIGITS = Path(__file__).parents[1] / "data" / "digits.csv.gz"
 
 
 def picture(number: int, *, size: tuple[int, int] = (6, 5), colours: int = 1) -> np.ndarray:
@@ -359,3 +358,466 @@ def test_images_are_moved_out_of_a_file(tmp_path: Path) -> None:
             assert sorted(part.labels) == sorted(expected)
             assert part.names == [str(label) for label in part.labels]
     assert list(tmp_path.iterdir()) == []
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def write_table(file: Path, count: int, *, start: int = 1, separator: str = ",") -> Path:
+    """Kaggle's form: a header, the label, then the pixels of images of 6x6."""
+    lines = [separator.join(["label", *(f"pixel{index}" for index in range(36))])]
+    for number in range(start, start + count):
+        pixels = picture(number, size=(6, 6)).reshape(-1)
+        lines.append(separator.join(map(str, [number % 2, *pixels])))
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def expected_rows(numbers: range) -> list[tuple[bytes, int]]:
+    return sorted((picture(n, size=(6, 6)).tobytes(), n % 2) for n in numbers)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_pixels_is_cut_by_seed(tmp_path: Path, separator: str) -> None:
+    file = write_table(tmp_path / "digits.csv", 40, separator=separator)
+    dataset = load(f"csv:{file}")
+    assert (dataset.name, dataset.classes) == ("digits", ("0", "1"))
+    assert sorted(rows(dataset.train) + rows(dataset.test)) == expected_rows(range(1, 41))
+    assert len(dataset.test.labels) == 4
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_of_two_tables_is_not_cut(tmp_path: Path, packed: bool) -> None:
+    for name, count, start in (("train.csv", 10, 1), ("test.csv", 4, 11)):
+        file = write_table(tmp_path / name, count, start=start)
+        if packed:
+            file.with_name(f"{name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+    dataset = load(f"csv:{tmp_path}")
+    assert rows(dataset.train) == expected_rows(range(1, 11))
+    assert rows(dataset.test) == expected_rows(range(11, 15))
+
+
+def test_a_label_may_come_last_and_there_may_be_no_header(tmp_path: Path) -> None:
+    pixels = [",".join(map(str, picture(n, size=(6, 6)).reshape(-1))) for n in range(20)]
+    (tmp_path / "first.csv").write_text("\n".join(f"{n % 2},{p}" for n, p in enumerate(pixels)))
+    header = ",".join([*(f"p{index}" for index in range(36)), "class"])
+    (tmp_path / "last.csv").write_text(
+        "\ufeff" + "\n".join([header, *(f"{p},{n % 2}" for n, p in enumerate(pixels))])
+    )
+    one, other = load(f"csv:{tmp_path / 'first.csv'}"), load(f"csv:{tmp_path / 'last.csv'}")
+    assert rows(one.train) == rows(other.train)
+    assert len(one.train.labels) == 18
+
+
+def test_pixels_that_are_not_square_need_a_size(tmp_path: Path) -> None:
+    lines = [",".join(map(str, [n % 2, *picture(n).reshape(-1)])) for n in range(20)]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    with pytest.raises(SourceError, match="30 columns beside the label") as raised:
+        load(f"csv:{tmp_path / 'x.csv'}")
+    assert "size: [HEIGHT, WIDTH]" in raised.value.remedy
+    assert load(f"csv:{tmp_path / 'x.csv'}", size=(6, 5)).train.images.shape[1:] == (6, 5)
+
+
+def test_what_a_competition_asks_for_has_no_labels(tmp_path: Path) -> None:
+    write_table(tmp_path / "train.csv", 10)
+    text = write_table(tmp_path / "test.csv", 4).read_text()
+    unlabelled = [line.partition(",")[2] for line in text.splitlines()]
+    (tmp_path / "test.csv").write_text("\n".join(unlabelled))
+    with pytest.raises(SourceError, match=r"test\.csv has no column of labels") as raised:
+        load(f"csv:{tmp_path}")
+    assert "csv:PATH/train.csv" in raised.value.remedy
+    assert len(load(f"csv:{tmp_path / 'train.csv'}").test.labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("1,2,3", "it has 3 columns, the first row 37"),
+        (",".join(["", *["1"] * 36]), "it has no label"),
+        (",".join(["1", "x", *["1"] * 35]), "could not convert"),
+        (",".join(["1", "256", *["1"] * 35]), "a pixel is 256"),
+        (",".join(["1", "-1", *["1"] * 35]), "a pixel is -1"),
+        (",".join(["1", "0.5", *["1"] * 35]), "a pixel is 0.5"),
+        (",".join(["1", "nan", *["1"] * 35]), "a pixel is nan"),
+    ],
+)
+def test_a_row_that_is_damaged_is_named(tmp_path: Path, row: str, reason: str) -> None:
+    file = write_table(tmp_path / "x.csv", 30)
+    file.write_text(file.read_text() + row + "\n")
+    with pytest.raises(SourceError, match=r"x\.csv, row 32: " + reason):
+        load(f"csv:{file}")
+    dataset = load(f"csv:{file}", unreadable="skip")
+    assert dataset.unreadable is not None
+    assert dataset.unreadable.count == 1
+
+
+@pytest.mark.parametrize(
+    "header", ["", "path,label\n", "Filename;Class;Notes\n"], ids=["none", "plain", "other words"]
+)
+def test_a_table_of_paths_is_relative_to_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    monkeypatch.chdir("/")
+    root = write_folder(tmp_path, {"images": 10})
+    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    separator, more = (";", ";?") if ";" in header else (",", "")
+    lines = [f"{file}{separator}{file.parent.name}{more}" for file in files]
+    (root / "all.csv").write_text(header + "\n".join(lines))
+    dataset = load(f"csv:{root / 'all.csv'}")
+    assert dataset.classes == CLASSES
+    assert np.bincount(dataset.train.labels).tolist() == [9, 9]
+
+
+def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("path,label\na.png,cat\nb.png,dog\n")
+    with pytest.raises(SourceError, match=r"row 2, a\.png: No such file"):
+        load(f"csv:{tmp_path / 'all.csv'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.csv", b"", "its first line is ''"),
+        ("x.csv", b"just words\n", "its first line is"),
+        ("x.csv", b"a,b,c\n1,2,3\n", "its columns are a, b, c"),
+        ("x.csv", b"path,label\n\xff,1\n", "utf-8"),
+        ("x.csv.gz", b"no gzip", "Not a gzipped file"),
+        ("x.csv.gz", gzip.compress(b"path,label\n" * 9)[:-9], "ended before"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=reason) as raised:
+        load(f"csv:{tmp_path / name}")
+    assert str(tmp_path / name) in str(raised.value)
+
+
+# --- scikit-learn's digits: a real data set, in every form ----------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """1 797 images of 8x8, uint8, and their labels."""
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    with gzip.open(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz") as file:
+        values = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    return (values[:, :-1].reshape(-1, 8, 8) * 15).astype(np.uint8), values[:, -1]
+
+
+def as_folder(root: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (root / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image).save(root / str(label) / f"{index}.bmp")
+    return f"folder:{root}"
+
+
+def as_table(root: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    values = np.hstack([labels[:, None], images.reshape(len(images), -1)])
+    header = ",".join(["label", *(f"pixel{index}" for index in range(64))])
+    np.savetxt(root / "digits.csv", values, "%d", delimiter=",", header=header, comments="")
+    return f"csv:{root / 'digits.csv'}"
+
+
+def as_archive(root: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    np.savez_compressed(root / "digits.npz", x_train=images, y_train=labels)
+    return f"npz:{root / 'digits.npz'}"
+
+
+def as_idx(root: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    write_idx(root / "train-images-idx3-ubyte.gz", images)
+    write_idx(root / "train-labels-idx1-ubyte.gz", labels)
+    return f"idx:{root}"
+
+
+@pytest.mark.parametrize("write", [as_folder, as_table, as_archive, as_idx])
+def test_real_digits_are_the_same_in_every_form(
+    tmp_path: Path,
+    digits: tuple[np.ndarray, np.ndarray],
+    write: Callable[[Path, np.ndarray, np.ndarray], str],
+) -> None:
+    images, labels = digits
+    dataset = load(write(tmp_path, images, labels))
+    assert dataset.classes == tuple("0123456789")
+    given = Split(images, labels)
+    assert sorted(rows(dataset.train) + rows(dataset.test)) == rows(given)
+    assert len(dataset.test.labels) == 179
+    assert content_digest(dataset.test) == content_digest(
+        load(as_archive(tmp_path, *digits)).test
+    )
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def arrays(count: int = 20, **others: Any) -> dict[str, Any]:
+    """What Keras writes: images of 6x5, and labels of two classes."""
+    images = np.stack([picture(number) for number in range(count)])
+    return {"x_train": images, "y_train": np.arange(count) % 2} | others
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def save(file: Path, packed: bool = True, **members: Any) -> str:
+    (np.savez_compressed if packed else np.savez)(file, **members)
+    return f"npz:{file}"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("names", ["keras", "medmnist"])
+def test_an_archive_with_a_test_split_is_read(tmp_path: Path, packed: bool, names: str) -> None:
+    train, test = arrays(20), arrays(6)
+    members = {
+        "keras": ("x_train", "y_train", "x_test", "y_test"),
+        "medmnist": ("train_images", "train_labels", "test_images", "test_labels"),
+    }[names]
+    values = (train["x_train"], train["y_train"], test["x_train"], test["y_train"])
+    file = tmp_path / "x.npz"
+    dataset = load(save(file, packed, **dict(zip(members, values, strict=True))))
+    assert rows(dataset.train) == rows(Split(train["x_train"], train["y_train"]))
+    assert rows(dataset.test) == rows(Split(test["x_train"], test["y_train"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "shape"),
+    [
+        ({"y_train": (np.arange(20) % 2).astype(np.uint8)[:, None]}, ("0", "1"), (6, 5)),
+        ({"y_train": np.arange(20) % 2 + 9}, ("9", "10"), (6, 5)),
+        ({"y_train": np.array(["no", "yes"] * 10)}, ("no", "yes"), (6, 5)),
+        ({"y_train": np.arange(20) % 2 == 1}, ("0", "1"), (6, 5)),
+        ({"classes": np.array(["cat", "dog"])}, ("cat", "dog"), (6, 5)),
+        ({"x_train": noise(20, 6, 5, 1)}, ("0", "1"), (6, 5)),
+        ({"x_train": noise(20, 6, 5, 3)}, ("0", "1"), (6, 5, 3)),
+        ({"x_train": noise(20, 6, 5, 4)}, ("0", "1"), (6, 5, 4)),
+        ({"x_train": (noise(20, 6, 5) / 255).astype(np.float32)}, ("0", "1"), (6, 5)),
+        ({"x_train": noise(20, 6, 5).astype(np.int64)}, ("0", "1"), (6, 5)),
+    ],
+)
+def test_arrays_of_other_types_that_mean_the_same_are_taken(
+    tmp_path: Path, changes: dict[str, Any], classes: tuple[str, ...], shape: tuple[int, ...]
+) -> None:
+    dataset = load(save(tmp_path / "x.npz", **arrays(**changes)))
+    assert dataset.classes == classes
+    assert dataset.train.images.shape[1:] == shape
+    assert set(dataset.train.labels) == {0, 1}
+    if changes.get("x_train") is not None:
+        given = Split(noise(*changes["x_train"].shape).reshape(20, *shape), np.arange(20) % 2)
+        assert sorted(rows(dataset.train) + rows(dataset.test)) == rows(given)
+
+
+def test_where_all_images_are_equal_none_can_be_cut(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no test split can be cut"):
+        load(save(tmp_path / "x.npz", **arrays(x_train=np.zeros((20, 6, 5), np.uint8))))
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"images": np.zeros(3)}, "its arrays are images"),
+        (arrays(x_train=np.zeros((20, 6))), r"`x_train` is float64 \[20, 6\]"),
+        (arrays(x_train=np.zeros((20, 3, 32, 32), np.uint8)), "channels come first"),
+        (arrays(x_train=np.zeros((19, 6, 5), np.uint8)), "19 images for 20 labels"),
+        (arrays(x_train=np.full((20, 6, 5), 300)), "lie between 300 and 300"),
+        (arrays(x_train=np.full((20, 6, 5), 2.5)), "lie between 2.5 and 2.5"),
+        (arrays(y_train=np.eye(20)), r"`y_train` is float64 \[20, 20\]"),
+        (arrays(y_train=np.array([None] * 20)), "`y_train` holds objects"),
+        (arrays(classes=np.array(["a"])), "the label 1 for 1 classes"),
+        (arrays(x_train=np.zeros((0, 6, 5), np.uint8)), "`x_train` holds nothing"),
+    ],
+)
+def test_arrays_that_are_no_images_are_named(
+    tmp_path: Path, members: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SourceError, match=reason):
+        load(save(tmp_path / "x.npz", **members))
+
+
+def test_an_archive_that_is_damaged_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.npz"
+    save(file, **arrays())
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        place = archive.getinfo("x_train.npy").header_offset
+    altered = whole[: place + 200] + b"????" + whole[place + 204 :]
+    for content in (b"", b"no archive", whole[:-30], altered):
+        file.write_bytes(content)
+        with pytest.raises(SourceError, match="or damaged") as raised:
+            load(f"npz:{file}")
+        assert str(file) in str(raised.value)
+
+
+# --- IDX ------------------------------------------------------------------------------------------
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+        ("train-images.idx3-ubyte.gz", "train-labels.idx1-ubyte"),
+        ("emnist-letters-train-images-idx3-ubyte.gz", "emnist-letters-train-labels-idx1-ubyte.gz"),
+    ],
+)
+def test_idx_files_of_any_name_are_read(tmp_path: Path, images: str, labels: str) -> None:
+    given = arrays(20)
+    for name, word in ((images, "train"), (labels, "train"), (images, "t10k"), (labels, "t10k")):
+        array = given["x_train" if "images" in name else "y_train"]
+        write_idx(tmp_path / name.replace("train", word), array if word == "train" else array[:4])
+    dataset = load(f"idx:{tmp_path}")
+    assert rows(dataset.train) == rows(Split(given["x_train"], given["y_train"]))
+    assert len(dataset.test.labels) == 4
+    assert dataset.classes == ("0", "1")
+
+
+def test_idx_labels_that_begin_at_one_are_classes_by_their_number(tmp_path: Path) -> None:
+    given = arrays(40)
+    for prefix in ("letters-", "digits-"):
+        write_idx(tmp_path / f"{prefix}train-images-idx3-ubyte", given["x_train"])
+        write_idx(tmp_path / f"{prefix}train-labels-idx1-ubyte", given["y_train"] + 9)
+    with pytest.raises(SourceError, match="several sets"):
+        load(f"idx:{tmp_path}")
+    dataset = load(f"idx:{tmp_path / 'letters'}")
+    assert (dataset.name, dataset.classes) == ("letters", ("9", "10"))
+    (tmp_path / "classes.txt").write_text("\n".join(f"letter {number}" for number in range(11)))
+    named = load(f"idx:{tmp_path / 'letters'}")
+    assert named.classes[named.train.labels.max()] == "letter 10"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda root: (root / "train-labels-idx1-ubyte").unlink(), "but not its counterpart"),
+        (lambda root: [file.unlink() for file in root.iterdir()], "it has no file"),
+        (lambda root: truncated(root / "train-images-idx3-ubyte"), "it ends in element 19"),
+        (lambda root: truncated(root / "train-labels-idx1-ubyte"), "it ends in element 19"),
+        (
+            lambda root: write_idx(root / "train-labels-idx1-ubyte", np.zeros(19)),
+            "it has 20 images.*19, one for each",
+        ),
+        (
+            lambda root: write_idx(root / "train-images-idx3-ubyte", np.zeros(20)),
+            "begins with 00000801",
+        ),
+        (lambda root: (root / "train-labels-idx1-ubyte").write_bytes(b""), "it begins with"),
+        (lambda root: (root / "classes.txt").write_text("a\n"), "1 lines, and a label is 1"),
+    ],
+)
+def test_idx_files_that_are_damaged_are_named(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    given = arrays(20)
+    write_idx(tmp_path / "train-images-idx3-ubyte", given["x_train"])
+    write_idx(tmp_path / "train-labels-idx1-ubyte", given["y_train"])
+    damage(tmp_path)
+    with pytest.raises(SourceError, match=f"(?s){reason}") as raised:
+        load(f"idx:{tmp_path}")
+    assert str(tmp_path) in str(raised.value)
+
+
+def truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+# --- references, keys -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("folder:", "it names no path"),
+        ("csv:/no/such.csv", r"there is nothing at /no/such\.csv"),
+        ("folder:data:photos", "there is nothing at .*data:photos"),
+        ("idx:/no/such/prefix", "there is nothing at"),
+        ("npz:~no_such_user_at_all/x", "home"),
+    ],
+)
+def test_a_path_to_nothing_is_an_error_before_anything_is_planned(
+    reference: str, reason: str
+) -> None:
+    settings = config.parse(
+        {"name": "x", "data": {"dataset": reference}, "candidates": {"c": {"model": "cnn"}}},
+        origin="a test",
+    )
+    for act in (sources.noted, pipeline.plan):
+        with pytest.raises(ConfigurationError, match=reason):
+            act(settings)
+
+
+def test_the_word_before_the_colon_is_a_source_only_where_it_is_one_of_five() -> None:
+    assert sources.parse("folder:x:y") == ("folder", "x:y")
+    assert sources.parse("tfds:mnist/a:1.0.0") == ("tfds", "mnist/a:1.0.0")
+    for reference in ("my.folder:x", "folders:x", "folder", "fashion_mnist", ":x"):
+        assert sources.parse(reference) is None
+
+
+def test_a_home_and_where_one_is_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "data", {"": 5})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for reference in ("folder:~/data", "folder:data", "folder:./data", f"folder:{tmp_path}/data"):
+        assert len(load(reference).train.labels) == 8
+
+
+def key_of(settings: Any) -> str:
+    data_files._compare.cache_clear()  # as in another process
+    return pipeline.plan(settings)["ingest"].key
+
+
+def configured(reference: str) -> Any:
+    return config.parse(
+        {"name": "x", "data": {"dataset": reference}, "candidates": {"c": {"model": "cnn"}}},
+        origin="a test",
+    )
+
+
+@pytest.mark.parametrize("form", ["folder", "csv"])
+def test_the_files_are_part_of_the_key(tmp_path: Path, form: str) -> None:
+    root = write_folder(tmp_path / "data", {"": 3})
+    files = sorted(root.rglob("*.png"))
+    (root.parent / "all.csv").write_text(
+        "path,label\n" + "".join(f"{f.relative_to(tmp_path)},{f.parent.name}\n" for f in files)
+    )
+    settings = configured({"folder": f"folder:{root}", "csv": f"csv:{tmp_path / 'all.csv'}"}[form])
+    before = key_of(settings)
+    assert key_of(settings) == before
+    noted = sources.noted(settings)
+    assert key_of(noted) == before
+    Image.fromarray(picture(77)).save(files[0])
+    assert key_of(settings) != before
+    assert key_of(noted) == before  # a run keeps to what it began with
+
+
+def test_files_that_change_after_a_run_began_are_an_error(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", {"": 20})
+    noted = sources.noted(configured(f"folder:{root}"))
+    data = noted.data.model_copy(update={"validation": 4, "shards": 2})
+    ingest(data, tmp_path / "one")
+    (root / "rising" / "0.png").unlink()
+    data_files._compare.cache_clear()
+    with pytest.raises(SourceError, match="has changed since the run began"):
+        ingest(data, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_source_is_no_module_of_ones_own() -> None:
+    settings = configured("tfds:mnist")
+    assert pipeline.plan(settings)["ingest"].key.startswith("ingest-")
+    assert pipeline.code_of(pipeline.plan(settings)["ingest"], settings)
+
+
+def test_only_fashion_mnist_has_several_sources(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.source is `idx`"):
+        datasets.load(f"folder:{tmp_path}", "idx")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpipeline.errors import SourceError
 from mlpipeline.learning.data.duplicates import Groups, pixel_digests
 from mlpipeline.learning.data.sources.taken import Taken
 
@@ -44,14 +45,23 @@ def rows_of_test(
 
 
 def cut(taken: Taken, into: Taken, shape: tuple[int, ...], *, seed: int) -> None:
-    """Move a share of each class out of all images: none where no class has two different ones.
+    """Move a share of each class out of all images.
 
     Args:
         taken: All images.
         into: Where those that are cut are added.
         shape: The shape of each.
         seed: Random seed of the choice.
+
+    Raises:
+        SourceError: No class has two different images.
     """
     split = taken.split(shape)
     rows = rows_of_test(pixel_digests(split.images), split.labels, seed=seed)
+    if not len(rows):
+        raise SourceError(
+            f"no test split can be cut from {len(split.labels):,} images",
+            expected="a class with two different images, none of which is in another class, too",
+            remedy="add images, or bring a test split",
+        )
     taken.move(rows, into, size=math.prod(shape))

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlpipeline.errors import ConfigurationError, SourceError
 from mlpipeline.learning.data.sources.collection import Collection, Item, Part
 from mlpipeline.plan.config import Data
@@ -30,9 +32,6 @@ def find(reference: Reference, data: Data) -> Collection:
         ConfigurationError: There is no such set, or it is not of labelled images.
         SourceError: It cannot be had.
     """
-    # Imported where it is needed: seconds, for a source that most runs do not use.
-    import tensorflow_datasets as tfds
-
     builder = _builder(reference.rest)
     image, label = _keys(builder)
     if not builder.is_prepared():
@@ -85,6 +84,7 @@ def _part(builder: Any, split: str, image: str, label: str) -> Part:
 
 
 def _builder(name: str) -> Any:
+    # Imported where it is needed: seconds, for a source that most runs do not use.
     import tensorflow_datasets as tfds
 
     try:
@@ -103,7 +103,13 @@ def _keys(builder: Any) -> tuple[str, str]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    images = [
+        key
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+        and not isinstance(feature, tfds.features.LabeledImage)
+        and feature.np_dtype in (np.uint8, np.uint16)  # floats are packed into four channels
+    ]
     labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
     if supervised := builder.info.supervised_keys:
         images = [key for key in images if key in supervised] or images
