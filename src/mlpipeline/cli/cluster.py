@@ -17,7 +17,7 @@ from mlpipeline.cli.options import Among, Workspace
 from mlpipeline.errors import ClusterError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import pipeline, sources
+from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import predictor_arguments
 from mlpipeline.plan.pipeline import SELECT, TRAIN
 from mlpipeline.store import artifacts
@@ -61,7 +61,7 @@ def plan(
     given = planning.parameters(_workflow(cluster, workflow))
     overrides = planning.Overrides.of(given)
     settings = feedback.joined(
-        sources.noted(planning.resolve(given.get("configuration", ""), overrides)), workspace
+        planning.resolve(given.get("configuration", ""), overrides), workspace
     )
     configuration.write(settings, config)
     planned = planning.plan(

@@ -62,8 +62,6 @@ class Data(Section):
     out and says so in the card."""
     revision: str | None = None
     """Which state of the data this is, where it changes under one name: another is read anew."""
-    state: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
-    """State of the files that `dataset` names; a run notes it when it begins."""
     feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """Snapshot of the corrected labels to join; a run takes all of its model's until then."""
 

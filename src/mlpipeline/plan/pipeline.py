@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mlpipeline.plan import sources
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.fingerprint import code_version, module_of
@@ -68,11 +67,7 @@ def _of_data(config: Config, candidate: str | None) -> Identity:
     data = config.data.model_dump(exclude_none=True)
     if config.data.unreadable == "fail":  # nothing was unreadable, then
         del data["unreadable"]
-    if sources.parse(config.data.dataset) is None:
-        return Identity("ingest", data, plugin=config.data.dataset)
-    if state := sources.state_of(config.data):
-        data["state"] = state
-    return Identity("ingest", data)
+    return Identity("ingest", data, plugin=config.data.dataset)
 
 
 def _of_candidate(config: Config, candidate: str | None) -> Identity:

@@ -1,25 +1,18 @@
 """Data sets that are named by where they lie: `folder:PATH`, `csv:PATH` and so on.
 
-What lies there is part of the cache key, as the code of a data set's function is. A run looks once,
-when it begins, and notes the state in the configuration that its steps read: so all of them have
-the same keys, and files that change before they are ingested are an error, not another data set.
-
+What lies there is part of the cache key, as the code of a data set's function is (`own_files`).
 The words before the colon are reserved: no module of one's own can be called so.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mlpipeline.errors import ConfigurationError, SourceError
+from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import data_files, tables
-from mlpipeline.plan.config import Config, Data
-
-_log = logging.getLogger(__name__)
 
 SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
 
@@ -69,62 +62,14 @@ def shown(path: os.PathLike[str] | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def state_of(data: Data) -> str | None:
-    """Return the state of the files that a data set is read from; None where it names none.
-
-    Args:
-        data: The data section; the state that a run has noted in it holds.
+def compare(reference: Reference) -> data_files.Compared | None:
+    """Return what the files of a source are like; None where it names none.
 
     Raises:
         ConfigurationError: Nothing lies there.
         SourceError: A table of paths cannot be read.
     """
-    reference = parse(data.dataset)
-    if reference is None or not reference.is_path:
-        return None
-    return data.state or _compare(reference).digest
-
-
-def noted(config: Config) -> Config:
-    """Return the configuration of a run that is about to begin: with the state of its files.
-
-    Args:
-        config: A configuration, as its file has it.
-
-    Raises:
-        ConfigurationError: Nothing lies where its data should.
-        SourceError: A table of paths cannot be read.
-    """
-    reference = parse(config.data.dataset)
-    if reference is None or not reference.is_path:
-        return config
-    found = _compare(reference)
-    _log.info(
-        "%s: %s files of %s bytes, compared by %s: state %s",
-        *(shown(config.data.dataset), f"{found.files:,}", f"{found.size:,}", found.by),
-        found.digest,
-    )
-    data = config.data.model_copy(update={"state": found.digest})
-    return config.model_copy(update={"data": data})
-
-
-def check_unchanged(data: Data) -> None:
-    """See that the files are still as they were when the run began.
-
-    Raises:
-        SourceError: They are not.
-        ConfigurationError: Nothing lies there any more.
-    """
-    if data.state not in (None, state_of(data.model_copy(update={"state": None}))):
-        raise SourceError(
-            f"what lies at `{shown(data.dataset)}` has changed since the run began",
-            expected="files that stay as they are until they are ingested",
-            remedy="run again, once they are complete",
-        )
-
-
-def _compare(reference: Reference) -> data_files.Compared:
-    return data_files.compare(dict(_files_of(reference)))
+    return data_files.compare(dict(_files_of(reference))) if reference.is_path else None
 
 
 def _files_of(reference: Reference) -> Iterator[tuple[str, Path]]:

@@ -17,7 +17,6 @@ from mlpipeline.learning.data import corrections, datasets, duplicates
 from mlpipeline.learning.data.images import Dataset, Split, canonical_order, content_digest
 from mlpipeline.learning.data.preparation import preparation_of, prepared
 from mlpipeline.learning.data.tfrecords import write_shards
-from mlpipeline.plan import sources
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, FeedbackFolder
@@ -66,7 +65,6 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
         SourceError: The data set cannot be had, or is not what it should be.
     """
     progress.report(0, 1, doing=f"reading {data.dataset}")
-    sources.check_unchanged(data)
     dataset = datasets.load(data.dataset, data.source, data, output.parent)
     dataset = prepared(dataset, data, scratch=output.parent)
     equal = duplicates.find(dataset)
