@@ -17,9 +17,9 @@ from mlpipeline.plan.data_files import compare, fingerprint_of
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """As a new process finds the files."""
-    data_files._compare.cache_clear()
+    data_files.forget()
     yield
-    data_files._compare.cache_clear()
+    data_files.forget()
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
 def _changed(folder: Path, change: Callable[[Path], object]) -> bool:
     before = fingerprint_of([folder])
     change(folder)
-    data_files._compare.cache_clear()
+    data_files.forget()
     return fingerprint_of([folder]) != before
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_counts_as_such(folder: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied", str(file))
 
     readable = fingerprint_of([folder])
-    data_files._compare.cache_clear()
+    data_files.forget()
     monkeypatch.setattr(data_files, "sha256", refuse)
     assert fingerprint_of([folder]) != readable
     assert fingerprint_of([folder / "missing"]) != fingerprint_of([folder / "cat"])

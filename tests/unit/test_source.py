@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan import fingerprint
+from mlpipeline.plan import modules
 from mlpipeline.plan.fingerprint import code_version, module_of
 
 MODULES = {
@@ -41,7 +43,10 @@ def _forget() -> None:
     """As a new process would see the files."""
     importlib.invalidate_caches()
     code_version.cache_clear()
-    fingerprint._origin.cache_clear()
+    modules.origin.cache_clear()
+    modules.reached.cache_clear()
+    modules._is_library.cache_clear()
+    modules.distributions.cache_clear()
 
 
 @pytest.fixture
@@ -201,3 +206,155 @@ assert not {"tensorflow", "keras", "numpy"} & sys.modules.keys()
 )
 def test_the_module_of_a_reference(reference: str, module: str | None) -> None:
     assert module_of(reference) == module
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's own modules: `mydata.py` and what it imports, which is no package of one name."""
+    files = {
+        "mydata.py": "from helper import SCALE\n\ndef data():\n    return SCALE\n",
+        "helper.py": "SCALE = 1\n",
+        "space/sub/part.py": "PART = 1\n",
+        "family/__init__.py": "FIRST = 1\n",
+        "family/child.py": "CHILD = 1\n",
+        "family/other.py": "OTHER = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    _forget()
+    yield tmp_path
+    _forget()
+
+
+@pytest.mark.parametrize(
+    ("code", "file"),
+    [
+        ("from helper import SCALE", "helper.py"),
+        ("import helper as h", "helper.py"),
+        ("from helper import *", "helper.py"),
+        ("try:\n    import helper\nexcept ImportError:\n    helper = None", "helper.py"),
+        ("def data():\n    import helper", "helper.py"),
+        ("import importlib\nhelper = importlib.import_module('helper')", "helper.py"),
+        ("from importlib import import_module\nimport_module('helper')", "helper.py"),
+        ("helper = __import__('helper')", "helper.py"),
+        ("import space.sub.part as p", "space/sub/part.py"),
+        ("from space.sub import part", "space/sub/part.py"),
+        ("import family.child", "family/child.py"),
+        ("import family.child", "family/__init__.py"),
+        ("from family import child", "family/__init__.py"),
+        ("from family import *", "family/child.py"),
+    ],
+)
+def test_every_module_of_ones_own_counts_however_it_is_imported(
+    project: Path, code: str, file: str
+) -> None:
+    (project / "family/__init__.py").write_text("__all__ = ['child']\n")
+    (project / "mydata.py").write_text(f"{code}\n")
+    before = code_version("mydata")
+    path = project / file
+    path.write_text(path.read_text() + "MORE = 1\n")
+    _forget()
+    assert code_version("mydata") != before
+    assert not {"mydata", "helper", "space", "family"} & sys.modules.keys()
+
+
+def test_a_relative_import_by_name_is_followed(project: Path) -> None:
+    (project / "family/child.py").write_text(
+        "import importlib\nimportlib.import_module('.other', __package__)\n"
+    )
+    assert "family.other" in modules.reached("family.child").own
+
+
+def test_a_module_that_is_not_imported_does_not_count(project: Path) -> None:
+    assert modules.reached("mydata").own == {"mydata", "helper"}
+
+
+def test_what_it_imports_of_ours_counts(project: Path) -> None:
+    (project / "helper.py").write_text("from mlpipeline.learning.data import Dataset\n")
+    assert "mlpipeline.learning.data" in modules.reached("mydata").modules
+    assert modules.reached("mydata").own == {"mydata", "helper"}
+
+
+@pytest.mark.parametrize("suffix", [EXTENSION_SUFFIXES[0], ".pyc"])
+def test_a_compiled_module_counts_by_its_content(project: Path, suffix: str) -> None:
+    (project / "helper.py").unlink()
+    (project / f"helper{suffix}").write_bytes(b"\x7fELF 1")
+    _forget()
+    before = code_version("mydata")
+    (project / f"helper{suffix}").write_bytes(b"\x7fELF 2")
+    _forget()
+    assert code_version("mydata") != before
+
+
+def test_a_module_in_an_archive_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pack(scale: int) -> None:
+        with zipfile.ZipFile(project / "more.zip", "w") as archive:
+            archive.writestr("helper.py", f"SCALE = {scale}\n")
+        _forget()
+
+    (project / "helper.py").unlink()
+    pack(1)
+    monkeypatch.syspath_prepend(project / "more.zip")
+    before = code_version("mydata")
+    pack(2)
+    assert code_version("mydata") != before
+
+
+def test_a_module_of_another_package_that_is_no_python_counts_by_its_bytes(project: Path) -> None:
+    (project / "helper.py").write_text("print 'for Python 2'\n")
+    before = code_version("mydata")
+    (project / "helper.py").write_text("print 'for Python 2.7'\n")
+    _forget()
+    assert code_version("mydata") != before
+
+
+def _install(site: Path, name: str, *, module: bool, record: bool = True) -> None:
+    """Leave what an installer leaves: the metadata of a distribution, and perhaps its module."""
+    about = site / f"{name}-1.0.{'dist-info' if record else 'egg-info'}"
+    about.mkdir(parents=True)
+    metadata_file = about / ("METADATA" if record else "PKG-INFO")
+    metadata_file.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "top_level.txt").write_text(f"{name}\n")
+    if record:
+        (about / "RECORD").write_text(f"{name}.py,,\n")
+    if module:
+        (site / f"{name}.py").write_text("SCALE = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("folder", "record", "is_own"),
+    [
+        ("site-packages", True, False),
+        ("site-packages", False, False),
+        ("target", True, False),  # pip install --target
+        ("source", False, True),  # setup.py develop
+    ],
+)
+def test_a_library_counts_by_its_version_and_what_is_edited_by_its_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch, folder: str, record: bool, is_own: bool
+) -> None:
+    (project / "helper.py").unlink()
+    (project / "mydata.py").write_text("import helpful\n")
+    _install(project / folder, "helpful", module=True, record=record)
+    monkeypatch.syspath_prepend(project / folder)
+    _forget()
+    assert ("helpful" in modules.reached("mydata").own) == is_own
+
+
+def test_a_package_that_is_installed_to_be_edited_is_ones_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metadata are among the libraries, its files where somebody edits them."""
+    (project / "mydata.py").write_text("import helpful\n")
+    _install(project / "site-packages", "helpful", module=False)
+    (project / "elsewhere").mkdir()
+    (project / "elsewhere/helpful.py").write_text("SCALE = 1\n")
+    monkeypatch.syspath_prepend(project / "site-packages")
+    monkeypatch.syspath_prepend(project / "elsewhere")
+    _forget()
+    before = code_version("mydata")
+    (project / "elsewhere/helpful.py").write_text("SCALE = 2\n")
+    _forget()
+    assert code_version("mydata") != before

@@ -17,7 +17,7 @@ from mlpipeline.cli.options import Among, Workspace
 from mlpipeline.errors import ClusterError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import pipeline
+from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import predictor_arguments
 from mlpipeline.plan.pipeline import SELECT, TRAIN
 from mlpipeline.store import artifacts
@@ -60,9 +60,8 @@ def plan(
     cluster = api.connect()
     given = planning.parameters(_workflow(cluster, workflow))
     overrides = planning.Overrides.of(given)
-    settings = feedback.joined(
-        planning.resolve(given.get("configuration", ""), overrides), workspace
-    )
+    resolved = planning.resolve(given.get("configuration", ""), overrides)
+    settings = own_files.pinned(feedback.joined(resolved, workspace))
     configuration.write(settings, config)
     planned = planning.plan(
         settings, workspace, cluster, memo=memo, image=image, templates=templates

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from mlpipeline.events import feedback as corrections
 from mlpipeline.events import schema
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import pipeline
+from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, layout, registry
@@ -57,7 +58,12 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         return
     from mlpipeline.steps import ingestion
 
-    ingestion.ingest(settings.data, workspace.dataset(task.key).path, feedback=workspace.feedback)
+    ingestion.ingest(
+        settings.data,
+        workspace.dataset(task.key).path,
+        feedback=workspace.feedback,
+        confirm=partial(own_files.confirm, settings.data.dataset, settings.data),
+    )
 
 
 @app.command()
@@ -75,6 +81,7 @@ def train(
         return
     dataset = workspace.dataset(tasks[INGEST.name].key).path
     artifacts.verify(dataset)  # of every worker: all of it is read, tens of megabytes
+    own_files.confirm(settings.candidates[candidate].model, settings.candidates[candidate])
     from mlpipeline.learning.training.cluster_spec import from_environment
     from mlpipeline.steps import training
 

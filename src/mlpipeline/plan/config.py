@@ -31,6 +31,9 @@ from mlpipeline.store import artifacts
 # A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
 
+# Digests as the workspace's files have them in their names.
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
@@ -62,8 +65,13 @@ class Data(Section):
     out and says so in the card."""
     revision: str | None = None
     """Which state of the data this is, where it changes under one name: another is read anew."""
-    feedback: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    feedback: Digest | None = None
     """Snapshot of the corrected labels to join; a run takes all of its model's until then."""
+    files: tuple[str, ...] | None = None
+    """Patterns of the files that your own function reads, where they are not those which its code
+    names: the data is ingested anew when one of them has changed. `[]` for none."""
+    files_digest: Digest | None = None
+    """What these files were like when the run began; every run writes it for its steps."""
 
 
 class Recipe(Section):
@@ -106,6 +114,10 @@ class Candidate(Recipe):
     own."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of the model's function."""
+    files: tuple[str, ...] | None = None
+    """Patterns of the files that your own function reads, as `data.files`."""
+    files_digest: Digest | None = None
+    """What these files were like when the run began; every run writes it for its steps."""
 
 
 class Training(Section):
@@ -216,6 +228,13 @@ class Config(Section):
         problems += [
             f"search.{name}: expected that its trials are called like no other candidate"
             for name in self.search
+        ]
+        readers = [("data", self.data.dataset, self.data.files)]
+        readers += [(f"candidates.{name}", c.model, c.files) for name, c in self.candidates.items()]
+        problems += [
+            f"{place}.files: expected a function of your own that reads them, got `{reference}`"
+            for place, reference, files in readers
+            if files is not None and ":" not in reference
         ]
         if self.training.workers > shards:
             problems.append(

@@ -68,6 +68,11 @@ def compare(named: Mapping[str, Path], *, limit: int | None = None) -> Compared:
     return _compare(tuple(sorted(named.items())), limit)
 
 
+def forget() -> None:
+    """Have the next call of `compare` look again."""
+    _compare.cache_clear()
+
+
 @lru_cache
 def _compare(named: tuple[tuple[str, Path], ...], limit: int | None) -> Compared:
     found: dict[str, tuple[Path, os.stat_result | None]] = {}

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mlpipeline.plan import own_files
 from mlpipeline.plan.commands import step_arguments
-from mlpipeline.plan.config import Config
+from mlpipeline.plan.config import Candidate, Config, Data
 from mlpipeline.plan.fingerprint import code_version, module_of
 from mlpipeline.store.artifacts import is_whole, make_key
 from mlpipeline.store.layout import CANDIDATES, DATASETS, MODELS, SELECTIONS, Workspace
@@ -56,6 +57,12 @@ class Identity(NamedTuple):
     parameters: Mapping[str, Any] = {}
     plugin: str = ""
     """The user's own code that it calls, as `package.module:function`, or a built-in name."""
+    reads: Data | Candidate | None = None
+    """The section that says which files this code reads, if it says so."""
+
+
+# They say where to look: what is found there is part of the key, if anything is.
+_FILES = {"files", "files_digest"}
 
 
 def _of_nothing(config: Config, candidate: str | None) -> Identity:
@@ -64,18 +71,18 @@ def _of_nothing(config: Config, candidate: str | None) -> Identity:
 
 def _of_data(config: Config, candidate: str | None) -> Identity:
     # What is not given, such as feedback where there is none, is no part of the key.
-    data = config.data.model_dump(exclude_none=True)
+    data = config.data.model_dump(exclude_none=True, exclude=_FILES)
     if config.data.unreadable == "fail":  # nothing was unreadable, then
         del data["unreadable"]
-    return Identity("ingest", data, plugin=config.data.dataset)
+    return Identity("ingest", data, plugin=config.data.dataset, reads=config.data)
 
 
 def _of_candidate(config: Config, candidate: str | None) -> Identity:
     settings = config.candidates[str(candidate)]
-    parameters = {"seed": config.seed, **settings.model_dump()}
+    parameters = {"seed": config.seed, **settings.model_dump(exclude=_FILES)}
     if config.training.strategy == "parameter_server":  # all others end alike
         parameters["strategy"] = config.training.strategy
-    return Identity(str(candidate), parameters, plugin=settings.model)
+    return Identity(str(candidate), parameters, plugin=settings.model, reads=settings)
 
 
 def _of_model(config: Config, candidate: str | None) -> Identity:
@@ -256,7 +263,10 @@ def _task(
     if step.publishes:
         inputs = [usable[name].key for name in needs]
         code = _code(step, identity.plugin)
-        key = make_key(identity.prefix, code=code, parameters=identity.parameters, inputs=inputs)
+        parameters = dict(identity.parameters)
+        if identity.reads and (digest := own_files.digest(identity.plugin, identity.reads)):
+            parameters["files"] = digest
+        key = make_key(identity.prefix, code=code, parameters=parameters, inputs=inputs)
     left_out = step.per == "run" and any(task.candidate for task in earlier.values()) and without
     return Task(
         step.task_name(candidate),
@@ -302,6 +312,21 @@ def plan_of_finished(config: Config, workspace: Workspace) -> dict[str, Task]:
 def code_of(task: Task, config: Config) -> str:
     """Return the version of the code that does a task, a plugin of the user's own included."""
     return _code(task.step, task.step.identity(config, task.candidate).plugin)
+
+
+def compared(task: Task, config: Config) -> str:
+    """Return what of the user's own a task's key was compared by; empty where it has none.
+
+    Such as `3 modules and 2 files (41 MB, by size and time) are as they were`.
+
+    Args:
+        task: One whose result is there, and is reused.
+        config: The configuration that it was planned with.
+    """
+    identity = task.step.identity(config, task.candidate)
+    if identity.reads is None:
+        return ""
+    return own_files.compared(identity.plugin, identity.reads.files)
 
 
 def _code(step: Step, plugin: str) -> str:

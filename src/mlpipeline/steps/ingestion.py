@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,13 +52,20 @@ class Part(NamedTuple):
 Parts = dict[SplitName, Part]
 
 
-def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) -> None:
+def ingest(
+    data: Data,
+    output: Path,
+    *,
+    feedback: FeedbackFolder | None = None,
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
     """Publish the data set that the configuration describes at `output`.
 
     Args:
         data: The data section of the configuration.
         output: The folder to be published.
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
+        confirm: Called once all was read, before anything is published.
 
     Raises:
         ConfigurationError: There is no such data set, or too few images for the splits or shards,
@@ -97,6 +105,7 @@ def ingest(data: Data, output: Path, *, feedback: FeedbackFolder | None = None) 
         known = {"feedback": applied, "preparation": preparation}
         known |= {"unreadable": dataset.unreadable, "duplicates": equal}
         card.model_copy(update=known).publish(DatasetFolder(draft))
+        confirm()
 
 
 def _tell(dataset: Dataset, equal: Duplicates | None) -> None:

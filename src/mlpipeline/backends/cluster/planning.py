@@ -149,7 +149,9 @@ def plan(
     )
     for name, key in keys.items():
         # This step's result, as `mlpipeline cluster plan` shows it.
-        print(f"{name:<22} {key}  {'done' if done[name] else 'to do'}", flush=True)  # noqa: T201
+        found = pipeline.compared(tasks[name], settings) if done[name] and name in tasks else ""
+        state = f"done: {found}" if found else "done" if done[name] else "to do"
+        print(f"{name:<22} {key}  {state}", flush=True)  # noqa: T201
     stale = [key for name, key in keys.items() if key in remembered and not done[name]]
     if stale:
         _log.info("forgotten, because it is gone, damaged or changed: %s", ", ".join(stale))

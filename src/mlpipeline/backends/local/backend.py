@@ -21,6 +21,7 @@ from mlpipeline.backends.local.service import Service
 from mlpipeline.backends.local.training import TrainingProcesses, own_processors, shares
 from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
+from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
@@ -120,6 +121,8 @@ class Execution:
         if task.is_done(workspace):
             record.add(task, "reused", 0.0)
             display.finish(task, "reused", 0.0)
+            if found := pipeline.compared(task, self.backend.config):
+                display.say(f"reused {task.key}: {found}")
             return
         for published in task.publishes:
             if workspace.artifact(published).path.exists():

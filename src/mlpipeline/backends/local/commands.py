@@ -17,7 +17,7 @@ from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import pipeline
+from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
@@ -39,7 +39,7 @@ def run(
     Raises:
         PipelineError: A task failed for good; what was finished before is kept.
     """
-    config = feedback.joined(config, workspace)
+    config = own_files.pinned(feedback.joined(config, workspace))
     record = RunRecord.begin(config, config_file, workspace)
     with runs.under_way(record.folder):
         close_killed(workspace)

@@ -1,0 +1,195 @@
+"""Which files a user's own code reads, as far as it can be told without running it.
+
+Text in the code that is the path of a file or folder which is there names data. Where the code
+computes its paths, or names what is no data, the configuration's key `files` says what counts.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from mlpipeline.errors import ConfigurationError, SourceError
+from mlpipeline.plan import data_files, modules
+from mlpipeline.plan.config import Candidate, Config, Data
+from mlpipeline.plan.data_files import Compared
+from mlpipeline.plan.fingerprint import module_of, without_docstrings
+from mlpipeline.store.layout import DATASETS, RUNS
+
+_LIMIT = 1_000_000  # ten seconds of looking
+_LONGEST = 1_000
+_NO_FILES = 16 * "0"  # known, and not to be looked for again
+_SYSTEM = tuple(Path(name) for name in ("/proc", "/sys", "/dev"))
+_PASSING = {Path(name) for name in ("/tmp", "/var/tmp", "/dev/shm")}
+
+
+def found(reference: str, files: Iterable[str] | None = None) -> Compared | None:
+    """Return what the files of a function are like; None where it has none.
+
+    Args:
+        reference: `package.module:function`, or a built-in name, which has no files.
+        files: The patterns that the configuration gives; None to go by what the code names.
+
+    Raises:
+        ConfigurationError: A pattern fits nothing, or a folder is too large to be data.
+    """
+    module = module_of(reference)
+    if module is None:
+        return None
+    named = _named_by(module) if files is None else _fitting(files)
+    return data_files.compare(named, limit=_LIMIT if files is None else None) if named else None
+
+
+def digest(reference: str, section: Data | Candidate) -> str | None:
+    """Return the digest of what `found` finds, or found when the run began; None for no files.
+
+    Args:
+        reference: The function that a section of the configuration names.
+        section: That section.
+    """
+    if section.files_digest is not None:
+        return None if section.files_digest == _NO_FILES else section.files_digest
+    files = found(reference, section.files)
+    return files.digest if files else None
+
+
+def pinned(config: Config) -> Config:
+    """Return the configuration of a run that is about to begin: with what its files are like.
+
+    So all steps of a run have the same keys, also where a step does not see the files, or they
+    change in the meantime.
+
+    Args:
+        config: A configuration, as its file has it.
+    """
+    data = _pinned(config.data, config.data.dataset)
+    candidates = {name: _pinned(each, each.model) for name, each in config.candidates.items()}
+    return config.model_copy(update={"data": data, "candidates": candidates})
+
+
+def confirm(reference: str, section: Data | Candidate) -> None:
+    """Look again, after the files were read.
+
+    Args:
+        reference: The function that a section of the configuration names.
+        section: That section.
+
+    Raises:
+        SourceError: They are not what they were: what was read has no key.
+    """
+    before = digest(reference, section)
+    data_files.forget()
+    if digest(reference, section.model_copy(update={"files_digest": None})) != before:
+        raise SourceError(
+            f"the files of {reference} have changed while the run is under way",
+            expected="that they stay as they were when it began",
+            remedy="run again once nobody writes to them; finished steps are reused",
+        )
+
+
+def compared(reference: str, files: Iterable[str] | None = None) -> str:
+    """Say what a function's modules and files were compared by; empty for a built-in name.
+
+    Args:
+        reference: `package.module:function`, or a built-in name.
+        files: The patterns that the configuration gives; None to go by what the code names.
+    """
+    module = module_of(reference)
+    if module is None:
+        return ""
+    count = len(modules.reached(module).own)
+    line = f"{count} module{'s' * (count > 1)}"
+    if of_data := found(reference, files):
+        size = of_data.size / 1e6
+        line += f" and {of_data.files:,} file{'s' * (of_data.files != 1)}"
+        line += f" ({size:.{0 if size >= 10 else 1}f} MB, by {of_data.by}) are as they were"
+        return line
+    return f"{line} {'are as they were' if count > 1 else 'is as it was'}"
+
+
+_SectionT = TypeVar("_SectionT", Data, Candidate)
+
+
+def _pinned(section: _SectionT, reference: str) -> _SectionT:
+    if module_of(reference) is None:
+        return section
+    files = found(reference, section.files)
+    return section.model_copy(update={"files_digest": files.digest if files else _NO_FILES})
+
+
+def _fitting(patterns: Iterable[str]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for pattern in patterns:
+        # Path.glob takes no absolute pattern.
+        paths = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
+        if not paths:
+            raise ConfigurationError(
+                f"`files` has the pattern `{pattern}`, which fits nothing",
+                expected=f"files or folders, absolute or below {Path.cwd()}",
+                remedy="mend the pattern, or take it out",
+            )
+        named |= {path: Path(path) for path in paths}
+    return named
+
+
+def _named_by(module: str) -> dict[str, Path]:
+    """The files and folders that a module names, and those that it imports, by their names."""
+    named: dict[str, Path] = {}
+    places = set[Path]()
+    for own in sorted(modules.reached(module).own):
+        for text in sorted(_texts(own)):
+            for path in _paths(text, own):
+                if path not in places:
+                    places.add(path)
+                    # Where a text names several, each counts: which one is read is not known.
+                    named[f"{text}#{len(places)}" if text in named else text] = path
+    return named
+
+
+def _texts(module: str) -> set[str]:
+    """The texts in a module's code that may be paths."""
+    try:
+        tree = modules.parse(module)
+    except ConfigurationError:  # it counts by its bytes
+        return set()
+    nodes = ast.walk(without_docstrings(tree)) if tree else ()
+    values = (node.value for node in nodes if isinstance(node, ast.Constant))
+    texts = (value for value in values if isinstance(value, str))
+    return {text for text in texts if 0 < len(text) <= _LONGEST and text.isprintable()}
+
+
+def _paths(text: str, module: str) -> Iterator[Path]:
+    """What a text in a module may mean: below one of its folders, the working folder, or `/`."""
+    for base in _bases(module):
+        try:
+            path = (base / Path(text).expanduser()).resolve()
+            is_data = path.is_file() or (path.is_dir() and not _is_no_data(path, module))
+        except (OSError, RuntimeError):  # too long; no such user; links in a circle
+            continue
+        if is_data and not any(path.is_relative_to(place) for place in _SYSTEM):
+            yield path
+
+
+def _bases(module: str) -> list[Path]:
+    """The module's folder and those that it is below of, up to where it is imported from."""
+    file = modules.origin(module)
+    if file is None:
+        return [Path.cwd()]
+    depth = module.count(".") + (file.name.partition(".")[0] == "__init__")
+    above = file.resolve().parents
+    return list(dict.fromkeys([*above[: depth + 1], Path.cwd()]))
+
+
+def _is_no_data(folder: Path, module: str) -> bool:
+    """Whether a folder holds the code, or changes by itself: the home folder, a workspace."""
+    files = (modules.origin(own) for own in modules.reached(module).own)
+    held = (file.resolve() for file in files if file)
+    return (
+        any(place.is_relative_to(folder) for place in (Path.cwd(), Path.home(), *held))
+        or folder in _PASSING | {Path(tempfile.gettempdir()).resolve()}
+        or all((folder / name).is_dir() for name in (DATASETS, RUNS))
+    )
