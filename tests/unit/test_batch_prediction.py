@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mlpipeline.cli import app
 from mlpipeline.errors import ServingError
+from mlpipeline.image_files import Preparation
 from mlpipeline.plan import batch as predictions
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.model import PublishedModel
@@ -46,7 +47,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def load(folder: Path) -> PublishedModel:
         version = str(artifacts.read_json(folder / "model.json")["version"])
-        return PublishedModel(version, "0123", CLASSES, (4, 4), brightness)
+        fashion = Preparation((4, 4), 1, dark_ground=True)
+        return PublishedModel(version, "0123", CLASSES, (4, 4), brightness, fashion)
 
     monkeypatch.setattr(batch_prediction, "load", load)
     monkeypatch.setattr(batch_prediction, "_BATCH", 2)  # so that there are several
@@ -80,8 +82,34 @@ def test_every_file_has_its_line_and_what_is_no_image_says_so(workspace: Path) -
         assert float(found[name]["bright"]) == pytest.approx(value / 255 / 4, abs=1e-6)
         assert found[name]["class"] == "dark"
         assert found[name]["error"] == ""
+        assert ("inverted" in found[name]["note"]) == (name == "b.png")
     assert found["notes.txt"]["class"] == ""
     assert "no image" in found["notes.txt"]["error"]
+
+
+def test_what_is_to_be_known_of_an_image_is_noted_beside_its_class(workspace: Path) -> None:
+    (workspace / "odd").mkdir()
+    first, second = Image.new("L", (4, 4), 9), Image.new("L", (4, 4), 200)
+    first.save(workspace / "odd" / "two.tiff", save_all=True, append_images=[second])
+    batch = predictions.plan(Workspace(workspace), "toy", "odd")
+    batch_prediction.predict(batch, workspace / batch.publishes)
+    line = lines(workspace / batch.publishes)["two.tiff"]
+    assert line["note"] == (
+        "only the first of the file's 2 pictures is looked at; "
+        "the image is blank: it is all of one colour"
+    )
+    assert line["class"] == "dark"
+
+
+def test_for_a_model_that_no_file_fits_nothing_is_published(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multispectral = PublishedModel("toy-1", "0123", CLASSES, (4, 4, 7), brightness)
+    monkeypatch.setattr(batch_prediction, "load", lambda _: multispectral)
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
+    with pytest.raises(ServingError, match=r"images of shape \[4, 4, 7\]"):
+        batch_prediction.predict(batch, workspace / batch.publishes)
+    assert list((workspace / "predictions").iterdir()) == []
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_a_result_too(workspace: Path) -> None:

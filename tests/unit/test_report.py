@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mlpipeline.runs import report
-from mlpipeline.runs.report import evidence, formats, measures
+from mlpipeline.runs.report import evidence, figures, formats, measures
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
@@ -316,6 +319,18 @@ def test_large_colour_images_fit(tmp_path: Path) -> None:
     page = _page(tmp_path, fabricate(tmp_path, images=images, labels=np.arange(50) % 10))
     assert all((image["src"] or "").startswith("data:image/png") for image in page.all("img"))
     assert len(page.html) < 1_500_000
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (2,), (3,), (4,), (7,)])
+@pytest.mark.parametrize("size", [(20, 9), (1, 30), (30, 1)])
+def test_images_of_any_shape_are_drawn(size: tuple[int, int], channels: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, *channels), np.uint8)
+    uri = figures.picture(image)
+    content = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    with Image.open(BytesIO(content)) as drawn:
+        pixels = np.asarray(drawn)
+    expected = image if not channels else image[..., :3] if channels >= (3,) else image[..., 0]
+    np.testing.assert_array_equal(pixels, expected)
 
 
 def test_one_epoch_is_drawn(tmp_path: Path) -> None:

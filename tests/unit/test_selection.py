@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import DamagedArtifactError, SelectionError
+from mlpipeline.image_files import Preparation
 from mlpipeline.learning.data import Dataset, Split, datasets, tfrecords
 from mlpipeline.learning.model import export
 from mlpipeline.plan.config import Data
 from mlpipeline.plan.decision import RULE, choose
+from mlpipeline.serving import model as serving
 from mlpipeline.steps import ingestion, selection
 from mlpipeline.store import artifacts, layout
+from mlpipeline.store.layout import DatasetFolder, ModelFolder
 from mlpipeline.store.schemas.candidate import Metrics
+from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.selection import ModelCard
 from support.stored_documents import metrics as metrics_of
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
@@ -174,6 +180,24 @@ def test_selection_publishes_the_decision_and_the_model_whole(workspace: Workspa
     artifacts.verify(workspace.model)
 
 
+def test_the_model_knows_how_files_become_its_images(workspace: Workspace) -> None:
+    """As its data set's card says; a model of an older version, as it was done then."""
+    card = ModelCard.load(ModelFolder(workspace.model).card)
+    of_data = DatasetCard.load(DatasetFolder(workspace.dataset).card).preparation
+    assert card.preparation == of_data == Preparation(SHAPE, 1, dark_ground=True)
+    for preparation, expected in (
+        (Preparation(SHAPE, 1, "pad"), Preparation(SHAPE, 1, "pad")),
+        (None, Preparation(SHAPE, 1, dark_ground=True)),
+    ):
+        other = workspace.root / "other"
+        with artifacts.publish(other) as draft:
+            shutil.copytree(workspace.model / "saved_model", draft / "saved_model")
+            content = card.model_copy(update={"preparation": preparation}).content()
+            artifacts.write_json(draft / "model.json", content)
+        assert serving.load(other).preparation == expected
+        shutil.rmtree(other)
+
+
 def test_the_decision_is_recorded_with_every_candidates_figures(workspace: Workspace) -> None:
     decision = artifacts.read_json(workspace.output / "decision.json")
     assert decision["chosen"] == "good"
@@ -242,6 +266,12 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
         "synthetic_data": True,
         "validation_accuracy": 0.9,
         "test_accuracy": decision["test"]["accuracy"],
+        "preparation": {
+            "size": list(SHAPE),
+            "channels": 1,
+            "fit": "stretch",
+            "dark_ground": True,
+        },
     }
 
 

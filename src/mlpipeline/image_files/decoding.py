@@ -29,6 +29,8 @@ _FORMATS = {
     *("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO"),
     *("TGA", "PCX", "SGI", "SUN", "DDS", "ICNS", "PSD", "QOI", "XBM", "XPM", "IM", "MSP"),
 }
+# In others, such as MPO and PSD, further pictures are previews or layers of the first.
+_SERIES = {"GIF", "TIFF", "WEBP", "PNG", "AVIF"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,16 +40,20 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_PIXELS = 100_000_000  # a gigabyte while it is read
+_SPARE = 4  # pixels in each direction for one of the result: Lanczos's filter looks at six
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags
 _LEAST, _GREATEST = 340, 341
 _WHITE_IS_ZERO = 0
 
 
-def picture_in(content: bytes) -> tuple[Image.Image, list[str]]:
+def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
     """Decode a file.
 
     Args:
         content: The bytes of the file.
+        enough: Width and height that the picture is needed in, at most. Of a JPEG of several times
+            that, so much less is decoded, which takes a fraction of the time.
 
     Returns:
         The picture, of mode L or RGB, and what somebody should know of it.
@@ -57,10 +63,15 @@ def picture_in(content: bytes) -> tuple[Image.Image, list[str]]:
     """
     with _refusing_whatever_is_wrong(), Image.open(BytesIO(content), formats=_formats()) as opened:
         notes = []
-        # The other pictures of an MPO are a camera's previews of the first.
-        if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
-            notes.append(f"only the first of {opened.n_frames} pictures in the file is looked at")  # type: ignore[attr-defined]
-            opened.seek(0)
+        frames = getattr(opened, "n_frames", 1) if opened.format in _SERIES else 1
+        if frames > 1:
+            notes.append(f"only the first of the file's {frames} pictures is looked at")
+        if opened.width * opened.height > _MOST_PIXELS:
+            raise UnreadableImageError(
+                f"it is too large: {opened.width}x{opened.height} pixels, expected at most "
+                f"{_MOST_PIXELS:,}"
+            )
+        opened.draft(None, (_SPARE * enough, _SPARE * enough))
         opened.load()
         turn = _UPRIGHT.get(_orientation(opened))
         picture = _opaque(_of_8_bits(opened))
@@ -77,13 +88,16 @@ def picture_of(array: NDArray[np.generic]) -> Image.Image:
     Raises:
         UnreadableImageError: It is something else.
     """
-    if array.ndim not in (2, 3) or 0 in array.shape or array.shape[2:] not in ((), (1,), (3,)):
+    channels = array.shape[2:]
+    if array.ndim < 2 or 0 in array.shape or channels not in ((), (1,), (3,)):
         raise UnreadableImageError(
             f"an array of shape {list(array.shape)} is no picture: expected [height, width], "
             "or the same with 1 or 3 channels"
         )
+    if array.dtype.kind not in "biuf":
+        raise UnreadableImageError(f"values of type {array.dtype}: expected numbers")
     least, greatest = _range_of(array.dtype)
-    values = array.reshape(array.shape[:2]) if array.shape[2:] == (1,) else array
+    values = array.reshape(array.shape[:2]) if channels == (1,) else array
     if values.dtype != np.uint8:
         if not (values.min() >= least and values.max() <= greatest):  # also: not a number
             raise UnreadableImageError(
@@ -129,12 +143,13 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
     """Return a picture of a mode with 8 bits for each channel, scaled by the file's range."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
-        least, greatest = _range_in_the_file(image)
-        scaled = _scaled(np.clip(values, least, greatest), least, greatest)
+        scaled = _scaled(values, *_range_in_the_file(image))
         if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
             scaled = 255 - scaled
-        alpha = np.where(values == image.info.get("transparency"), 0, 255).astype(np.uint8)
-        return Image.merge("LA", [Image.fromarray(scaled), Image.fromarray(alpha)])
+        grey = Image.fromarray(scaled)
+        if (transparent := image.info.get("transparency")) is not None:
+            grey.putalpha(Image.fromarray(values != transparent))
+        return grey
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -194,5 +209,10 @@ def _range_of(dtype: np.dtype[np.generic]) -> tuple[float, float]:
 
 
 def _scaled(values: NDArray[np.generic], least: float, greatest: float) -> NDArray[np.uint8]:
-    shares = (values.astype(np.float64) - least) / (greatest - least)
-    return np.rint(shares * 255).astype(np.uint8)
+    """Return what lies beyond as black and white, and what is no number as black."""
+    shares = values.astype(np.float32)
+    shares -= np.float32(least)
+    shares *= np.float32(255 / (greatest - least))
+    np.nan_to_num(shares, copy=False, nan=0, posinf=255, neginf=0)
+    np.clip(shares, 0, 255, out=shares)
+    return np.rint(shares, out=shares).astype(np.uint8)

@@ -90,7 +90,7 @@ class Preparation:
         Raises:
             UnreadableImageError: It is no picture, or a damaged one, or it does not say its range.
         """
-        picture, notes = picture_in(content)
+        picture, notes = picture_in(content, enough=max(self.size))
         pixels = self._fitted(picture)
         if np.ptp(pixels, axis=(0, 1)).max() <= _BLANK:
             notes.append("the image is blank: it is all of one colour")

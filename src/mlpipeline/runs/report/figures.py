@@ -97,8 +97,15 @@ def reliability(calibration: Calibration) -> Markup:
 
 
 def picture(image: NDArray[np.uint8]) -> str:
-    """Return an image, grey or colour, as the data URI of a PNG."""
-    drawn = Image.fromarray(np.squeeze(image))
+    """Return an image as the data URI of a PNG.
+
+    Args:
+        image: `[H, W]` or `[H, W, C]`; of more than three channels the first three are drawn as
+            red, green and blue, of two the first as grey.
+    """
+    if image.ndim == 3:
+        image = image[..., :3] if image.shape[2] >= 3 else image[..., 0]
+    drawn = Image.fromarray(np.ascontiguousarray(image))
     drawn.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE))
     stream = BytesIO()
     drawn.save(stream, "png", optimize=True)
