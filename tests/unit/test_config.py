@@ -104,8 +104,8 @@ def test_a_key_like_no_other_gets_the_list_of_all() -> None:
     (problem,) = _problems(MINIMAL | {"data": {"zzz": 1}})
     assert problem == (
         "data.zzz: unknown key; "
-        "known here: dataset, feedback, files, files_digest, revision, seed, shards, source, "
-        "validation"
+        "known here: channels, dataset, feedback, files, files_digest, fit, revision, seed, "
+        "shards, size, source, unreadable, validation"
     )
 
 

@@ -21,7 +21,7 @@ from mlpipeline.learning.data.images import Dataset, Split, content_digest
 from mlpipeline.learning.data.sources import taken
 from mlpipeline.learning.data.sources.collection import natural_order
 from mlpipeline.learning.data.sources.test_split import rows_of_test
-from mlpipeline.plan import config, data_files, pipeline, sources
+from mlpipeline.plan import config, data_files, own_files, pipeline, sources
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import ingest
 from mlpipeline.store.layout import DatasetFolder
@@ -749,7 +749,7 @@ def test_a_path_to_nothing_is_an_error_before_anything_is_planned(
         {"name": "x", "data": {"dataset": reference}, "candidates": {"c": {"model": "cnn"}}},
         origin="a test",
     )
-    for act in (sources.noted, pipeline.plan):
+    for act in (own_files.pinned, pipeline.plan):
         with pytest.raises(ConfigurationError, match=reason):
             act(settings)
 
@@ -772,7 +772,7 @@ def test_a_home_and_where_one_is_are_understood(
 
 
 def key_of(settings: Any) -> str:
-    data_files._compare.cache_clear()  # as in another process
+    data_files.forget()  # as in another process
     return pipeline.plan(settings)["ingest"].key
 
 
@@ -793,23 +793,41 @@ def test_the_files_are_part_of_the_key(tmp_path: Path, form: str) -> None:
     settings = configured({"folder": f"folder:{root}", "csv": f"csv:{tmp_path / 'all.csv'}"}[form])
     before = key_of(settings)
     assert key_of(settings) == before
-    noted = sources.noted(settings)
-    assert key_of(noted) == before
+    pinned = own_files.pinned(settings)
+    assert key_of(pinned) == before
+    assert "files (0.0 MB, by content) are as they were" in own_files.compared(
+        settings.data.dataset
+    )
     Image.fromarray(picture(77)).save(files[0])
     assert key_of(settings) != before
-    assert key_of(noted) == before  # a run keeps to what it began with
+    assert key_of(pinned) == before  # a run keeps to what it began with
 
 
-def test_files_that_change_after_a_run_began_are_an_error(tmp_path: Path) -> None:
+def test_files_that_change_while_they_are_read_are_an_error(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", {"": 20})
-    noted = sources.noted(configured(f"folder:{root}"))
-    data = noted.data.model_copy(update={"validation": 4, "shards": 2})
-    ingest(data, tmp_path / "one")
+    data = own_files.pinned(configured(f"folder:{root}")).data
+    data = data.model_copy(update={"validation": 4, "shards": 2})
+
+    def confirm() -> None:
+        own_files.confirm(data.dataset, data)
+
+    ingest(data, tmp_path / "one", confirm=confirm)
     (root / "rising" / "0.png").unlink()
-    data_files._compare.cache_clear()
-    with pytest.raises(SourceError, match="has changed since the run began"):
-        ingest(data, tmp_path / "other")
+    with pytest.raises(SourceError, match="have changed while the run is under way"):
+        ingest(data, tmp_path / "other", confirm=confirm)
     assert not (tmp_path / "other").exists()
+
+
+def test_patterns_of_files_are_for_functions(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.files: expected a function of your own"):
+        config.parse(
+            {
+                "name": "x",
+                "data": {"dataset": f"folder:{tmp_path}", "files": ["*.png"]},
+                "candidates": {"c": {"model": "cnn"}},
+            },
+            origin="a test",
+        )
 
 
 def test_a_source_is_no_module_of_ones_own() -> None:

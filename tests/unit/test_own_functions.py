@@ -48,7 +48,7 @@ def with_defaults(folder: Path = Path(), *, seed: int = 0) -> Dataset:
     ("function", "got", "expected"),
     [
         (raising, "raised KeyError: 'no such key' (", "a Dataset"),
-        (with_argument, "takes arguments (folder: ", "without arguments"),
+        (with_argument, "takes (folder: ", "without arguments"),
         (lambda: None, "returned NoneType", "a Dataset"),
         (lambda: (IMAGES, LABELS), "returned tuple", "a Dataset"),
         (lambda: Dataset, "returned type", "a Dataset"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,8 +30,10 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.config import Config, Serving
+from mlpipeline.plan.fingerprint import module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, layout, registry
+from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.prediction import PredictionSummary
 from mlpipeline.store.schemas.selection import Decision
 
@@ -63,7 +66,21 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         workspace.dataset(task.key).path,
         feedback=workspace.feedback,
         confirm=partial(own_files.confirm, settings.data.dataset, settings.data),
+        check=lambda data: _check_models(
+            settings, data.train.images.shape[1:], len(data.classes)
+        ),
     )
+
+
+@app.command()
+def check_models(
+    config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE
+) -> None:
+    """See that models of your own can be built for a data set that is there already."""
+    settings = configuration.load(config)
+    dataset = workspace.dataset(pipeline.plan(settings)[INGEST.name].key)
+    card = DatasetCard.load(dataset.card)
+    _check_models(settings, card.shape, len(card.classes))
 
 
 @app.command()
@@ -284,6 +301,13 @@ def feedback(
         raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
     kept = "kept" if corrections.add(workspace, posted) else "there already"
     typer.echo(f"corrected labels: {len(posted.corrections)}, {kept}")
+
+
+def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:
+    if any(module_of(candidate.model) for candidate in settings.candidates.values()):
+        from mlpipeline.learning.model import models
+
+        models.check(settings.candidates, shape, classes)
 
 
 def _is_reused(task: Task, workspace: layout.Workspace) -> bool:

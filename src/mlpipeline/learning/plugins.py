@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlpipeline.errors import ConfigurationError
+
+
+def described(error: BaseException) -> str:
+    """Return an error's kind and first line, and where it was raised: `KeyError: 'x' (f.py, line 3)`."""
+    said = str(error).strip().splitlines()
+    what = type(error).__name__ + (f": {said[0]}" if said else "")
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{what} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else what
+
+
+def refusal(function: Callable[..., Any], *arguments: Any, **options: Any) -> str | None:
+    """Return why a function cannot be called with some arguments; None where it can.
+
+    Args:
+        function: The function, which is not called.
+        *arguments: What it would be given by position.
+        **options: What it would be given by name.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C: nobody knows
+        return None
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        return f"takes {signature}: {error}"
+    return None
 
 
 def resolve(

@@ -37,6 +37,11 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
+SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
+"""What a data set's name begins with, before a colon, where it says where the data lies."""
+_SOURCES = tuple(f"{scheme}:" for scheme in SCHEMES)
+
+
 class Data(Section):
     """What to ingest. The split and the shards are a function of these values alone."""
 
@@ -234,7 +239,7 @@ class Config(Section):
         problems += [
             f"{place}.files: expected a function of your own that reads them, got `{reference}`"
             for place, reference, files in readers
-            if files is not None and ":" not in reference
+            if files is not None and (":" not in reference or reference.startswith(_SOURCES))
         ]
         if self.training.workers > shards:
             problems.append(

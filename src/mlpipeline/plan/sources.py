@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import data_files, tables
-
-SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
+from mlpipeline.plan.config import SCHEMES
 
 
 class Reference(NamedTuple):

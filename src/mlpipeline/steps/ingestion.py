@@ -58,6 +58,7 @@ def ingest(
     *,
     feedback: FeedbackFolder | None = None,
     confirm: Callable[[], None] = lambda: None,
+    check: Callable[[Dataset], None] = lambda _: None,
 ) -> None:
     """Publish the data set that the configuration describes at `output`.
 
@@ -66,6 +67,7 @@ def ingest(
         output: The folder to be published.
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
         confirm: Called once all was read, before anything is published.
+        check: Called with the data set before anything is written.
 
     Raises:
         ConfigurationError: There is no such data set, or too few images for the splits or shards,
@@ -75,6 +77,7 @@ def ingest(
     progress.report(0, 1, doing=f"reading {data.dataset}")
     dataset = datasets.load(data.dataset, data.source, data, output.parent)
     dataset = prepared(dataset, data, scratch=output.parent)
+    check(dataset)
     equal = duplicates.find(dataset)
     _tell(dataset, equal)
     order = canonical_order(dataset.train)

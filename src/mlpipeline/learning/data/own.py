@@ -6,8 +6,6 @@ such as labels of another type of integer, is taken.
 
 from __future__ import annotations
 
-import inspect
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from mlpipeline.errors import ConfigurationError, PipelineError, SourceError
 from mlpipeline.learning.data.images import Dataset, Split
+from mlpipeline.learning.plugins import described, refusal
 
 _DATASET = "a Dataset of `from mlpipeline.learning.data import Dataset, Split`"
 
@@ -34,35 +33,25 @@ def call(function: Callable[..., Any], reference: str) -> Dataset:
         ConfigurationError: It takes arguments.
         SourceError: It raised an error, or returned something else.
     """
-    _check_signature(function, reference)
+    if why := refusal(function):
+        raise ConfigurationError(
+            f"`{reference}` {why}",
+            expected="a function that can be called without arguments",
+            remedy="give each of them a default, or name a function that passes them",
+        )
     try:
         returned = function()
     except PipelineError:
         raise
     except Exception as error:
         raise SourceError(
-            f"`{reference}` raised {_described(error)}",
+            f"`{reference}` raised {described(error)}",
             expected=f"that it returns {_DATASET}",
             remedy="mend that function",
         ) from error
     if not isinstance(returned, Dataset):
         raise _unfit(reference, f"returned {type(returned).__name__}", _DATASET)
     return _checked(returned, reference)
-
-
-def _check_signature(function: Callable[..., Any], reference: str) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # written in C: nobody knows
-        return
-    try:
-        signature.bind()
-    except TypeError as error:
-        raise ConfigurationError(
-            f"`{reference}` takes arguments {signature}: {error}",
-            expected="a function that can be called without arguments",
-            remedy="give each of them a default, or name a function that passes them",
-        ) from error
 
 
 def _checked(dataset: Dataset, reference: str) -> Dataset:
@@ -114,10 +103,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)) and len(value) > 5:
         return f"a {type(value).__name__} of {len(value)}"
     return f"{value!r} ({type(value).__name__})"[:120]
-
-
-def _described(error: BaseException) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    said = str(error).strip().splitlines()
-    what = type(error).__name__ + (f": {said[0]}" if said else "")
-    return f"{what} ({last.filename}, line {last.lineno})"
