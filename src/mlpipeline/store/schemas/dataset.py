@@ -150,10 +150,26 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
 
 `validation` was cut from the source's training images, in proportion to the classes, with seed
 {card.seed}. Choose between models by `validation`; measure the chosen one on `test`, once.
-{_describe_feedback(card.feedback)}{_describe_faults(card)}
+{_describe_feedback(card.feedback)}{_describe_preparation(card.preparation)}{_describe_faults(card)}
 - Files: TFRecord, one `tf.train.Example` for each image: `image` (raw bytes), `label` (int64).
   `dataset.json` lists them with their counts and SHA-256.
 - SHA-256 of the content, in whatever order it is stored: `{card.digest}`
+"""
+
+
+def _describe_preparation(preparation: Preparation | None) -> str:
+    if preparation is None:
+        return ""
+    height, width = preparation.size
+    colour = "grey" if preparation.channels == 1 else "RGB"
+    negative = (
+        ";\n  one that is dark on a bright ground is inverted, as these images have a dark one"
+        if preparation.dark_ground
+        else ""
+    )
+    return f"""
+- A file to predict becomes such an image: upright, {colour}, {width} pixels wide and {height} high,
+  by `{preparation.fit}`{negative}.
 """
 
 
