@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 def add_to(app: typer.Typer) -> None:
     """Add the commands to a command line, in the order in which its help shows them."""
     panels = {
+        "Begin": (new,),
         "Run the pipeline, use its model": (run, serve, predict),
         "Events": (watch, post_event),
         "Look at what was done": (report, lineage, track),
@@ -27,6 +28,19 @@ def add_to(app: typer.Typer) -> None:
     for panel, commands in panels.items():
         for command in commands:
             app.command(rich_help_panel=panel)(command)
+
+
+def new(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write it; its name is the project's, and the model's.")
+    ],
+) -> None:
+    """Write a small project of your own: data, model, configuration, test, image."""
+    from mlpipeline.cli import project
+
+    written = project.write(folder)
+    typer.echo(f"{folder}: {', '.join(str(file) for file in written)}")
+    typer.echo("To begin with: read its README.md, then run `pytest` and `make` there.")
 
 
 def run(
