@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpipeline.learning.data import tfrecords
 from mlpipeline.steps import verification
 from mlpipeline.store import artifacts
+from support.whole_split import read_split
 
 ROOT = Path(__file__).parents[2]
 WORKSPACE = ROOT / "workspace-kind"
@@ -71,7 +71,7 @@ def test_all_test_images_get_the_recorded_accuracy_from_outside(first: Submissio
     """Through the node's port: V1, V2 as JSON and binary, gRPC, from at least two replicas."""
     keys = {task["name"]: task["key"] for task in first.record["tasks"]}
     selection = WORKSPACE / "selections" / keys["select"]
-    images, labels = tfrecords.read_split(WORKSPACE / "datasets" / keys["ingest"], "test")
+    images, labels = read_split(WORKSPACE / "datasets" / keys["ingest"], "test")
     accuracy = _decision(first)["test"]["accuracy"]
     figures = verification.verify(
         base_url=f"http://{ADDRESS}:30080",

@@ -12,12 +12,12 @@ import pytest
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
 from mlpipeline.learning.data import datasets, images
 from mlpipeline.learning.data.images import Split
-from mlpipeline.learning.data.tfrecords import read_split
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import cut_validation, ingest
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard
+from support.whole_split import read_split
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
 
