@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
 from mlpipeline.learning.data import datasets, images
@@ -71,6 +74,21 @@ def test_the_card_describes_what_is_published(published: Path) -> None:
     text = (published / "README.md").read_text()
     assert "Made-up data" in text
     assert "| all | 3,795 | 205 | 1,000 |" in text
+
+
+def test_the_card_for_people_shows_names_as_they_are(published: Path, tmp_path: Path) -> None:
+    card = DatasetCard.load(DatasetFolder(published).card)
+    names = ("<b>bold</b>", "a|b", "two\nlines", "*star*", "`tick", "_under_", "[link](x)", "&amp;")
+    names += ("back\\slash", "T-shirt/top, x")
+    card.model_copy(update={"classes": names}).publish(DatasetFolder(tmp_path))
+    rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "README.md").read_text())
+    cells = re.findall(r"<tr>\s*<td>(.*?)</td>", rendered)
+    assert [html.unescape(cell) for cell in cells] == [
+        *(name.replace("\n", " ") for name in names),
+        "all",
+    ]
+    assert "<b>" not in rendered
+    assert "<em>" not in rendered
 
 
 def test_any_source_and_any_run_gives_the_same_shards(

@@ -35,9 +35,7 @@ class StoredSplit:
         count: How many images there are.
     """
 
-    def __init__(
-        self, folder: Path, name: SplitName, *, worker: int = 0, workers: int = 1
-    ) -> None:
+    def __init__(self, folder: Path, name: SplitName, *, worker: int = 0, workers: int = 1) -> None:
         card = DatasetCard.load(DatasetFolder(folder).card)
         self._folder, self._name, self._worker, self._workers = folder, name, worker, workers
         self._held: Batch | None = None

@@ -5,6 +5,7 @@ Reading it needs no TensorFlow.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -90,7 +91,7 @@ def _describe(card: DatasetCard) -> str:
     warning = "\n**Made-up data: figures say nothing of real images.**\n" if card.synthetic else ""
     columns = [card.per_class[name] for name in SPLITS]
     rows = "\n".join(
-        f"| {label} | {' | '.join(f'{count:,}' for count in counts)} |"
+        f"| {_in_a_cell(label)} | {' | '.join(f'{count:,}' for count in counts)} |"
         for label, *counts in zip(card.classes, *columns, strict=True)
     )
     totals = " | ".join(f"{card.counts[name]:,}" for name in SPLITS)
@@ -110,6 +111,12 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
   `dataset.json` lists them with their counts and SHA-256.
 - SHA-256 of the content, in whatever order it is stored: `{card.digest}`
 """
+
+
+def _in_a_cell(name: str) -> str:
+    """Return a name as the text of a Markdown table's cell, whatever characters it has."""
+    on_one_line = " ".join(name.split())
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", on_one_line)
 
 
 def _describe_feedback(feedback: AppliedFeedback | None) -> str:
