@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 import typer
 import yaml
 from numpy.lib.format import open_memmap
@@ -59,7 +58,7 @@ def images():
 def strided(inputs):
     x = layers.Conv2D(16, 7, strides=4, activation="relu")(inputs)
     x = layers.Conv2D(32, 3, strides=2, activation="relu")(x)
-    return layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3, strides=2, activation="relu")(x))
+    return layers.Flatten()(layers.AveragePooling2D(9)(x))
 """
 
 
@@ -130,25 +129,28 @@ def _run(project: Path) -> tuple[Run, dict[str, int]]:
             name, peak = _look_at(process)
             peaks[name] = max(peaks.get(name, 0), peak)
         time.sleep(0.1)
-    (folder,) = (project / "workspace" / "runs").iterdir()
-    return Run.load(Workspace(project / "workspace").run(folder.name).record), peaks
+    (folder,) = Workspace(project / "workspace").runs()
+    return Run.load(folder.record), peaks
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _family(pid: int) -> list[Path]:
+    """The folders in /proc of a process and of all that descend from it."""
+    own = Path(f"/proc/{pid}")
     try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
+        children = (own / f"task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:  # it has ended
         return []
+    return [own, *(one for child in children for one in _family(int(child)))]
 
 
-def _look_at(process: psutil.Process) -> tuple[str, int]:
+def _look_at(process: Path) -> tuple[str, int]:
     """Return which process of the run it is, and its peak so far; of one that ended 0."""
     try:
-        found = _STEP.search(" ".join(process.cmdline()))
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    except (psutil.Error, OSError):
+        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        status = (process / "status").read_text(encoding="ascii")
+    except OSError:
         return "run", 0
+    found = _STEP.search(command)
     peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
     return (found[2] or "run") if found else "others", int(peak[1]) << 10 if peak else 0
 

@@ -78,7 +78,16 @@ def test_the_card_describes_what_is_published(published: Path) -> None:
 
 def test_the_card_for_people_shows_names_as_they_are(published: Path, tmp_path: Path) -> None:
     card = DatasetCard.load(DatasetFolder(published).card)
-    names = ("<b>bold</b>", "a|b", "two\nlines", "*star*", "`tick", "_under_", "[link](x)", "&amp;")
+    names: tuple[str, ...] = (
+        "<b>bold</b>",
+        "a|b",
+        "two\nlines",
+        "*star*",
+        "`tick",
+        "_under_",
+        "[link](x)",
+        "&amp;",
+    )
     names += ("back\\slash", "T-shirt/top, x")
     card.model_copy(update={"classes": names}).publish(DatasetFolder(tmp_path))
     rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "README.md").read_text())
