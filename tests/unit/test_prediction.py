@@ -9,8 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlpipeline.cli.prediction import read_image
+from mlpipeline.cli.prediction import describe, read_image
 from mlpipeline.errors import ServingError
+from mlpipeline.plan import config
+from mlpipeline.serving import model
+from mlpipeline.serving.model import PublishedModel
+from mlpipeline.store import registry
+from mlpipeline.store.layout import Workspace
 
 GREY, COLOUR = (28, 28), (28, 28, 3)
 
@@ -69,6 +74,22 @@ def test_a_bright_shape_that_fills_the_middle_is_not_inverted(
     pixels[[0, -1]] = pixels[:, [0, -1]] = 0
     np.testing.assert_array_equal(read_image(_save(tmp_path, pixels), GREY), pixels)
     assert capsys.readouterr().out == ""
+
+
+def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple(f"species\n{number}\x1b[31m" for number in range(1_000))
+    probabilities = np.arange(1_000, dtype=np.float32)[np.newaxis] / 499_500
+    known = PublishedModel("toy-1", "0", names, GREY, lambda images: probabilities)
+    monkeypatch.setattr(model, "load", lambda folder: known)
+    monkeypatch.setattr(model, "use_available_processors", lambda: None)
+    monkeypatch.setattr(registry, "current", lambda workspace, name: "toy-1")
+    candidates = {"cnn": {"model": "cnn"}}
+    settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
+    lines = list(describe(settings, Workspace(tmp_path), _save(tmp_path, _shirt())))
+    assert [line.split("species ")[1] for line in lines] == [f"{n} [31m" for n in (999, 998, 997)]
+    assert all(line.isprintable() for line in lines)
 
 
 def _cut(content: bytes) -> bytes:

@@ -37,7 +37,12 @@ def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]
     pixels = read_image(image, published.input_shape)
     (probabilities,) = published.predict(pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:_SHOWN]:
-        yield f"{probabilities[index]:7.2%}  {published.classes[index]}"
+        yield f"{probabilities[index]:7.2%}  {_on_one_line(published.classes[index])}"
+
+
+def _on_one_line(name: str) -> str:
+    """Return a name without what a terminal would obey; class names are the data's own."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def read_image(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
