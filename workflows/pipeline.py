@@ -192,7 +192,7 @@ def add_steps() -> Steps:
             *_STARTS_PODS,
         ],
         inputs=["key", "among"],
-        outputs=["version", "revision", "replicas"],
+        outputs=["version", "revision", "replicas", "images"],
         account="pipeline",
         timeout="20m",
     )
@@ -204,13 +204,14 @@ def add_steps() -> Steps:
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
-        inputs=["name", "revision", "among"],
+        inputs=["name", "revision", "images", "among"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
-        # any change, and after it was deleted and made again.
-        key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}",
+        # any change, and after it was deleted and made again. And so many images were sent to it.
+        key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}-{ref('inputs.parameters.images')}",
         memory=TENSORFLOW_MEMORY,
-        timeout="20m",
+        # It has a deadline of its own, which follows from the size of the data.
+        timeout="120m",
     )
     # One run at a time publishes a model: what is verified is what this run has put there.
     with DAG(
@@ -229,6 +230,7 @@ def add_steps() -> Steps:
             arguments={
                 "name": ref("inputs.parameters.name"),
                 "revision": serving.get_parameter("revision"),
+                "images": serving.get_parameter("images"),
                 "among": _AMONG,
             },
             depends=after(VERIFY),

@@ -473,10 +473,10 @@ def test_serve_answers_its_own_curl_line_until_ctrl_c(pipeline: Pipeline) -> Non
 
 
 def test_predict_names_the_class_of_an_image_file(pipeline: Pipeline, tmp_path: Path) -> None:
-    from mlpipeline.learning.data import tfrecords  # TensorFlow
+    from support.whole_split import read_split  # TensorFlow
 
     key = keys(pipeline.last_run())
-    images, labels = tfrecords.read_split(pipeline.workspace / "datasets" / key["ingest"], "test")
+    images, labels = read_split(pipeline.workspace / "datasets" / key["ingest"], "test")
     selection = pipeline.workspace / "selections" / key["select"]
     probabilities = np.load(selection / "test_probabilities.npy")
     index = int(np.flatnonzero(probabilities.argmax(axis=1) == labels)[0])

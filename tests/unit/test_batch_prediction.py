@@ -51,7 +51,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return PublishedModel(version, "0123", CLASSES, (4, 4), brightness, fashion)
 
     monkeypatch.setattr(batch_prediction, "load", load)
-    monkeypatch.setattr(batch_prediction, "_BATCH", 2)  # so that there are several
+    monkeypatch.setattr(batch_prediction, "rows_in_a_batch", lambda shape: 2)  # several batches
     return tmp_path
 
 
@@ -110,6 +110,22 @@ def test_for_a_model_that_no_file_fits_nothing_is_published(
     with pytest.raises(ServingError, match=r"images of shape \[4, 4, 7\]"):
         batch_prediction.predict(batch, workspace / batch.publishes)
     assert list((workspace / "predictions").iterdir()) == []
+
+
+def test_a_class_may_be_called_as_another_column(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PublishedModel(
+        "toy-1", "0123", ("error", 'a, "b"\nc'), (4, 4), brightness, Preparation((4, 4), 1)
+    )
+    monkeypatch.setattr(batch_prediction, "load", lambda folder: model)
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
+    output = workspace / batch.publishes
+    assert batch_prediction.predict(batch, output).unreadable == 1
+    found = lines(output)
+    assert [line["error"] != "" for line in found.values()] == [False, False, False, True]
+    assert float(found["b.png"]["probability of error"]) == pytest.approx(1 - 200 / 255 / 4)
+    assert float(found["b.png"]['a, "b"\nc']) == pytest.approx(200 / 255 / 4)
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_a_result_too(workspace: Path) -> None:

@@ -222,6 +222,7 @@ def test_serve_publishes_the_version_that_was_selected(
         "name": "shirts",
         "revision": "0123",
         "replicas": "a,b",
+        "images": "all",
     }
 
 

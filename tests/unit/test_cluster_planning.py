@@ -366,4 +366,7 @@ def test_what_the_service_is_completed_from_is_part_of_the_key(
         ),
     }
     assert len(keys) == 6
+    fewer = served.settings.model_copy(update={"verify": config.Verify(images=100)})
+    keys.add(_plan(fewer, served.workspace, served.cluster)["serve-key"])
+    assert len(keys) == 7, "how much is sent to it is handed on to its verification"
     assert keys & _remembered(served.cluster) == {served.plan()}, "others stay remembered"

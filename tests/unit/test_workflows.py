@@ -157,6 +157,11 @@ def test_a_memoized_step_hands_all_that_it_is_given_to_its_pod_and_back(step: st
     assert handed == {name: f"{prefix}{name}}}}}" for name in _parameters(pod, "outputs")}
 
 
+def test_a_verification_is_remembered_by_what_is_served_and_how_much_was_sent() -> None:
+    key = TEMPLATES["verify"]["memoize"]["key"]
+    assert key == "verify-{{inputs.parameters.revision}}-{{inputs.parameters.images}}"
+
+
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_nothing_is_both_memoized_and_tried_again(template: Manifest) -> None:
     assert not {"memoize", "retryStrategy"} <= set(template), "Argo 3.7 then never ends"

@@ -163,6 +163,7 @@ def serve(
             "name": settings.name,
             "revision": revision.digest,
             "replicas": ",".join(revision.replicas),
+            "images": str(settings.verify.images),  # for the key of the verification's memo
         },
     )
 

@@ -66,9 +66,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         workspace.dataset(task.key).path,
         feedback=workspace.feedback,
         confirm=partial(own_files.confirm, settings.data.dataset, settings.data),
-        check=lambda data: _check_models(
-            settings, data.train.images.shape[1:], len(data.classes)
-        ),
+        check=lambda data: _check_models(settings, data.train.images.shape[1:], len(data.classes)),
     )
 
 
@@ -198,27 +196,27 @@ def verify(
     ] = False,
     among: Among = "",
 ) -> None:
-    """Send the whole test split through every protocol, compare, make the version current."""
+    """Send the test split to what is served, compare, make the version current."""
     settings = configuration.load(config).among(among)
     tasks = pipeline.plan_of_finished(settings, workspace)
-    from mlpipeline.learning.data import tfrecords
+    from mlpipeline.learning.data.splits import StoredSplit
     from mlpipeline.steps import verification
 
     selection = workspace.selection(tasks[SELECT.name].key)
     artifacts.verify(selection.path)
-    images, labels = tfrecords.read_split(workspace.dataset(tasks[INGEST.name].key).path, "test")
+    dataset = workspace.dataset(tasks[INGEST.name].key).path
     serving = settings.serving
     figures = verification.verify(
         base_url=url or f"http://{serving.host}:{serving.port}",
         grpc_address=grpc or f"{serving.host}:{serving.grpc_port}",
         name=settings.name,
         expected=verification.Expected(
-            images=images,
-            labels=labels,
-            probabilities=np.load(selection.test_probabilities),
+            split=StoredSplit(dataset, "test"),
+            probabilities=np.load(selection.test_probabilities, mmap_mode="r"),
             accuracy=Decision.load(selection.decision).test.accuracy,
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
+        images=settings.verify.images,
     )
     registry.promote(workspace, settings.name, tasks[SELECT.name].key)
     if output:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -184,6 +185,24 @@ class Serving(Section):
         return [f"replica-{index}" for index in range(self.replicas)]
 
 
+def _all_or_a_number(value: Any) -> Any:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"got {value!r}, expected `all` or a number of images from 1 on")
+
+
+class Verify(Section):
+    """What is sent to the served model and compared: part of the key of verification alone."""
+
+    images: Annotated[
+        int | Literal["all"],
+        Field(json_schema_extra={"minimum": 1}),
+        BeforeValidator(_all_or_a_number),
+    ] = "all"
+    """Test images that are sent by gRPC, `all` or so many. V1 and V2 as JSON and binary send a
+    sample of these: 1,000, and of images above 67 kB as many as have 64 MB, at least 100."""
+
+
 class Config(Section):
     """A model's name, the random seed, and the sections below."""
 
@@ -205,6 +224,8 @@ class Config(Section):
     """When a first model is good enough to be served while others still train."""
     serving: Serving = Serving()
     """How many replicas answer, at which address."""
+    verify: Verify = Verify()
+    """How much of the test split is sent to them before the version is current."""
 
     @model_validator(mode="before")
     @classmethod

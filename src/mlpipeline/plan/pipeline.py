@@ -156,7 +156,7 @@ SERVE = Step(
 )
 VERIFY = Step(
     "verify",
-    "send the whole test split through every protocol and compare",
+    "send the test split to what is served, by every protocol, and compare",
     module="mlpipeline.steps.verification",
     reads=(MODEL, DATASET),
     after=(SERVE,),

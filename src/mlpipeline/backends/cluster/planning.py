@@ -167,7 +167,10 @@ def plan(
 
 
 def _serving_key(settings: Config, selection: str, image: str, templates: Path) -> str:
-    """The key of the roll-out of a selection: of all that the service is completed from."""
+    """The key of the roll-out of a selection: of all that the service is completed from.
+
+    And of how much is sent to it then: the roll-out hands that on to its verification's key.
+    """
     files = sorted(file for file in templates.iterdir() if file.is_file())
     return artifacts.make_key(
         SERVE.name,
@@ -176,6 +179,7 @@ def _serving_key(settings: Config, selection: str, image: str, templates: Path) 
             "name": settings.name,
             "image": image,
             "serving": settings.serving.model_dump(),
+            "verify": settings.verify.model_dump(),
             "templates": {file.name: file.read_text(encoding="utf-8") for file in files},
         },
         inputs=[selection],

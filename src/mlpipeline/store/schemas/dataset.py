@@ -5,6 +5,7 @@ Reading it needs no TensorFlow.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -135,7 +136,7 @@ def _describe(card: DatasetCard) -> str:
     warning = "\n**Made-up data: figures say nothing of real images.**\n" if card.synthetic else ""
     columns = [card.per_class[name] for name in SPLITS]
     rows = "\n".join(
-        f"| {label} | {' | '.join(f'{count:,}' for count in counts)} |"
+        f"| {_in_a_cell(label)} | {' | '.join(f'{count:,}' for count in counts)} |"
         for label, *counts in zip(card.classes, *columns, strict=True)
     )
     totals = " | ".join(f"{card.counts[name]:,}" for name in SPLITS)
@@ -171,6 +172,12 @@ def _describe_preparation(preparation: Preparation | None) -> str:
 - A file to predict becomes such an image: upright, {colour}, {width} pixels wide and {height} high,
   by `{preparation.fit}`{negative}.
 """
+
+
+def _in_a_cell(name: str) -> str:
+    """Return a name as the text of a Markdown table's cell, whatever characters it has."""
+    on_one_line = " ".join(name.split())
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", on_one_line)
 
 
 def _describe_feedback(feedback: AppliedFeedback | None) -> str:
