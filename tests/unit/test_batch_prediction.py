@@ -116,7 +116,12 @@ def test_a_class_may_be_called_as_another_column(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = PublishedModel(
-        "toy-1", "0123", ("error", 'a, "b"\nc'), (4, 4), brightness, Preparation((4, 4), 1)
+        "toy-1",
+        "0123",
+        ("error", 'a, "b"\nc'),
+        (4, 4),
+        brightness,
+        Preparation((4, 4), 1, dark_ground=True),
     )
     monkeypatch.setattr(batch_prediction, "load", lambda folder: model)
     batch = predictions.plan(Workspace(workspace), "toy", "images/monday")

@@ -62,9 +62,7 @@ class Table:
 
 def of_folder(folder: Path) -> dict[str, Path]:
     """Return the tables `train` and `test` of a folder, those that are there."""
-    named = {
-        part: [folder / f"{part}.csv", folder / f"{part}.csv.gz"] for part in ("train", "test")
-    }
+    named = {part: [folder / f"{part}.csv", folder / f"{part}.csv.gz"] for part in ("train", "test")}
     return {p: file for p, files in named.items() for file in files[::-1] if file.is_file()}
 
 

@@ -97,7 +97,7 @@ def slices(images: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]
     held = rows_in_a_slice(images.shape[1:])
     for start in range(0, len(images), held):
         yield start, images[start : start + held]
-        _release(images)
+        release(images)
 
 
 def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
