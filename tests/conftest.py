@@ -13,6 +13,8 @@ __all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
 # The tests that press Ctrl-C must find it as it is in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Ended by SIGTERM, tests end what they have started, as at Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from mlpipeline import progress
-from mlpipeline.backends.local.processes import free_ports
+from mlpipeline.backends.local.processes import ENDS_WITH_US, free_ports
 from mlpipeline.learning.training.cluster_spec import to_environment
 from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts
@@ -149,7 +149,7 @@ class Pipeline:
         variables["MLFLOW_TRACKING_URI"] = ""  # nothing is sent, except where a test asks for it
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*ENDS_WITH_US, sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mlpipeline import logs
+from mlpipeline import addresses, logs
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,
@@ -183,10 +183,10 @@ def verify(
     selection = workspace.selection(tasks[SELECT.name].key)
     artifacts.verify(selection.path)
     images, labels = tfrecords.read_split(workspace.dataset(tasks[INGEST.name].key).path, "test")
-    serving = settings.serving
+    serving, host = settings.serving, addresses.reachable(settings.serving.host)
     figures = verification.verify(
-        base_url=url or f"http://{serving.host}:{serving.port}",
-        grpc_address=grpc or f"{serving.host}:{serving.grpc_port}",
+        base_url=url or f"http://{addresses.join(host, serving.port)}",
+        grpc_address=grpc or addresses.join(host, serving.grpc_port),
         name=settings.name,
         expected=verification.Expected(
             images=images,

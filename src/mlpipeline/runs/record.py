@@ -86,7 +86,7 @@ class RunRecord:
         """
         now = datetime.now(UTC)
         return cls(
-            folder=workspace.run(f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"),
+            folder=_new_folder(workspace, f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"),
             started=now.isoformat(timespec="seconds"),
             config_file=config_file.name,
             config=config,
@@ -165,6 +165,19 @@ class RunRecord:
     def _since_start(self) -> float:
         began = datetime.fromisoformat(self.started).timestamp()
         return round(time.time() - began, 1)
+
+
+def _new_folder(workspace: Workspace, name: str) -> RunFolder:
+    """Make the folder of a run: containers that begin in one second may well have one pid."""
+    folder, number = workspace.run(name), 1
+    while True:
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = workspace.run(f"{name}.{number}")
+        else:
+            return folder
 
 
 @contextmanager
