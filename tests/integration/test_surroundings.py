@@ -253,8 +253,10 @@ def test_tests_that_are_ended_leave_nothing(tmp_path: Path, number: signal.Signa
         "        time.sleep(600)\n"
     )
     mark = tmp_path / "mark"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
+    command += ["--rootdir", str(tmp_path), "-p", "conftest", str(tmp_path / "test_it.py")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), "-p", "conftest", str(tmp_path / "test_it.py")],
+        command,
         env=os.environ | {"PYTHONPATH": f"{tests}:{os.environ.get('PYTHONPATH', '')}"},
         cwd=tmp_path,
         stdout=subprocess.PIPE,

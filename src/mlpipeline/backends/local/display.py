@@ -19,6 +19,7 @@ from mlpipeline.plan.pipeline import Task
 if TYPE_CHECKING:  # the report's modules import matplotlib
     from mlpipeline.runs.report.evidence import Evidence
 
+_NARROWEST = 20
 _PLAIN_INTERVAL_SECONDS = 10
 _TELLING_SHARE = 0.02
 _SHOWN = ("epoch", "loss", "accuracy", "test_accuracy", "images_per_second")
@@ -65,7 +66,10 @@ class _LastingStream:
 
 def console() -> Console:
     """Return where a person sees a run: standard output, as long as somebody reads it."""
-    return Console(highlight=False, file=cast("IO[str]", _LastingStream(sys.stdout)))
+    made = Console(highlight=False, file=cast("IO[str]", _LastingStream(sys.stdout)))
+    if made.width < _NARROWEST:  # a terminal that does not know its size says 0
+        made.width = 80
+    return made
 
 
 class Display:
