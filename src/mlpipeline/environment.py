@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -38,6 +39,9 @@ _OTHERS = (
     "WEB_CONCURRENCY",  # uvicorn takes it for its own number of processes
 )
 _CLUSTER = "TF_CONFIG"
+# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
+"""What a command begins with that is to end with its parent."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 

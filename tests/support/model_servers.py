@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlpipeline.backends.local.processes import ENDS_WITH_US, free_ports, python_m
+from mlpipeline.backends.local.processes import free_ports, python_m
+from mlpipeline.environment import ENDS_WITH_US
 from mlpipeline.plan.commands import front_arguments
 from mlpipeline.store import artifacts
 from support.stored_documents import model_card

@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 
 from mlpipeline import progress
-from mlpipeline.backends.local.processes import ENDS_WITH_US, free_ports
+from mlpipeline.backends.local.processes import free_ports
+from mlpipeline.environment import ENDS_WITH_US
 from mlpipeline.learning.training.cluster_spec import to_environment
 from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlpipeline.backends.local.processes import ENDS_WITH_US
+from mlpipeline.environment import ENDS_WITH_US
 from support import documents
 from support.documents import ROOT, Block
 

@@ -236,11 +236,14 @@ def describe_source() -> str:
     folder = Path(__file__).parent
     try:
         git = ["git", "-C", str(folder)]
+        # Within a hook of another repository, these name that one.
+        elsewhere = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
         # An installed copy may lie in a repository that is not ours.
         subprocess.run(
             [*git, "ls-files", "--error-unmatch", Path(__file__).name],
             check=True,
             capture_output=True,
+            env=elsewhere,
             timeout=10,
         )
         described = subprocess.run(
@@ -248,6 +251,7 @@ def describe_source() -> str:
             check=True,
             capture_output=True,
             text=True,
+            env=elsewhere,
             timeout=10,
         )
     except (OSError, subprocess.SubprocessError):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -23,9 +22,6 @@ from mlpipeline.errors import ProcessError
 _GRACE_SECONDS = 15  # for a worker to save, or a replica to finish its requests
 _LAST_LINES = 12
 _LONGEST_LINE = 1 << 20
-# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
-ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
-"""What a command begins with that is to end with its parent."""
 
 
 def python_m(arguments: Sequence[str]) -> list[str]:
@@ -89,7 +85,7 @@ async def started(
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *ENDS_WITH_US,
+            *variables.ENDS_WITH_US,
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
