@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mlpipeline import logs
+from mlpipeline import addresses, logs
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,
@@ -205,10 +205,10 @@ def verify(
     selection = workspace.selection(tasks[SELECT.name].key)
     artifacts.verify(selection.path)
     dataset = workspace.dataset(tasks[INGEST.name].key).path
-    serving = settings.serving
+    serving, host = settings.serving, addresses.reachable(settings.serving.host)
     figures = verification.verify(
-        base_url=url or f"http://{serving.host}:{serving.port}",
-        grpc_address=grpc or f"{serving.host}:{serving.grpc_port}",
+        base_url=url or f"http://{addresses.join(host, serving.port)}",
+        grpc_address=grpc or addresses.join(host, serving.grpc_port),
         name=settings.name,
         expected=verification.Expected(
             split=StoredSplit(dataset, "test"),

@@ -51,7 +51,7 @@ def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) 
             is_new = post(event, url=url, token=token, namespace="mlpipeline", seconds=60)
     """
     headers = {"authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=_CALL_SECONDS) as client:
+    with _client(url, headers) as client:
         _check_binding(client, event.kind, namespace, seconds)
         response = _request(
             client,
@@ -63,6 +63,22 @@ def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) 
             settled_by=f'"{event.name}" already exists',
         )
     return response.is_success
+
+
+def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+    """Return a client, which asks the user's proxy for an address that is not of this machine.
+
+    Raises:
+        EventError: There cannot be one for such an address, or such a proxy.
+    """
+    try:
+        return httpx.Client(base_url=url, headers=headers, timeout=_CALL_SECONDS)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise EventError(
+            f"{url} cannot be asked: {error}",
+            expected="a URL such as http://127.0.0.1:2746, and a proxy that speaks HTTP, or none",
+            remedy="mend --url, or `unset all_proxy` and its like",
+        ) from error
 
 
 def _check_binding(client: httpx.Client, kind: str, namespace: str, seconds: float) -> None:

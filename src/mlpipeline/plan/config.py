@@ -10,7 +10,6 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -25,6 +24,7 @@ from pydantic import (
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import search as searching
+from mlpipeline.plan import yaml_text
 from mlpipeline.plan.search import Search
 from mlpipeline.plan.section import Section
 from mlpipeline.store import artifacts
@@ -170,8 +170,8 @@ class Serving(Section):
 
     replicas: PositiveInt = 2
     """Copies of the model that share the requests."""
-    host: str = "127.0.0.1"
-    """The address that replicas listen on."""
+    host: Annotated[str, Field(pattern=r"^[0-9A-Za-z._:%-]+$")] = "127.0.0.1"
+    """The address that replicas listen on: IPv4, IPv6 without brackets, or a host's name."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8080
     """The port of REST, V1 and V2."""
     grpc_port: Annotated[int, Field(ge=1, le=65_535)] = 8081
@@ -303,27 +303,6 @@ class Config(Section):
         return self.model_copy(update={"candidates": kept})
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML forbids it, but its own loader takes the last one."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Compose a mapping, and compare its keys before others are merged into it."""
-        node = super().compose_mapping_node(anchor)
-        seen = set[tuple[str, str]]()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            if (key.tag, key.value) in seen:
-                raise yaml.composer.ComposerError(
-                    "while reading a mapping",
-                    node.start_mark,
-                    f"found the key `{key.value}` twice",
-                    key.start_mark,
-                )
-            seen.add((key.tag, key.value))
-        return node
-
-
 def read_yaml(text: str) -> Any:
     """Return what the text of a configuration file says, not checked yet.
 
@@ -331,12 +310,9 @@ def read_yaml(text: str) -> Any:
         text: YAML.
 
     Raises:
-        ValueError: It is not YAML.
+        ValueError: It is not YAML, or reads two ways: see `mlpipeline.plan.yaml_text`.
     """
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+    return yaml_text.read(text)
 
 
 def load(path: Path) -> Config:
@@ -357,7 +333,13 @@ def load(path: Path) -> Config:
             expected="a configuration file",
             remedy="name one with --config, such as configs/default.yaml",
         ) from error
-    except ValueError as error:  # also: not UTF-8, a date that there is not
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not YAML: its byte {error.start} is no UTF-8",
+            expected="text in UTF-8",
+            remedy="save it as UTF-8: `iconv -f UTF-16 -t UTF-8`, for example",
+        ) from error
+    except ValueError as error:
         raise ConfigurationError(
             f"{path} is not YAML: {error}",
             expected="a mapping such as configs/default.yaml",
@@ -403,7 +385,7 @@ def write(config: Config, file: Path) -> None:
         file: Where to write it.
     """
     content = config.model_dump(mode="json")
-    artifacts.write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    artifacts.write_text(file, yaml_text.write(content))
 
 
 def _is_inherited(location: tuple[Any, ...], raw: Any) -> bool:
@@ -427,6 +409,10 @@ def _describe(error: dict[str, Any]) -> list[str]:
             return [f"{place}: unknown key; {hint}"]
         case "missing":
             return [f"{place}: missing"]
+        case "model_type" | "dict_type":
+            return [f"{prefix}got {error['input']!r}, expected keys and their values"]
+        case "string_type":
+            return [f"{prefix}got {error['input']!r}, expected text: put it in quotes"]
         case "value_error":
             return [f"{prefix}{line}" for line in str(error["ctx"]["error"]).splitlines()]
         case _:

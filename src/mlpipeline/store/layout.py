@@ -3,6 +3,7 @@
     datasets/KEY/           dataset.json  README.md  SPLIT-00000-of-00004.tfrecord …
     candidates/KEY/         metrics.json  history.json  saved_model/  checkpoints/  tensorboard/
     candidates/.KEY.work/   the same while it is trained
+    */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
     models/NAME/VERSION/    model.json  request.json  saved_model/
     models/NAME/current     the version that passed verification last
@@ -51,6 +52,11 @@ class Folder:
     def manifest(self) -> Path:
         """The manifest, which is there only once the folder is published as an artifact."""
         return self.path / MANIFEST
+
+    @property
+    def lease(self) -> Path:
+        """Held by the run that makes it."""
+        return self.path.with_name(f".{self.path.name}.lease")
 
 
 @dataclass(frozen=True)
@@ -347,6 +353,10 @@ class Workspace:
     def serving_logs(self) -> Path:
         """The folder of the logs of `mlpipeline serve`."""
         return self.root / "serving"
+
+    def ports_lease(self, host: str, port: int) -> Path:
+        """Return what the run holds that serves on a port of a host."""
+        return self.serving_logs / f".{host}-{port}.lease"
 
     @property
     def report(self) -> Path:

@@ -279,6 +279,7 @@ def connect() -> Cluster:
         ClusterError: There is no cluster to connect to.
     """
     settings = Configuration()
+    settings.no_proxy = os.environ.get("no_proxy")  # the client reads it, and forgets it again
     # A busy API server or a restarted one is no reason to fail a step: about a minute of patience.
     # urllib3's own, which knows of Retry-After, rather than tenacity around every call.
     settings.retries = Retry(
@@ -291,6 +292,7 @@ def connect() -> Cluster:
     try:
         if _NAMESPACE_FILE.exists():
             kubernetes.config.load_incluster_config(client_configuration=settings)
+            settings.proxy = None  # which it has from the variables; this is the pod's own cluster
             namespace = _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
         else:
             kubernetes.config.load_kube_config(client_configuration=settings)
