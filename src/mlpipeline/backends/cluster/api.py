@@ -40,6 +40,7 @@ _GROUPS = {
     "ConfigMap": "v1",
     "Event": "v1",
     "Pod": "v1",
+    "ControllerRevision": "apps/v1",
     "Deployment": "apps/v1",
     "PodDisruptionBudget": "policy/v1",
     "TFJob": "kubeflow.org/v1",
