@@ -63,10 +63,10 @@ def plan(
     settings = feedback.joined(
         planning.resolve(given.get("configuration", ""), overrides), workspace
     )
-    configuration.write(settings, config)
     planned = planning.plan(
         settings, workspace, cluster, memo=memo, image=image, templates=templates
     )
+    configuration.write(settings, config)  # one that can be planned: the record plans it, too
     _write_outputs(outputs, planned)
 
 
