@@ -9,8 +9,11 @@ ROOT=$(dirname "$0")/..
 readonly ROOT IMAGE=$1 CONFIGURATION=$2
 
 main() { # [NAME=VALUE ...]
-  local parameters=(-p "image=$IMAGE" -p "configuration=$(<"$CONFIGURATION")") parameter run
-  for parameter; do parameters+=(-p "$parameter"); done
+  local parameters=() parameter run
+  for parameter in "image=$IMAGE" "configuration=$(<"$CONFIGURATION")" "$@"; do
+    refuse_braces "$parameter"
+    parameters+=(-p "$parameter")
+  done
   echo "context: $(kubectl config current-context), namespace: $NAMESPACE, image: $IMAGE"
   run=$(argo submit -n "$NAMESPACE" -o name "$ROOT/workflows/${WORKFLOW:-pipeline}.yaml" "${parameters[@]}")
   echo "$run is submitted; it goes on if you leave. \`argo get -n $NAMESPACE $run\` shows it, \`argo stop\` ends it."
@@ -18,6 +21,12 @@ main() { # [NAME=VALUE ...]
   argo wait -n "$NAMESPACE" "$run" >/dev/null || explain_failure "$run"
   argo get -n "$NAMESPACE" --no-color "$run" | sed -n '/^STEP/,$p'
   say_address "$run"
+}
+
+# Argo evaluates what it finds between double braces in any parameter.
+refuse_braces() { # NAME=VALUE
+  [[ $1 != *'{{'* ]] || fail "the parameter \`${1%%=*}\` has double braces: $(grep -m 1 -F '{{' <<<"$1")" \
+    "none: Argo evaluates what follows, so what runs is not what was submitted" "write it in another way"
 }
 
 # A picture that redraws itself for a person, the steps' own lines for a log file: without those of

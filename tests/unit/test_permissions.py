@@ -133,7 +133,11 @@ def test_a_search_is_no_other_way_in(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = {
         "name": "m",
         "search": {
-            "s": {"model": "pydoc:pipepager", "method": "grid", "space": {"epochs": {"values": [1, 2]}}}
+            "s": {
+                "model": "pydoc:pipepager",
+                "method": "grid",
+                "space": {"epochs": {"values": [1, 2]}},
+            }
         },
     }
     with pytest.raises(ConfigurationError, match=r"pydoc:pipepager.* may not be named"):

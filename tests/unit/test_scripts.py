@@ -81,3 +81,35 @@ def test_the_smoke_test_removes_no_cluster_that_it_has_not_made(
     assert done.returncode == 1
     assert said in done.stderr
     assert calls.read_text() == "kind get clusters\n"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "parameters", "said"),
+    [
+        (
+            "name: m\ndata: {revision: '{{workflow.name}}'}",
+            [],
+            "data: {revision: '{{workflow.name}}'}",
+        ),
+        ("name: m", ["workers=2", "model={{=1+1}}"], "the parameter `model` has double braces"),
+    ],
+)
+def test_what_argo_would_evaluate_is_not_submitted(
+    tmp_path: Path, configuration: str, parameters: list[str], said: str
+) -> None:
+    (tmp_path / "my.yaml").write_text(configuration)
+    for program in ("argo", "kubectl"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho "{program} $*" >>{tmp_path}/calls\n')
+        stub.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts/submit.sh", "image:1", tmp_path / "my.yaml", *parameters],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "to do: " in done.stderr
+    assert not (tmp_path / "calls").exists()

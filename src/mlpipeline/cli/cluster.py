@@ -59,6 +59,7 @@ def plan(
 
     cluster = api.connect()
     given = planning.parameters(_workflow(cluster, workflow))
+    planning.check_braces(given)
     overrides = planning.Overrides.of(given)
     settings = feedback.joined(
         planning.resolve(given.get("configuration", ""), overrides), workspace
