@@ -31,7 +31,9 @@ from mlpipeline.store import artifacts
 # A DNS label, because it becomes part of a URL and the name of Kubernetes objects.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
 
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+# KServe's own rule: it becomes the name of its objects, and begins with a letter. With `isvc.` and
+# `-transformer` around it, KServe makes a label of it, which has 63 characters at most.
+ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
 class Data(Section):
