@@ -40,7 +40,7 @@ PIPELINE := $(VENV)/bin/python -m mlpipeline
 # The value of a variable as one word for the shell, whatever is in it: spaces, quotes, dollars.
 quoted    = '$(subst ','\'',$(value $(1)))'
 OPTIONS   = --config $(call quoted,CONFIG) --workspace $(call quoted,WORKSPACE)
-PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights search parameter_server asynchronous events sharded tracking scheduling)
+PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights addresses search parameter_server asynchronous events sharded tracking scheduling)
 
 ##@ Use
 
@@ -117,6 +117,10 @@ undeploy: ## Remove all of that from the cluster; of two releases this one. NAME
 .PHONY: submit
 submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous NAMESPACE=
 	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(call quoted,CONFIG) $(PARAMETERS)
+
+.PHONY: models
+models: ## List the models that are served, each with its version and its address.
+	@scripts/models.sh
 
 .PHONY: event
 event: $(READY) ## Post events to the cluster, each done once. EVENT="event.json ..."

@@ -24,6 +24,7 @@ from hera.workflows import DAG, Container, Parameter, Resources, RetryStrategy, 
 from hera.workflows import models as m
 
 from mlpipeline.plan.commands import step_arguments
+from mlpipeline.plan.permissions import OF_CLUSTER
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Step, needs_of
 
 IMAGE = "mlpipeline:0.2.0"
@@ -72,6 +73,14 @@ _TRACKING = m.EnvVar(
     name="MLFLOW_TRACKING_URI",
     value_from=m.EnvVarSource(
         config_map_key_ref=m.ConfigMapKeySelector(name="tracking", key="uri", optional=True)
+    ),
+)
+
+# Whose code a configuration may name: manifests/base/plugins.yaml. Without that no pod starts.
+_PLUGINS = m.EnvVar(
+    name=OF_CLUSTER,
+    value_from=m.EnvVarSource(
+        config_map_key_ref=m.ConfigMapKeySelector(name="plugins", key="allowed")
     ),
 )
 
@@ -335,7 +344,7 @@ def step(
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
         component: The step's name in `mlpipeline.plan.pipeline`, if that is not the template's.
-        environment: Its environment variables.
+        environment: Its environment variables, beside the one that all have.
         account: The service account; that of `step` has no token in its pods.
         memory: The memory requested, and the limit.
         limit: The key of `LIMITS` that says how many of it run at once, over all workflows.
@@ -356,7 +365,7 @@ def step(
         labels={"app.kubernetes.io/component": component or name},
         # The end of its output becomes the message of the node, which people see first.
         termination_message_policy="FallbackToLogsOnError",
-        env=list(environment) or None,
+        env=[_PLUGINS, *environment],
         security_context=m.SecurityContext(
             allow_privilege_escalation=False,
             read_only_root_filesystem=True,

@@ -17,7 +17,12 @@ from typer.testing import CliRunner
 from mlpipeline.backends.cluster import api, inference_service, rollout, tfjob
 from mlpipeline.cli import app
 from mlpipeline.cli import cluster as commands
-from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
+from mlpipeline.errors import (
+    ArtifactError,
+    ClusterError,
+    ConfigurationError,
+    MissingArtifactError,
+)
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
 from mlpipeline.store import artifacts, registry
@@ -132,6 +137,36 @@ def test_plan_writes_the_configuration_and_what_the_workflow_reads(
     assert json.loads(outputs["trainings"]) == [
         {"candidate": "cnn", "key": TASKS["train-cnn"].key},
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters", "said"),
+    [
+        ({"data": {"revision": "a {{=1+1}}"}}, {}, "`{{` in the parameters configuration"),
+        ({}, {"model": "{{workflow.name}}"}, "`{{` in the parameters model"),
+        ({"candidates": {"a": {"model": "pydoc:pipepager"}}}, {}, "`pydoc:pipepager` may not be"),
+        ({"data": {"dataset": "os:getcwd"}}, {}, "`os:getcwd` may not be"),
+    ],
+)
+def test_plan_refuses_what_argo_evaluates_and_whose_code_nobody_allowed(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    parameters: dict[str, str],
+    said: str,
+) -> None:
+    monkeypatch.setenv("MLPIPELINE_CLUSTER_PLUGINS", "")
+    before = (tmp_path / "config.yaml").read_text()
+    given = {"configuration": yaml.safe_dump(CONFIG | changes)} | parameters
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": _parameters(given)})
+    with pytest.raises(ConfigurationError) as raised:
+        invoke("plan", "--memo", "memo")
+    assert said in raised.value.got
+    # The record of the run plans what is written: it must be able to.
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_train_has_a_job_make_the_candidate_and_returns_its_figures(

@@ -146,6 +146,11 @@ def test_a_candidate_may_be_called_like_a_section() -> None:
         (MINIMAL | {"name": "My Shirts"}, "name: got 'My Shirts'"),
         (MINIMAL | {"name": "../elsewhere"}, "name: got '../elsewhere'"),
         (MINIMAL | {"name": "x" * 41}, "name: got"),
+        (MINIMAL | {"name": "3d"}, "name: got '3d'"),  # KServe would refuse it in the end
+        (MINIMAL | {"name": "-x"}, "name: got '-x'"),
+        (MINIMAL | {"name": "x-"}, "name: got 'x-'"),
+        (MINIMAL | {"name": "a_b"}, "name: got 'a_b'"),
+        (MINIMAL | {"name": ""}, "name: got ''"),
         (MINIMAL | {"candidates": {}}, "candidates: got {}"),
         (MINIMAL | {"candidates": {"../cnn": {"model": "cnn"}}}, "candidates.../cnn.[key]"),
         (MINIMAL | {"candidates": {"cnn": None}}, "candidates.cnn: got None"),
@@ -390,3 +395,13 @@ def test_some_of_the_candidates_may_count() -> None:
     with pytest.raises(ConfigurationError, match="no candidates d, e") as raised:
         config.among("a,d,e")
     assert "a, b, c" in raised.value.expected
+
+
+def test_the_longest_name_fits_all_that_kserve_and_others_make_of_it() -> None:
+    """Names of Services and values of labels have 63 characters at most."""
+    name = "x" * 40
+    assert parse(MINIMAL | {"name": name}, origin="it").name == name
+    made = ("isvc.{}-predictor", "isvc.{}-transformer", "{}-address", "predict-{}")
+    assert all(len(pattern.format(name)) <= 63 for pattern in made)
+    # The version is a label's or an annotation's value, too.
+    assert len(f"{name}-0123456789abcdef") <= 63

@@ -62,11 +62,13 @@ def plan(
 
     cluster = api.connect()
     given = planning.parameters(_workflow(cluster, workflow))
+    planning.check_braces(given)
     overrides = planning.Overrides.of(given)
     resolved = planning.resolve(given.get("configuration", ""), overrides)
     settings = own_files.pinned(feedback.joined(resolved, workspace))
-    configuration.write(settings, config)
-    _write_outputs(outputs, planning.plan(settings, workspace, cluster, cache=memo))
+    planned = planning.plan(settings, workspace, cluster, cache=memo)
+    configuration.write(settings, config)  # one that can be planned: the record plans it, too
+    _write_outputs(outputs, planned)
 
 
 @app.command()

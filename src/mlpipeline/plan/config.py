@@ -35,7 +35,9 @@ Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_le
 # Digests as the workspace's files have them in their names.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+# KServe's own rule: it becomes the name of its objects, and begins with a letter. With `isvc.` and
+# `-transformer` around it, KServe makes a label of it, which has 63 characters at most.
+ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
 SCHEMES = ("tfds", "folder", "csv", "npz", "idx")

@@ -36,7 +36,7 @@ def predict(batch: Batch, output: Path) -> PredictionSummary:
         ServingError: A file is no longer what it was when the batch was planned.
     """
     model = load(batch.published)
-    names = list(batch.files)
+    names = sorted((*batch.files, *batch.links))
     unreadable = 0
     with artifacts.publish(output) as draft:
         with PredictionsFolder(draft).table.open("w", encoding="utf-8", newline="") as stream:
@@ -64,6 +64,9 @@ def _predict(model: PublishedModel, batch: Batch, names: list[str]) -> list[Line
     for name in names:
         line: Line = {"file": name}
         lines.append(line)
+        if name in batch.links:
+            line["error"] = "it is a link, which is not followed"
+            continue
         try:
             image = model.read(_content(batch, name))
         except image_files.UNREADABLE as error:
@@ -88,7 +91,7 @@ def _column_of(label: str) -> str:
 def _content(batch: Batch, name: str) -> bytes:
     """What is in a file; the key stands for what was in it when the batch was planned."""
     file = batch.folder / name
-    content = file.read_bytes() if file.is_file() else b""
+    content = file.read_bytes() if file.is_file() and not file.is_symlink() else b""
     if hashlib.sha256(content).hexdigest() != batch.files[name]:
         raise ServingError(
             f"{file} has changed meanwhile",

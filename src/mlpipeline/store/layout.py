@@ -8,6 +8,7 @@
     models/NAME/VERSION/    model.json  request.json  saved_model/
     models/NAME/current     the version that passed verification last
     predictions/KEY/        predictions.csv  summary.json
+    answers/EVENT.csv       the predictions.csv that an event has asked for last
     runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
                             logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
@@ -32,6 +33,7 @@ CANDIDATES = "candidates"
 SELECTIONS = "selections"
 MODELS = "models"
 PREDICTIONS = "predictions"
+ANSWERS = "answers"
 RUNS = "runs"
 
 MANIFEST = "MANIFEST.json"
@@ -329,6 +331,10 @@ class Workspace:
     def predictions(self, key: str) -> PredictionsFolder:
         """Return the batch predictions that are published under a key."""
         return PredictionsFolder(self.root / PREDICTIONS / key)
+
+    def answer(self, event: str) -> Path:
+        """Return the file that answers a predict event, given its name, such as predict-monday."""
+        return self.root / ANSWERS / f"{event}.csv"
 
     def run(self, run: str) -> RunFolder:
         """Return the folder of a run."""

@@ -15,7 +15,7 @@ from typing import Any
 from mlpipeline.backends.cluster import memo
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan import config, pipeline, search
+from mlpipeline.plan import braces, config, pipeline, search
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN
 from mlpipeline.store.layout import Workspace
@@ -55,6 +55,22 @@ def parameters(workflow: Manifest) -> dict[str, str]:
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             values[parameter["name"]] = str(parameter.get("value", ""))
     return values
+
+
+def check_braces(parameters: Mapping[str, str]) -> None:
+    """Check that no parameter of a run has what Argo evaluates.
+
+    The admission policy refuses such a run before it begins; this is for a cluster without it.
+
+    Raises:
+        ConfigurationError: One has; names them all.
+    """
+    if places := braces.places(parameters):
+        raise ConfigurationError(
+            f"there is `{braces.OPEN}` in the parameters {', '.join(places)}",
+            expected="none: Argo evaluates what follows, so what runs is not what was submitted",
+            remedy="write it in another way",
+        )
 
 
 def resolve(text: str, overrides: Overrides) -> Config:

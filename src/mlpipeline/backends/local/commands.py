@@ -19,7 +19,7 @@ from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import own_files, pipeline
+from mlpipeline.plan import own_files, permissions, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
@@ -127,7 +127,11 @@ def serve(
 
 
 def watch(workspace: Workspace) -> None:
-    """Do the events that are dropped into the workspace's inbox, until Ctrl-C."""
+    """Do the events that are dropped into the workspace's inbox, until Ctrl-C.
+
+    An event is somebody else's: it names only whose code is allowed, as in a cluster.
+    """
+    permissions.restrict()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_stoppable(Inbox(workspace).watch()))
 
