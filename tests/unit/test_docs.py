@@ -66,7 +66,8 @@ def check_make(words: list[str]) -> None:
     for word in words:
         variable, is_set, _ = word.partition("=")
         if is_set:
-            assert f"$({variable}" in MAKEFILE, f"make knows no variable {variable}"
+            used = (f"$({variable}", f"$(call quoted,{variable})")
+            assert any(each in MAKEFILE for each in used), f"make knows no variable {variable}"
         elif word != "...":
             assert word in TARGETS, f"make has no target {word}"
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
+from mlpipeline.image_files import Preparation
 from mlpipeline.learning.data import datasets, images
-from mlpipeline.learning.data.images import Split
-from mlpipeline.learning.data.tfrecords import read_split
+from mlpipeline.learning.data.images import Dataset, Split
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import cut_validation, ingest
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard
+from support.whole_split import read_split
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
 
@@ -73,6 +78,21 @@ def test_the_card_describes_what_is_published(published: Path) -> None:
     assert "| all | 3,795 | 205 | 1,000 |" in text
 
 
+def test_the_card_for_people_shows_names_as_they_are(published: Path, tmp_path: Path) -> None:
+    card = DatasetCard.load(DatasetFolder(published).card)
+    names = ("<b>bold</b>", "a|b", "two\nlines", "*star*", "`tick", "_under_", "[link](x)")
+    others = ("&amp;", "back\\slash", "T-shirt/top, x")
+    card.model_copy(update={"classes": names + others}).publish(DatasetFolder(tmp_path))
+    rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "README.md").read_text())
+    cells = re.findall(r"<tr>\s*<td>(.*?)</td>", rendered)
+    assert [html.unescape(cell) for cell in cells] == [
+        *(name.replace("\n", " ") for name in names + others),
+        "all",
+    ]
+    assert "<b>" not in rendered
+    assert "<em>" not in rendered
+
+
 def test_any_source_and_any_run_gives_the_same_shards(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +124,110 @@ def test_a_memory_mapped_file_read_in_slices_gives_the_same_shards(
     )
     assert other.shards == one.shards
     assert other.digest == one.digest
+
+
+# --- how pictures become images -----------------------------------------------------------------
+
+
+def own(shape: tuple[int, ...], *, brightest: int = 256, count: int = 60) -> Dataset:
+    """Noise of any shape, on the left darker than on the right for every second image."""
+
+    def split(seed: int) -> Split:
+        labels = np.arange(count) % 2
+        images = np.random.default_rng(seed).integers(0, brightest, (count, *shape), np.uint8)
+        images[labels == 1, :, : shape[1] // 2] //= 2
+        return Split(images, labels.astype(np.int64))
+
+    return Dataset("own", ("even", "halved"), split(0), split(1), "drawn")
+
+
+def ingested(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dataset: Dataset, **settings: Any
+) -> DatasetCard:
+    monkeypatch.setattr(datasets, "load", lambda *_: dataset)
+    ingest(Data(dataset="own", validation=10, shards=2, **settings), folder)
+    return DatasetCard.load(DatasetFolder(folder).card)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "becomes", "preparation"),
+    [
+        ((12, 10), {}, (12, 10), Preparation((12, 10), 1)),
+        ((12, 10, 1), {}, (12, 10, 1), Preparation((12, 10), 1)),
+        ((12, 10, 3), {}, (12, 10, 3), Preparation((12, 10), 3)),
+        ((12, 10, 4), {}, (12, 10, 4), None),
+        ((12, 10, 7), {}, (12, 10, 7), None),
+        ((12, 10), {"fit": "pad"}, (12, 10), Preparation((12, 10), 1, "pad")),
+        ((12, 10), {"size": (6, 8)}, (6, 8), Preparation((6, 8), 1)),
+        ((12, 10), {"channels": 3}, (12, 10, 3), Preparation((12, 10), 3)),
+        ((12, 10, 1), {"size": (6, 8)}, (6, 8, 1), Preparation((6, 8), 1)),
+        ((12, 10, 1), {"channels": 1}, (12, 10), Preparation((12, 10), 1)),
+        (
+            (12, 10, 3),
+            {"size": (5, 5), "channels": 1, "fit": "crop"},
+            (5, 5),
+            Preparation((5, 5), 1, "crop"),
+        ),
+    ],
+)
+def test_images_are_prepared_as_configured_and_the_card_says_how(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    settings: dict[str, Any],
+    becomes: tuple[int, ...],
+    preparation: Preparation | None,
+) -> None:
+    dataset = own(shape)
+    monkeypatch.setattr(images, "SLICE_BYTES", 7 * 12 * 10)
+    card = ingested(tmp_path / "datasets" / "key", monkeypatch, dataset, **settings)
+    assert card.shape == becomes
+    assert card.preparation == preparation
+    assert card.counts == {"train": 50, "validation": 10, "test": 60}
+    assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["key"]
+    expected = dataset.test
+    if preparation and shape != becomes:
+        made = [preparation.from_array(image).reshape(becomes) for image in expected.images]
+        expected = Split(np.stack(made), expected.labels)
+    test = read_split(tmp_path / "datasets" / "key", "test")
+    assert rows_of(*test) == rows_of(expected.images, expected.labels)
+
+
+@pytest.mark.parametrize("settings", [{"size": (6, 8)}, {"channels": 3}, {"fit": "crop"}])
+def test_images_of_other_channels_than_files_have_cannot_be_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"images of shape \[12, 10, 7\]"):
+        ingested(tmp_path / "key", monkeypatch, own((12, 10, 7)), **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "brightest", "dark"),
+    [
+        ((12, 10), 200, True),
+        ((12, 10, 1), 200, True),
+        ((12, 10), 256, False),
+        ((9, 9, 3), 99, False),
+    ],
+    ids=["grey", "one-channel", "mixed", "colour"],
+)
+def test_a_dark_ground_is_measured_on_grey_training_images(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    brightest: int,
+    dark: bool,
+) -> None:
+    card = ingested(tmp_path / "key", monkeypatch, own(shape, brightest=brightest))
+    assert card.preparation is not None
+    assert card.preparation.dark_ground is dark
+
+
+def test_a_card_of_an_older_version_says_nothing_of_it(published: Path) -> None:
+    content = artifacts.read_json(published / "dataset.json")
+    del content["preparation"]
+    assert DatasetCard.parse(content, origin="old").preparation is None
 
 
 def test_another_seed_cuts_another_validation_split(published: Path, tmp_path: Path) -> None:

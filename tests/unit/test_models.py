@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,91 @@ def test_a_model_of_ones_own_is_named_by_its_function(
         sys.modules.pop("own_models_of_this_test", None)
     assert built.name == "tiny"
     assert built.count_params() == (2 * 2 + 1) * 10
+
+
+OWN = """
+import keras
+from keras import layers
+
+def pooled(inputs, *, width=4):
+    return layers.GlobalAveragePooling2D()(layers.Conv2D(width, 3)(inputs))
+
+def unpooled(inputs):
+    return layers.Conv2D(4, 3)(inputs)
+
+def nothing(inputs):
+    layers.Flatten()(inputs)
+
+def model(inputs):
+    return keras.Model(inputs, layers.Flatten()(inputs))
+
+def raising(inputs):
+    return {}["no such key"]
+
+def detached(inputs):
+    return layers.Flatten()(keras.Input((2, 2)))
+
+def deep(inputs):
+    for _ in range(9):
+        inputs = layers.MaxPooling2D()(inputs)
+    return layers.Flatten()(inputs)
+"""
+
+
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    name = "own_models_that_are_almost_right"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name
+    sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "got", "expected"),
+    [
+        ("unpooled", {}, "returned ['N', 26, 26, 4]", "features [N, F]"),
+        ("nothing", {}, "returned NoneType", "a Keras tensor"),
+        ("model", {}, "returned Functional", "a Keras tensor"),
+        ("detached", {}, "returned features of something else", "made of the images"),
+        ("raising", {}, "KeyError: 'no such key' (", "layers that fit"),
+        ("deep", {}, "ValueError", "layers that fit the images"),
+        ("pooled", {"wdith": 3}, "takes (inputs, *, width=4)", "options that it takes"),
+        ("pooled", {"width": "many"}, "'width': 'many'", "options that its function takes"),
+    ],
+)
+def test_a_model_of_ones_own_that_is_almost_right_is_named(
+    own_models: str, function: str, options: dict[str, Any], got: str, expected: str
+) -> None:
+    reference = f"{own_models}:{function}"
+    with pytest.raises(ConfigurationError) as raised:
+        _build(reference, **options)
+    assert f"`{reference}`" in raised.value.got
+    assert got in raised.value.got
+    assert expected in raised.value.expected
+
+
+def test_all_models_of_ones_own_are_checked_at_once(own_models: str) -> None:
+    def candidate(function: str) -> Candidate:
+        return Candidate(model=f"{own_models}:{function}")
+
+    good = {"built-in": Candidate(model="cnn"), "good": candidate("pooled")}
+    models.check(good, (28, 28, 3), 10)
+    with pytest.raises(ConfigurationError, match="returned NoneType"):
+        models.check(good | {"bad": candidate("nothing")}, (28, 28, 3), 10)
+    bad = {"one": candidate("nothing"), "other": candidate("unpooled")}
+    with pytest.raises(ConfigurationError) as raised:
+        models.check(good | bad, (28, 28, 3), 10)
+    assert raised.value.got.count("\n  - ") == 2
+    assert "  - other: the function of model" in raised.value.got
+
+
+def test_a_peer_that_is_lost_while_a_model_is_built_is_no_fault_of_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(inputs: Any) -> Any:
+        raise tf.errors.UnavailableError(None, None, "a peer is gone")
+
+    monkeypatch.setitem(ARCHITECTURES, "cnn", lost)
+    with pytest.raises(tf.errors.UnavailableError):
+        _build("cnn")

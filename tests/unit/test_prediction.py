@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,30 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlpipeline.cli.prediction import read_image
+from mlpipeline.cli.prediction import describe, read_image
 from mlpipeline.errors import ServingError
+from mlpipeline.image_files import Preparation
+from mlpipeline.plan import config
+from mlpipeline.plan.config import Candidate, Config
+from mlpipeline.serving import model
+from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.model import PublishedModel
+from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 
 GREY, COLOUR = (28, 28), (28, 28, 3)
+
+
+def _model(shape: tuple[int, ...], preparation: Preparation | None) -> PublishedModel:
+    def predict(images: Images) -> Probabilities:
+        return np.full((len(images), 2), 0.5, np.float32)
+
+    return PublishedModel("7", "0123", ("a", "b"), shape, predict, preparation)
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read a file as a model takes it whose images have that shape."""
+    return read_image(file, _model(shape, Preparation.of_shape(shape))).pixels
 
 
 def _shirt(size: int = 28, *, dark: int = 0, bright: int = 200) -> NDArray[np.uint8]:
@@ -28,7 +49,7 @@ def _save(folder: Path, pixels: NDArray[np.uint8], name: str = "image.png") -> P
 
 
 def test_an_image_of_the_models_own_kind_is_taken_as_it_is(tmp_path: Path) -> None:
-    pixels = read_image(_save(tmp_path, _shirt()), GREY)
+    pixels = _read(_save(tmp_path, _shirt()), GREY)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, _shirt())
 
@@ -41,34 +62,64 @@ def test_any_size_and_colour_becomes_the_models_shape(
     pixels = _shirt(100)
     if colours:
         pixels = np.stack([pixels, pixels // 2, pixels // 4], axis=-1)
-    read = read_image(_save(tmp_path, pixels), shape)
+    read = _read(_save(tmp_path, pixels), shape)
     assert read.shape == shape
     assert read[shape[0] // 3, shape[1] // 2].max() > 80  # the shape, in its place
     assert read[-1].max() < 20
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_any_mode_of_image_is_read(tmp_path: Path, mode: str) -> None:
-    Image.fromarray(_shirt()).convert(mode).save(tmp_path / "image.tiff")
-    read = read_image(tmp_path / "image.tiff", GREY)
-    assert read[10, 14] > 128 > read[20, 14]
-
-
-def test_a_dark_shape_on_a_bright_ground_is_inverted_and_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_to_be_known_of_the_image_is_said_before_its_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = read_image(_save(tmp_path, 255 - _shirt()), GREY)
-    np.testing.assert_array_equal(read, _shirt())
-    assert "inverted" in capsys.readouterr().out
+    with artifacts.publish(Workspace(tmp_path).model("shirts", "7").path):
+        pass
+    registry.promote(Workspace(tmp_path), "shirts", "7")
+    fashion = replace(Preparation.of_shape(GREY), dark_ground=True)
+    published = PublishedModel(
+        "7", "0123", ("shirt", "coat"), GREY, lambda _: np.array([[0.9, 0.1]], np.float32), fashion
+    )
+    monkeypatch.setattr(model, "load", lambda _: published)
+    monkeypatch.setattr(model, "use_available_processors", lambda: None)  # once in a process
+    config = Config(name="shirts", candidates={"cnn": Candidate(model="cnn")})
+
+    def said(pixels: NDArray[np.uint8]) -> list[str]:
+        return list(describe(config, Workspace(tmp_path), _save(tmp_path, pixels)))
+
+    classes = [" 90.00%  shirt", " 10.00%  coat"]
+    assert said(_shirt()) == classes
+    negative = said(255 - _shirt())
+    assert "inverted" in negative[0]
+    assert negative[1:] == classes
+    blank = said(np.zeros(GREY, np.uint8))
+    assert "blank" in blank[0]
+    assert blank[1:] == classes
 
 
-def test_a_bright_shape_that_fills_the_middle_is_not_inverted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_a_model_of_other_channels_than_files_have_refuses_every_file(
+    tmp_path: Path, channels: int
 ) -> None:
-    pixels = np.full((28, 28), 255, np.uint8)
-    pixels[[0, -1]] = pixels[:, [0, -1]] = 0
-    np.testing.assert_array_equal(read_image(_save(tmp_path, pixels), GREY), pixels)
-    assert capsys.readouterr().out == ""
+    with pytest.raises(ServingError, match=f"images of shape .28, 28, {channels}.") as raised:
+        read_image(_save(tmp_path, _shirt()), _model((28, 28, channels), None))
+    assert "1 or 3 channels" in raised.value.expected
+
+
+def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple(f"species\n{number}\x1b[31m" for number in range(1_000))
+    probabilities = np.arange(1_000, dtype=np.float32)[np.newaxis] / 499_500
+    known = PublishedModel(
+        "toy-1", "0", names, GREY, lambda images: probabilities, Preparation.of_shape(GREY)
+    )
+    monkeypatch.setattr(model, "load", lambda folder: known)
+    monkeypatch.setattr(model, "use_available_processors", lambda: None)
+    monkeypatch.setattr(registry, "current", lambda workspace, name: "toy-1")
+    candidates = {"cnn": {"model": "cnn"}}
+    settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
+    lines = list(describe(settings, Workspace(tmp_path), _save(tmp_path, _shirt())))
+    assert [line.split("species ")[1] for line in lines] == [f"{n} [31m" for n in (999, 998, 997)]
+    assert all(line.isprintable() for line in lines)
 
 
 def _cut(content: bytes) -> bytes:
@@ -90,10 +141,10 @@ def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path: Path, damag
     file = _save(tmp_path, np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8))
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ServingError, match=r"cannot read .*image\.png"):
-        read_image(file, GREY)
+        _read(file, GREY)
 
 
 @pytest.mark.parametrize("name", ["none.png", "."])
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(ServingError, match="cannot read"):
-        read_image(tmp_path / name, GREY)
+        _read(tmp_path / name, GREY)

@@ -4,10 +4,40 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlpipeline.errors import ConfigurationError
+from mlpipeline.plan import permissions
+
+
+def described(error: BaseException) -> str:
+    """Return an error's kind and first line, and where it was raised: `KeyError: 'x' (f.py, line 3)`."""
+    said = str(error).strip().splitlines()
+    what = type(error).__name__ + (f": {said[0]}" if said else "")
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{what} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else what
+
+
+def refusal(function: Callable[..., Any], *arguments: Any, **options: Any) -> str | None:
+    """Return why a function cannot be called with some arguments; None where it can.
+
+    Args:
+        function: The function, which is not called.
+        *arguments: What it would be given by position.
+        **options: What it would be given by name.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C: nobody knows
+        return None
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        return f"takes {signature}: {error}"
+    return None
 
 
 def resolve(
@@ -21,7 +51,7 @@ def resolve(
         kind: What the functions make, for messages.
 
     Raises:
-        ConfigurationError: There is no such function.
+        ConfigurationError: There is no such function, or it may not be named here.
     """
     if reference in builtin:
         return builtin[reference]
@@ -33,6 +63,7 @@ def resolve(
             expected=f"one of {', '.join(sorted(builtin))}, or `package.module:function`",
             remedy=f"mend the {kind}'s name in the configuration",
         )
+    permissions.check([reference])  # an import runs code, too
     try:
         if not all(part.isidentifier() for part in module.split(".")):
             raise ModuleNotFoundError(f"`{module}` is no module's name")
@@ -49,4 +80,5 @@ def resolve(
             expected="a function",
             remedy="name the function that makes it",
         )
+    permissions.check_function(reference, function)
     return function  # type: ignore[no-any-return]

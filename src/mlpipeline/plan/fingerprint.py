@@ -15,6 +15,7 @@ from importlib import metadata
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import modules as sources
+from mlpipeline.plan.config import SCHEMES
 from mlpipeline.store.files import sha256
 
 
@@ -37,9 +38,9 @@ def code_version(*modules: str) -> str:
 
 
 def module_of(reference: str) -> str | None:
-    """Return the module that `package.module:function` names, or None for a built-in name."""
+    """Return the module that `package.module:function` names; None for any other reference."""
     module, separator, _ = reference.partition(":")
-    return module if separator else None
+    return module if separator and module not in SCHEMES else None
 
 
 def without_docstrings(tree: ast.Module) -> ast.AST:

@@ -1,4 +1,4 @@
-"""Which files a user's own code reads, as far as it can be told without running it.
+"""Which files a user's own data or code reads, as far as it can be told without running it.
 
 Text in the code, or in its options, that is the path of a file or folder which is there names data.
 Where the code computes its paths, or names what is no data, the configuration's key `files` says
@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from mlpipeline.errors import ConfigurationError, SourceError
-from mlpipeline.plan import data_files, modules
+from mlpipeline.plan import data_files, modules, sources
 from mlpipeline.plan.config import Candidate, Config, Data
 from mlpipeline.plan.data_files import Compared
 from mlpipeline.plan.fingerprint import module_of, without_docstrings
@@ -34,12 +34,17 @@ def found(reference: str, section: Data | Candidate) -> Compared | None:
     """Return what the files of a function are like; None where it has none.
 
     Args:
-        reference: `package.module:function`, or a built-in name, which has no files.
+        reference: `package.module:function`, a source such as `folder:PATH`, or a built-in name,
+            which has no files.
         section: The section of the configuration that names it, and may say which files count.
 
     Raises:
-        ConfigurationError: A pattern fits nothing, or a folder is too large to be data.
+        ConfigurationError: A pattern fits nothing, nothing lies where a source should, or a folder
+            is too large to be data.
+        SourceError: A source's table of paths cannot be read.
     """
+    if source := sources.parse(reference):
+        return sources.compare(source)
     module = module_of(reference)
     if module is None:
         return None
@@ -102,27 +107,31 @@ def compared(reference: str, section: Data | Candidate) -> str:
     """Say what a function's modules and files were compared by; empty for a built-in name.
 
     Args:
-        reference: `package.module:function`, or a built-in name.
+        reference: `package.module:function`, a source such as `folder:PATH`, or a built-in name.
         section: The section of the configuration that names it.
     """
+    of_data = found(reference, section)
     module = module_of(reference)
     if module is None:
-        return ""
+        return f"{_described(of_data)} are as they were" if of_data else ""
     count = len(modules.reached(module).own)
     line = f"{count} module{'s' * (count > 1)}"
-    if of_data := found(reference, section):
-        size = of_data.size / 1e6
-        line += f" and {of_data.files:,} file{'s' * (of_data.files != 1)}"
-        line += f" ({size:.{0 if size >= 10 else 1}f} MB, by {of_data.by}) are as they were"
-        return line
+    if of_data:
+        return f"{line} and {_described(of_data)} are as they were"
     return f"{line} {'are as they were' if count > 1 else 'is as it was'}"
+
+
+def _described(files: Compared) -> str:
+    size = files.size / 1e6
+    count = f"{files.files:,} file{'s' * (files.files != 1)}"
+    return f"{count} ({size:.{0 if size >= 10 else 1}f} MB, by {files.by})"
 
 
 _SectionT = TypeVar("_SectionT", Data, Candidate)
 
 
 def _pinned(section: _SectionT, reference: str) -> _SectionT:
-    if module_of(reference) is None:
+    if module_of(reference) is None and sources.parse(reference) is None:
         return section
     files = found(reference, section)
     return section.model_copy(update={"files_digest": files.digest if files else _NO_FILES})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mlpipeline.errors import ServingError
+from mlpipeline.image_files import ImageFile, Preparation, UnreadableImageError
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import ModelFolder
@@ -26,6 +27,7 @@ class PublishedModel:
         digest: SHA-256 of its manifest, and so of all that was published.
         classes: Names of the classes, in the order of the probabilities.
         input_shape: The shape of one image.
+        preparation: How pictures become its images; None where files have no such channels.
     """
 
     version: str
@@ -33,6 +35,29 @@ class PublishedModel:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     _function: Callable[[Images], Probabilities]
+    preparation: Preparation | None = None
+
+    def read(self, content: bytes) -> ImageFile:
+        """Make one image of the content of an image file, as ingestion made the training images.
+
+        Args:
+            content: The bytes of the file.
+
+        Returns:
+            The image; its pixels are uint8 of `input_shape`.
+
+        Raises:
+            ServingError: The model's images are of a kind that no file has.
+            UnreadableImageError: The file is no image, or a damaged one.
+        """
+        if self.preparation is None:
+            raise ServingError(
+                f"the model takes images of shape {list(self.input_shape)}",
+                expected="1 or 3 channels, as image files have them",
+                remedy="send raw pixels to the server, which `mlpipeline serve` starts",
+            )
+        image = self.preparation.from_file(content)
+        return image._replace(pixels=image.pixels.reshape(self.input_shape))
 
     def predict(self, images: Images) -> Probabilities:
         """Map images to probabilities; any number of threads may call it at a time.
@@ -60,11 +85,21 @@ def load(folder: Path) -> PublishedModel:
     card = ModelCard.load(ModelFolder(folder).card)
     function, input_shape = _frozen(ModelFolder(folder).saved_model)
     classes, digest = card.classes, artifacts.digest(folder)
-    model = PublishedModel(card.version, digest, classes, input_shape, function)
+    preparation = card.preparation or _preparation_of_older(input_shape)
+    model = PublishedModel(card.version, digest, classes, input_shape, function, preparation)
     got = model.predict(np.zeros((2, *input_shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():
         raise _unfit(folder, f"an output {got.dtype} {got.shape} for 2 images")
     return model
+
+
+def _preparation_of_older(shape: tuple[int, ...]) -> Preparation | None:
+    """What was done with files before cards said it, where they have as many channels."""
+    try:
+        known = Preparation.of_shape(shape)
+    except UnreadableImageError:
+        return None
+    return replace(known, dark_ground=known.channels == 1)
 
 
 def use_available_processors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +14,23 @@ from numpy.typing import NDArray
 
 from mlpipeline import progress
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.data import corrections, datasets
+from mlpipeline.learning.data import corrections, datasets, duplicates
 from mlpipeline.learning.data.images import Dataset, Split, canonical_order, content_digest
+from mlpipeline.learning.data.preparation import preparation_of, prepared
 from mlpipeline.learning.data.tfrecords import write_shards
 from mlpipeline.plan.config import Data
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, FeedbackFolder
-from mlpipeline.store.schemas.dataset import AppliedFeedback, DatasetCard, Shard, SplitName
+from mlpipeline.store.schemas.dataset import (
+    AppliedFeedback,
+    DatasetCard,
+    Duplicates,
+    Shard,
+    SplitName,
+)
 from mlpipeline.store.schemas.feedback import Snapshot
+
+_log = logging.getLogger(__name__)
 
 _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
 
@@ -48,6 +58,7 @@ def ingest(
     *,
     feedback: FeedbackFolder | None = None,
     confirm: Callable[[], None] = lambda: None,
+    check: Callable[[Dataset], None] = lambda _: None,
 ) -> None:
     """Publish the data set that the configuration describes at `output`.
 
@@ -56,16 +67,22 @@ def ingest(
         output: The folder to be published.
         feedback: The corrected labels; `data.feedback` names the snapshot of them to use.
         confirm: Called once all was read, before anything is published.
+        check: Called with the data set before anything is written.
 
     Raises:
-        ConfigurationError: There is no such data set, or too few images for the splits or shards.
+        ConfigurationError: There is no such data set, or too few images for the splits or shards,
+            or its images cannot be prepared as configured.
         SourceError: The data set cannot be had, or is not what it should be.
     """
     progress.report(0, 1, doing=f"reading {data.dataset}")
-    dataset = datasets.load(data.dataset, data.source)
-    train, validation = cut_validation(
-        dataset.train, canonical_order(dataset.train), count=data.validation, seed=data.seed
-    )
+    dataset = datasets.load(data.dataset, data.source, data, output.parent)
+    dataset = prepared(dataset, data, scratch=output.parent)
+    check(dataset)
+    equal = duplicates.find(dataset)
+    _tell(dataset, equal)
+    order = canonical_order(dataset.train)
+    preparation = preparation_of(dataset.train.images, order, fit=data.fit)
+    train, validation = cut_validation(dataset.train, order, count=data.validation, seed=data.seed)
     if data.shards > len(train):
         raise ConfigurationError(
             f"data.shards is {data.shards} for {len(train)} training images",
@@ -88,8 +105,21 @@ def ingest(
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
-        card.model_copy(update={"feedback": applied}).publish(DatasetFolder(draft))
+        known = {"feedback": applied, "preparation": preparation}
+        known |= {"unreadable": dataset.unreadable, "duplicates": equal}
+        card.model_copy(update=known).publish(DatasetFolder(draft))
         confirm()
+
+
+def _tell(dataset: Dataset, equal: Duplicates | None) -> None:
+    if left_out := dataset.unreadable:
+        _log.warning("%d images cannot be read and are left out:", left_out.count)
+        for name in left_out.first:
+            _log.warning("  %s", name)
+    if equal:
+        _log.warning("equal images: %s", equal.summary)
+        for names in (*equal.first_in_two_classes, *equal.first_in_train_and_test):
+            _log.warning("  %s", names)
 
 
 def cut_validation(

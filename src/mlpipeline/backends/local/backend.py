@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from mlpipeline.backends.local.display import Display
 from mlpipeline.backends.local.policies import Asynchronous, Synchronous
 from mlpipeline.backends.local.service import Service
 from mlpipeline.backends.local.training import TrainingProcesses, own_processors, shares
+from mlpipeline.backends.local.turns import turn
 from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
@@ -28,6 +29,8 @@ from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import ModelCard
+
+_LONGEST_WAIT_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ class LocalBackend:
             PipelineError: A task failed for good; what was finished before is kept.
         """
         logs = self.record.folder.logs
-        async with Service(self.config, self.workspace, logs) as service:
+        say, run = self.display.say, self.record.run
+        async with Service(self.config, self.workspace, logs, run=run, say=say) as service:
             policy = (
                 Asynchronous(self.config, self.workspace, service, self.display.say)
                 if asynchronous
                 else Synchronous(self.config)
             )
-            await walk(policy, Execution(self, service).carry_out)
+            execution = Execution(self, service, needs_ports_early=asynchronous)
+            await walk(policy, execution.carry_out)
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,13 @@ class Execution:
     Attributes:
         backend: The run.
         service: What serves its model.
+        needs_ports_early: Whether it holds the ports once there is data: one that is in use is
+            found before the first training.
     """
 
     backend: LocalBackend
     service: Service
+    needs_ports_early: bool = False
     processors: asyncio.Queue[list[int]] = field(default_factory=asyncio.Queue)
     """A share of this machine's processors for each training that may run at once."""
 
@@ -106,6 +114,8 @@ class Execution:
             await self._timed(task, self._verify)
         else:
             await self._memoized(task, self._run_process)
+            if self.needs_ports_early:
+                await self.service.hold_ports()
 
     @asynccontextmanager
     async def _share(self) -> AsyncIterator[list[int]]:
@@ -116,16 +126,34 @@ class Execution:
             self.processors.put_nowait(cpus)
 
     async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
-        record, display = self.backend.record, self.backend.display
-        workspace = self.backend.workspace
-        if task.is_done(workspace):
-            record.add(task, "reused", 0.0)
-            display.finish(task, "reused", 0.0, pipeline.compared(task, self.backend.config))
+        if self._is_reused(task):
             return
-        for published in task.publishes:
-            if workspace.artifact(published).path.exists():
-                display.say(f"{published} is damaged: it is made anew")
-        await self._timed(task, work)
+        async with self._turn(task):
+            if self._is_reused(task):  # by now
+                return
+            for published in task.publishes:
+                if self.backend.workspace.artifact(published).path.exists():
+                    self.backend.display.say(f"{published} is damaged: it is made anew")
+            await self._timed(task, work)
+
+    def _is_reused(self, task: Task) -> bool:
+        if not task.is_done(self.backend.workspace):
+            return False
+        self.backend.record.add(task, "reused", 0.0)
+        found = pipeline.compared(task, self.backend.config)
+        self.backend.display.finish(task, "reused", 0.0, found)
+        return True
+
+    def _turn(self, task: Task) -> AbstractAsyncContextManager[None]:
+        """While another run makes the same, it is waited for, and then reused."""
+        settings = self.backend.config.training
+        return turn(
+            task.name,
+            self.backend.workspace.artifact(task.publishes[0]).lease,
+            run=self.backend.record.run,
+            seconds=max(settings.deadline_seconds, _LONGEST_WAIT_SECONDS),
+            say=self.backend.display.say,
+        )
 
     async def _timed(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
         record, display = self.backend.record, self.backend.display

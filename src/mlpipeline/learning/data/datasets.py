@@ -1,50 +1,57 @@
-"""Data sets by name, and how a user's own is loaded.
+"""Data sets by name: built-in ones, those of a source, and a user's own.
 
-A data set of your own is a function without arguments that returns a
-`mlpipeline.learning.data.Dataset`; the configuration names it as `package.module:function`.
+A source needs no code (`mlpipeline.learning.data.sources`). A data set of your own is a function
+without arguments that returns a `mlpipeline.learning.data.Dataset`; the configuration names it as
+`package.module:function`.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlpipeline.errors import ConfigurationError, SourceError
+from mlpipeline.errors import ConfigurationError
+from mlpipeline.learning.data import own, sources
 from mlpipeline.learning.data.fashion_mnist import fashion_mnist
 from mlpipeline.learning.data.images import Dataset, Split, check
 from mlpipeline.learning.plugins import resolve
+from mlpipeline.plan.config import Data
+from mlpipeline.plan.sources import parse
 
 
-def load(reference: str, source: str = "auto") -> Dataset:
+def load(
+    reference: str, source: str = "auto", data: Data | None = None, scratch: Path | None = None
+) -> Dataset:
     """Return the data set that `reference` names, checked.
 
     Args:
-        reference: `fashion_mnist`, `synthetic`, or `package.module:function` of your own.
+        reference: `fashion_mnist`, `synthetic`, a source such as `folder:PATH`, or
+            `package.module:function` of your own.
         source: Where to get Fashion-MNIST from; other data sets have one source, `auto`.
+        data: How the images of a source are prepared.
+        scratch: A folder with room for these; by default the one for temporary files.
 
     Raises:
         ConfigurationError: There is no such data set, or not from that source.
         SourceError: It cannot be had, or is not what a `Dataset` should be.
     """
-    function = resolve(reference, BUILTIN, kind="data set")
-    if function is fashion_mnist:
+    if source != "auto" and reference != "fashion_mnist":
+        raise ConfigurationError(
+            f"data.source is `{source}` for data set `{reference}`",
+            expected="`auto`: only fashion_mnist has several sources",
+            remedy="leave data.source out",
+        )
+    if named := parse(reference):
+        place = scratch or Path(tempfile.gettempdir())
+        dataset = sources.load(named, data or Data(dataset=reference), place)
+    elif reference == "fashion_mnist":
         dataset = fashion_mnist(source)
     else:
-        if source != "auto":
-            raise ConfigurationError(
-                f"data.source is `{source}` for data set `{reference}`",
-                expected="`auto`: only fashion_mnist has several sources",
-                remedy="leave data.source out",
-            )
-        dataset = function()
-        if not isinstance(dataset, Dataset):
-            raise SourceError(
-                f"`{reference}` returned {type(dataset).__name__}",
-                expected="a Dataset of `from mlpipeline.learning.data import Dataset, Split`",
-                remedy="mend that function",
-            )
+        dataset = own.call(resolve(reference, BUILTIN, kind="data set"), reference)
     check(dataset)
     return dataset
 

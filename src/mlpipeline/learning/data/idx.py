@@ -13,6 +13,7 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from mlpipeline.errors import SourceError
 
 _UNSIGNED_BYTE = 0x08
+_LARGEST = 1 << 28  # bytes of an image: of more, the header is damaged
 
 
 def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
@@ -46,6 +48,58 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
             f"{math.prod(shape)} bytes, as its header says ({'x'.join(map(str, shape))})",
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Return the labels in an IDX file, which may be gzip-compressed: uint8 `[N]`.
+
+    Raises:
+        SourceError: The file is missing, truncated, altered, empty, or of another type or rank.
+    """
+    values = [int(label) for label in stream(path, dimensions=(1,))]
+    if not values:
+        raise _unreadable(path, "it holds no labels", "some")
+    return np.array(values, np.uint8)
+
+
+def stream(
+    path: Path, *, dimensions: Sequence[int] = (3, 4), count: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the elements along the first dimension of an IDX file, one at a time.
+
+    Args:
+        path: The file; gzip-compressed if it is called `.gz`.
+        dimensions: How many it may have.
+        count: How many elements it must have, where that is known.
+
+    Raises:
+        SourceError: The file is missing, truncated, altered, or of another type, rank or length.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            magic = file.read(4)
+            if magic[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or magic[3:] not in map(_byte, dimensions):
+                expected = " or ".join(f"0000{_UNSIGNED_BYTE:02x}{d:02x}" for d in dimensions)
+                raise _unreadable(path, f"it begins with {magic.hex()}", f"{expected} (IDX)")
+            total, *shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
+            if count is not None and total != count:
+                raise _unreadable(path, f"it has {total} images", f"{count}, one for each label")
+            if (size := math.prod(shape)) > _LARGEST:
+                raise _unreadable(path, f"an element has {size} bytes", f"at most {_LARGEST}")
+            for number in range(total):
+                content = file.read(size)
+                if len(content) != size:
+                    raise _unreadable(path, f"it ends in element {number}", f"{total} of them")
+                yield np.frombuffer(content, np.uint8).reshape(shape)
+            if file.read(1):
+                raise _unreadable(path, f"it goes on after {total} elements", "its end")
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _unreadable(path, reason, "a whole file") from error
+
+
+def _byte(number: int) -> bytes:
+    return bytes([number])
 
 
 def _unreadable(path: Path, got: str, expected: str) -> SourceError:

@@ -12,15 +12,18 @@ import math
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.errors import SourceError
+from mlpipeline.store.schemas.dataset import Unreadable
 
 SLICE_BYTES = 32 << 20
 """How much of the images is held at a time."""
+
+_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class Split:
     labels: NDArray[np.int64]
 
 
+class Names(NamedTuple):
+    """What people call the images of each split, such as their files' paths; empty for nothing."""
+
+    train: Sequence[str]
+    test: Sequence[str]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set with its two given splits; validation images are cut from `train` later.
@@ -51,6 +61,8 @@ class Dataset:
         test: What the chosen model is tested on, once.
         source: Where the images really came from, for the data set's card.
         synthetic: Whether they were made up; every artifact made from them says so.
+        unreadable: What was left out because it could not be read, if anything.
+        names: What people call the images, for messages; None for nothing.
     """
 
     name: str
@@ -59,11 +71,33 @@ class Dataset:
     test: Split
     source: str
     synthetic: bool = False
+    unreadable: Unreadable | None = None
+    names: Names | None = None
 
 
 def rows_in_a_slice(shape: Sequence[int]) -> int:
     """Return how many images of a shape `SLICE_BYTES` hold; one at least."""
     return max(1, SLICE_BYTES // math.prod(shape))
+
+
+def rows_in_a_batch(shape: Sequence[int], most: int = 500) -> int:
+    """Return how many images a model is given at a time.
+
+    `most`, and of large ones so many that they have 4 MB: this bounds what their activations take,
+    which are some hundred times that.
+    """
+    return min(most, max(1, _BATCH_BYTES // math.prod(shape)))
+
+
+def slices(images: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield all images, a slice of `SLICE_BYTES` at a time, each with the number of its first one.
+
+    Of a memory-mapped file no more than that counts as this process's memory.
+    """
+    held = rows_in_a_slice(images.shape[1:])
+    for start in range(0, len(images), held):
+        yield start, images[start : start + held]
+        release(images)
 
 
 def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -81,7 +115,7 @@ def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8
     number_of_slice = rows[ascending] // rows_in_a_slice(images.shape[1:])
     for places in np.split(ascending, np.flatnonzero(np.diff(number_of_slice)) + 1):
         taken[places] = images[rows[places]]
-        _release(images)
+        release(images)
     return taken
 
 
@@ -155,17 +189,14 @@ def _row_digests(split: Split) -> NDArray[np.void]:
     labels = split.labels.astype("<i8")
 
     def digests() -> Iterator[bytes]:
-        held = rows_in_a_slice(split.images.shape[1:])
-        for start in range(0, len(labels), held):
-            part = slice(start, start + held)
-            for image, label in zip(split.images[part], labels[part], strict=True):
+        for start, images in slices(split.images):
+            for image, label in zip(images, labels[start : start + len(images)], strict=True):
                 yield hashlib.sha256(image.tobytes() + label.tobytes()).digest()
-            _release(split.images)
 
     return np.fromiter(digests(), dtype="V32", count=len(labels))
 
 
-def _release(images: NDArray[Any]) -> None:
+def release(images: NDArray[Any]) -> None:
     """Release the pages that were read of a file, which would count as this process's memory."""
     # Only where nothing can have been written to them: of a private mapping it would be lost.
     if isinstance(images, np.memmap) and images.mode == "r":

@@ -10,15 +10,15 @@ and compares three networks on Fashion-MNIST. https://www.manning.com/books/dist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.plugins import resolve
+from mlpipeline.errors import ConfigurationError, PipelineError
+from mlpipeline.learning.plugins import described, refusal, resolve
 from mlpipeline.plan.config import Candidate
 
 
@@ -180,18 +180,78 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
         A model from float32 [N, H, W, C] to float32 logits [N, classes].
 
     Raises:
-        ConfigurationError: No such architecture, or it does not take these options.
+        ConfigurationError: No such architecture, it does not take these options, or what it
+            returns are no features.
     """
-    architecture = resolve(candidate.model, ARCHITECTURES, kind="model")
     inputs = keras.Input((*shape, 1)[:3])
-    try:
-        features = architecture(inputs, **candidate.options)
-    except (TypeError, ValueError) as error:  # unknown to the function; refused by Keras
-        raise ConfigurationError(
-            f"model `{candidate.model}` with options {candidate.options}: {error}",
-            expected="options that its function takes",
-            remedy="mend the candidate's options in the configuration",
-        ) from error
+    features = _features(candidate, inputs)
     # float32 whatever the policy: a softmax over bfloat16 logits loses accuracy.
     logits = layers.Dense(classes, dtype="float32")(features)
-    return keras.Model(inputs, logits, name=candidate.model.rpartition(":")[2])
+    try:
+        return keras.Model(inputs, logits, name=candidate.model.rpartition(":")[2])
+    except ValueError as error:  # they are not made of its argument
+        raise _unfit(candidate, f"returned features of something else: {error}") from error
+
+
+def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: int) -> None:
+    """Build the models of one's own once, to see before any worker starts that it can be done.
+
+    Args:
+        candidates: All candidates, by name.
+        shape: Shape of an image, (H, W) or (H, W, C).
+        classes: Number of classes.
+
+    Raises:
+        ConfigurationError: Some cannot be built; names each.
+    """
+    problems: list[tuple[str, ConfigurationError]] = []
+    for name, candidate in candidates.items():
+        if candidate.model not in ARCHITECTURES:
+            try:
+                build(candidate, shape, classes)
+            except ConfigurationError as error:
+                problems.append((name, error))
+    if len(problems) == 1:
+        raise problems[0][1]
+    if problems:
+        raise ConfigurationError(
+            "models cannot be built:\n"
+            + "\n".join(f"  - {n}: {error.got}; expected {error.expected}" for n, error in problems),
+            expected="functions that return features [N, F]",
+            remedy="mend these functions, or the candidates' options in the configuration",
+        )
+
+
+def _features(candidate: Candidate, inputs: Any) -> Any:
+    architecture = resolve(candidate.model, ARCHITECTURES, kind="model")
+    if why := refusal(architecture, inputs, **candidate.options):
+        raise ConfigurationError(
+            f"model `{candidate.model}` with options {candidate.options}: its function {why}",
+            expected="a function of the images, and options that it takes",
+            remedy="mend the candidate's options in the configuration",
+        )
+    try:
+        features = architecture(inputs, **candidate.options)
+    except (PipelineError, tf.errors.OpError):  # of the second kind is also a peer that is lost
+        raise
+    except Exception as error:  # of the user's own code, or refused by Keras
+        raise ConfigurationError(
+            f"model `{candidate.model}` with options {candidate.options}: {described(error)}",
+            expected="options that its function takes, and layers that fit the images",
+            remedy="mend the candidate's options in the configuration, or the function",
+        ) from error
+    if not keras.utils.is_keras_tensor(features):
+        raise _unfit(candidate, f"returned {type(features).__name__}")
+    shape = features.shape
+    if len(shape) != 2 or shape[1] is None:
+        raise _unfit(candidate, f"returned {['N' if n is None else n for n in shape]}")
+    return features
+
+
+def _unfit(candidate: Candidate, got: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the function of model `{candidate.model}` {got}",
+        expected="features [N, F], a Keras tensor made of the images [N, H, W, C] that it is given",
+        remedy="end with layers.GlobalAveragePooling2D()(x) or layers.Flatten()(x), and return "
+        "that; the classifier is added behind it",
+    )

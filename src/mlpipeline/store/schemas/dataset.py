@@ -5,9 +5,11 @@ Reading it needs no TensorFlow.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mlpipeline.image_files import Preparation
 from mlpipeline.store import files
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.document import Document, Part
@@ -49,6 +51,43 @@ class AppliedFeedback(Part):
     ignored: tuple[str, ...] = ()
 
 
+class Unreadable(Part):
+    """Images of the source that are not in the data set, because they could not be read.
+
+    Attributes:
+        count: How many there are.
+        first: The first ten of them, each with the reason.
+    """
+
+    count: int
+    first: tuple[str, ...] = ()
+
+
+class Duplicates(Part):
+    """Equal images that should not be: nothing was done about them.
+
+    Attributes:
+        in_two_classes: How many different images are labelled as more than one class.
+        in_train_and_test: How many different images are in the source's training images and in
+            its test split: the test accuracy is too good by these.
+        first_in_two_classes: The first ten of those, with what they are called.
+        first_in_train_and_test: The first ten of these, likewise.
+    """
+
+    in_two_classes: int
+    in_train_and_test: int
+    first_in_two_classes: tuple[str, ...] = ()
+    first_in_train_and_test: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        return (
+            f"{self.in_two_classes:,} images are in more than one class, "
+            f"{self.in_train_and_test:,} are in train and in test"
+        )
+
+
 class DatasetCard(Document):
     """A published data set.
 
@@ -64,6 +103,10 @@ class DatasetCard(Document):
         per_class: The number of images of each class in each split, in the order of `classes`.
         shards: The files of each split.
         feedback: The corrected labels that are in it, if any.
+        preparation: How pictures become images of it; None where files cannot, because of its
+            channels, and in cards of older versions.
+        unreadable: What was left out because it could not be read, if anything.
+        duplicates: Equal images that should not be, if any.
     """
 
     CALLED: ClassVar[str] = "data set's card"
@@ -79,6 +122,9 @@ class DatasetCard(Document):
     per_class: dict[SplitName, tuple[int, ...]]
     shards: dict[SplitName, tuple[Shard, ...]]
     feedback: AppliedFeedback | None = None
+    preparation: Preparation | None = None
+    unreadable: Unreadable | None = None
+    duplicates: Duplicates | None = None
 
     def publish(self, folder: DatasetFolder) -> None:
         """Write the card into a data set's folder, and the same for people."""
@@ -90,7 +136,7 @@ def _describe(card: DatasetCard) -> str:
     warning = "\n**Made-up data: figures say nothing of real images.**\n" if card.synthetic else ""
     columns = [card.per_class[name] for name in SPLITS]
     rows = "\n".join(
-        f"| {label} | {' | '.join(f'{count:,}' for count in counts)} |"
+        f"| {_in_a_cell(label)} | {' | '.join(f'{count:,}' for count in counts)} |"
         for label, *counts in zip(card.classes, *columns, strict=True)
     )
     totals = " | ".join(f"{card.counts[name]:,}" for name in SPLITS)
@@ -105,11 +151,33 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
 
 `validation` was cut from the source's training images, in proportion to the classes, with seed
 {card.seed}. Choose between models by `validation`; measure the chosen one on `test`, once.
-{_describe_feedback(card.feedback)}
+{_describe_feedback(card.feedback)}{_describe_preparation(card.preparation)}{_describe_faults(card)}
 - Files: TFRecord, one `tf.train.Example` for each image: `image` (raw bytes), `label` (int64).
   `dataset.json` lists them with their counts and SHA-256.
 - SHA-256 of the content, in whatever order it is stored: `{card.digest}`
 """
+
+
+def _describe_preparation(preparation: Preparation | None) -> str:
+    if preparation is None:
+        return ""
+    height, width = preparation.size
+    colour = "grey" if preparation.channels == 1 else "RGB"
+    negative = (
+        ";\n  one that is dark on a bright ground is inverted, as these images have a dark one"
+        if preparation.dark_ground
+        else ""
+    )
+    return f"""
+- A file to predict becomes such an image: upright, {colour}, {width} pixels wide and {height} high,
+  by `{preparation.fit}`{negative}.
+"""
+
+
+def _in_a_cell(name: str) -> str:
+    """Return a name as the text of a Markdown table's cell, whatever characters it has."""
+    on_one_line = " ".join(name.split())
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", on_one_line)
 
 
 def _describe_feedback(feedback: AppliedFeedback | None) -> str:
@@ -120,3 +188,15 @@ def _describe_feedback(feedback: AppliedFeedback | None) -> str:
 - Feedback: {feedback.corrections:,} labels of `train` and `validation` were corrected, by snapshot
   `{feedback.snapshot}`; {feedback.overruled:,} corrections were overruled by later ones.{ignored}
 """
+
+
+def _describe_faults(card: DatasetCard) -> str:
+    lines: list[str] = []
+    if left_out := card.unreadable:
+        lines.append(f"- Left out, because they could not be read: {left_out.count:,} images.")
+        lines += [f"  - {name}" for name in left_out.first]
+    if twice := card.duplicates:
+        lines.append(f"- Equal images: {twice.summary}.")
+        lines += [f"  - {equal}" for equal in twice.first_in_two_classes]
+        lines += [f"  - {equal}" for equal in twice.first_in_train_and_test]
+    return "".join(f"\n{line}" for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from mlpipeline.image_files import Preparation
 from mlpipeline.store.schemas.candidate import TrainingFigures
 from mlpipeline.store.schemas.document import Document, Part
 
@@ -77,6 +78,7 @@ class ModelCard(Document):
         synthetic_data: Whether that was made up.
         validation_accuracy: The share of hits on the validation split, 0 to 1.
         test_accuracy: The share of hits on the test split, 0 to 1.
+        preparation: How pictures become images for the model, as in its data set's card.
     """
 
     CALLED: ClassVar[str] = "model's card"
@@ -90,3 +92,4 @@ class ModelCard(Document):
     synthetic_data: bool
     validation_accuracy: float
     test_accuracy: float
+    preparation: Preparation | None = None

@@ -1,0 +1,17 @@
+"""Pictures of any size and colour become images as a data set has them.
+
+The same code prepares what is ingested, what `predict` is asked, and what batch prediction reads:
+how is decided once, at ingestion, and recorded in the data set's and the model's card.
+"""
+
+from mlpipeline.image_files.decoding import UNREADABLE, UnreadableImageError
+from mlpipeline.image_files.preparation import Fit, ImageFile, Preparation, has_dark_ground
+
+__all__ = [
+    "UNREADABLE",
+    "Fit",
+    "ImageFile",
+    "Preparation",
+    "UnreadableImageError",
+    "has_dark_ground",
+]

@@ -1,0 +1,148 @@
+"""How a picture becomes one image of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from mlpipeline.image_files.decoding import UnreadableImageError, picture_in, picture_of
+
+Fit = Literal["crop", "pad", "stretch"]
+
+_FILTER = Image.Resampling.LANCZOS
+_BLANK = 3  # of 255: what JPEG makes of one colour may differ by so much
+
+
+class ImageFile(NamedTuple):
+    """An image as it was read.
+
+    Attributes:
+        pixels: uint8 `[H, W]` or `[H, W, 3]`, as the model's training images are.
+        inverted: Whether the file has it dark on a bright ground, and the training images bright
+            on a dark one.
+        notes: What somebody should know of it, such as that it is blank.
+    """
+
+    pixels: NDArray[np.uint8]
+    inverted: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def as_in_the_file(self) -> NDArray[np.uint8]:
+        """Return the pixels before they were inverted, as ingestion would make them of the file."""
+        return 255 - self.pixels if self.inverted else self.pixels
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture of any size and colour becomes one image of a data set.
+
+    Attributes:
+        size: Height and width, in pixels.
+        channels: 1 for grey images `[H, W]`, 3 for RGB `[H, W, 3]`.
+        fit: What becomes of a picture of other proportions: `crop` takes its middle, `pad` keeps
+            all of it and continues the colour of its border, `stretch` changes its proportions.
+        dark_ground: Whether the training images are bright on a dark ground: a file that is dark on
+            a bright ground is then taken for a negative and inverted. Ingestion measures it.
+    """
+
+    size: tuple[int, int]
+    channels: Literal[1, 3]
+    fit: Fit = "stretch"
+    dark_ground: bool = False
+
+    @classmethod
+    def of_shape(cls, shape: tuple[int, ...], *, fit: Fit = "stretch") -> Preparation:
+        """Return how a picture becomes an image of a shape.
+
+        Args:
+            shape: `(H, W)` or `(H, W, C)`.
+            fit: What becomes of a picture of other proportions.
+
+        Raises:
+            UnreadableImageError: There are channels that no file of an image has.
+        """
+        match shape:
+            case (height, width) | (height, width, 1):
+                return cls((height, width), 1, fit)
+            case (height, width, 3):
+                return cls((height, width), 3, fit)
+        raise UnreadableImageError(
+            f"images of shape {list(shape)} cannot be made of files: expected [height, width], "
+            "or the same with 1 or 3 channels"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an image: `(H, W)` or `(H, W, 3)`."""
+        return self.size if self.channels == 1 else (*self.size, 3)
+
+    def from_file(self, content: bytes) -> ImageFile:
+        """Make an image of the content of a file.
+
+        Args:
+            content: The bytes of the file.
+
+        Raises:
+            UnreadableImageError: It is no picture, or a damaged one, or it does not say its range.
+        """
+        picture, notes = picture_in(content, enough=max(self.size))
+        pixels = self._fitted(picture)
+        if np.ptp(pixels, axis=(0, 1)).max() <= _BLANK:
+            notes.append("the image is blank: it is all of one colour")
+        inverted = self.dark_ground and not has_dark_ground(pixels)
+        if inverted:
+            notes.append("the background is bright, the data set's is dark: the image is inverted")
+        return ImageFile(255 - pixels if inverted else pixels, inverted, tuple(notes))
+
+    def from_array(self, image: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Make an image of an array.
+
+        Args:
+            image: `[H', W']`, `[H', W', 1]` or `[H', W', 3]`: uint8; uint16 with all of its range;
+                other integers 0..255; floating point 0..1; or bool.
+
+        Returns:
+            uint8 of `shape`, never inverted.
+
+        Raises:
+            UnreadableImageError: It is something else.
+        """
+        return self._fitted(picture_of(image))
+
+    def _fitted(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Return the pixels of a picture: uint8 of `shape`."""
+        picture = picture.convert("L" if self.channels == 1 else "RGB")
+        height, width = self.size
+        if self.fit == "crop":
+            picture = ImageOps.fit(picture, (width, height), _FILTER)
+        elif self.fit == "pad":
+            picture = _padded(picture, width, height)
+        return np.array(picture.resize((width, height), _FILTER))
+
+
+def has_dark_ground(pixels: NDArray[np.uint8]) -> bool:
+    """Whether the border of an image, uint8 `[H, W]` or `[H, W, C]`, is dark on the whole."""
+    return bool(_border(pixels).mean() <= 127)
+
+
+def _padded(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale a picture so that all of it fits, and lay it on the colour that its border has most."""
+    scale = min(width / picture.width, height / picture.height)
+    inner = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    scaled = picture.resize(inner, _FILTER)
+    colour = np.median(_border(np.asarray(scaled)), axis=0).astype(np.uint8).tolist()
+    ground = Image.new(
+        picture.mode, (width, height), colour if picture.mode == "L" else tuple(colour)
+    )
+    ground.paste(scaled, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return ground
+
+
+def _border(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The outermost pixels: `[B]` or `[B, C]`."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
