@@ -13,14 +13,16 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import modules
+from mlpipeline.plan.config import ModelName
 
 _TEMPLATE = "template"
 _NAME, _PACKAGE = "my-project", "my_project"
-# As a model may be called, which is named after it; and as a module of Python may.
-_ALLOWED = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
-_LONGEST = 40
+_MODEL = TypeAdapter[str](ModelName)
+_ALLOWED = re.compile(r"[a-z][a-z0-9_-]*")
 _HARMLESS = {".git"}
 
 
@@ -63,7 +65,7 @@ def _files(folder: Traversable, below: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _check_name(name: str, package: str) -> None:
-    if not _ALLOWED.fullmatch(name) or len(name) > _LONGEST:
+    if not _ALLOWED.fullmatch(name) or not _is_of_a_model(name.replace("_", "-")):
         problem = "is no name for a model and a Python package"
     elif keyword.iskeyword(package):
         problem = "is a word of Python's own"
@@ -77,9 +79,17 @@ def _check_name(name: str, package: str) -> None:
         return
     raise ConfigurationError(
         f"the project's name `{name}` {problem}",
-        expected=f"up to {_LONGEST} small letters, digits and -, a letter first: {_NAME}",
+        expected=f"up to 40 small letters, digits and -, a letter first: {_NAME}",
         remedy="name it otherwise",
     )
+
+
+def _is_of_a_model(name: str) -> bool:
+    try:
+        _MODEL.validate_python(name)
+    except ValidationError:
+        return False
+    return True
 
 
 def _check_place(folder: Path) -> None:
