@@ -16,13 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffTags, UnidentifiedImageError
 
-
-class UnreadableImageError(ValueError):
-    """There is no picture in it; the text says why."""
-
-
-UNREADABLE = (OSError, UnreadableImageError)
-"""What reading and preparing a file of unknown content may raise."""
+from mlpipeline.image_files.kind import UnreadableImageError
 
 # Not EPS, for which Pillow starts Ghostscript, nor formats that it knows by name only.
 _FORMATS = {
