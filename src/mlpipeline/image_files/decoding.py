@@ -201,7 +201,7 @@ def _tag(image: Image.Image, number: int) -> float | None:
 
 
 def _range_of(dtype: np.dtype[np.generic]) -> tuple[float, float]:
-    if dtype == np.uint16:
+    if (dtype.kind, dtype.itemsize) == ("u", 2):  # in either order of bytes
         return 0, 65_535
     return (0, 1) if dtype.kind in "fb" else (0, 255)
 

@@ -82,7 +82,10 @@ def preparation_of(
         return None
     if kind.channels != 1:  # the negative of a colour is another colour
         return kind
-    dark = [has_dark_ground(images[row]) for row in order[:_LOOKED_AT]]
+    dark = []
+    for row in order[:_LOOKED_AT]:
+        dark.append(has_dark_ground(images[row]))
+        release(images)
     return replace(kind, dark_ground=bool(np.mean(dark) >= _NEARLY_ALL))
 
 
