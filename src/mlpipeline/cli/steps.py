@@ -66,9 +66,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
         workspace.dataset(task.key).path,
         feedback=workspace.feedback,
         confirm=partial(own_files.confirm, settings.data.dataset, settings.data),
-        check=lambda data: _check_models(
-            settings, data.train.images.shape[1:], len(data.classes)
-        ),
+        check=lambda data: _check_models(settings, data.train.images.shape[1:], len(data.classes)),
     )
 
 

@@ -34,8 +34,36 @@ _PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _IMAGES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm"
-    " .ico .tga .pcx .sgi .dds .icns .psd .qoi .xbm .xpm".split()
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".ico",
+        ".tga",
+        ".pcx",
+        ".sgi",
+        ".dds",
+        ".icns",
+        ".psd",
+        ".qoi",
+        ".xbm",
+        ".xpm",
+    ]
 )
 _NO_CLASSES = ("__MACOSX", "__pycache__")
 _SHOWN = 10

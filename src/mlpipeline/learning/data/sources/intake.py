@@ -18,7 +18,7 @@ from mlpipeline.errors import SourceError
 from mlpipeline.image_files import UNREADABLE, Preparation
 from mlpipeline.learning.data.images import Dataset, Names
 from mlpipeline.learning.data.sources import sizes, test_split
-from mlpipeline.learning.data.sources.collection import Collection, Item, Part, Unusable
+from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable
 from mlpipeline.learning.data.sources.taken import Taken
 from mlpipeline.plan.config import Data
 from mlpipeline.store.schemas.dataset import Unreadable
