@@ -97,7 +97,7 @@ def test_a_run_again_reuses_it_and_says_what_was_compared(
 # --- TensorFlow Datasets --------------------------------------------------------------------------
 
 
-class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc]
     """Colour images of several sizes, without a test split, with a box that nobody needs."""
 
     VERSION = tfds.core.Version("2.1.0")

@@ -85,7 +85,7 @@ Prepared = NDArray[np.uint8] | Unusable
 def _prepared(
     items: Iterable[Item], shape: tuple[int, ...], data: Data
 ) -> Iterator[tuple[Item, Prepared]]:
-    """Yield each item with its pixels; some are decoded at a time, which needs no lock of Python."""
+    """Yield each item with its pixels; some are decoded at a time, outside of Python's lock."""
     height, width, *channels = shape
     grey_or_colour = {(): 1, (1,): 1, (3,): 3}.get(tuple(channels))
     preparation = (
