@@ -129,3 +129,51 @@ def planned_keys(pipeline: Pipeline) -> dict[str, str]:
     with pipeline.started_program(arguments) as command:
         assert command.wait() == 0, command.errors
     return dict(line.split() for line in command.output.splitlines())
+
+
+ALMOST_RIGHT = """
+import numpy as np
+from keras import layers
+from mlpipeline.learning.data import Dataset
+from own_project.signs import signs
+
+def with_classes_in_an_array():
+    given = signs()
+    return Dataset("x", np.array(given.classes), given.train, given.test, "x")
+
+def unpooled(inputs):
+    return layers.Conv2D(4, 3)(inputs)
+"""
+
+
+@pytest.mark.parametrize("is_ingested", [False, True])
+def test_a_model_that_is_almost_right_ends_the_run_before_any_worker_starts(
+    finished: Pipeline, tmp_path: Path, is_ingested: bool
+) -> None:
+    pipeline = finished.copy(tmp_path)
+    if not is_ingested:
+        shutil.rmtree(pipeline.workspace)
+    (pipeline.folder / "almost.py").write_text(ALMOST_RIGHT)
+    pipeline.content["candidates"]["wrong"] = {"model": "almost:unpooled"}
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    assert "the function of model `almost:unpooled` returned ['N', 14, 10, 4]" in command.errors
+    assert "Traceback" not in command.errors
+    logs = pipeline.workspace / "runs" / str(pipeline.last_run()["run"]) / "logs"
+    assert [log.name for log in logs.iterdir() if log.name.startswith("train")] == []
+    assert (pipeline.workspace / "datasets").exists() == is_ingested
+    assert pipeline.leftovers() == []
+
+
+def test_data_that_is_almost_right_ends_the_run_before_anything_is_written(
+    finished: Pipeline, tmp_path: Path
+) -> None:
+    pipeline = finished.copy(tmp_path)
+    shutil.rmtree(pipeline.workspace)
+    (pipeline.folder / "almost.py").write_text(ALMOST_RIGHT)
+    pipeline.content["data"]["dataset"] = "almost:with_classes_in_an_array"
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    assert "`almost:with_classes_in_an_array` returned classes=an array <U10 [4]" in command.errors
+    assert "Traceback" not in command.errors
+    assert not (pipeline.workspace / "datasets").exists()

@@ -213,7 +213,9 @@ def mixed(root: Path) -> Path:
 
 def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
     root = mixed(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"3 sizes.*8x9 \(6\), 10x12 \(6\), 20x7") as raised:
+    with pytest.raises(
+        ConfigurationError, match=r"3 sizes.*8x9 \(6\), 10x12 \(6\), 20x7"
+    ) as raised:
         load(f"folder:{root}")
     assert "size: [8, 9]" in raised.value.remedy
     dataset = load(f"folder:{root}", size=(8, 8))
@@ -242,9 +244,7 @@ def damage(root: Path, count: int) -> None:
 def test_what_cannot_be_read_is_counted_named_and_left_out(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", {"train": 10, "test": 2})
     damage(root, 13)
-    settings = Data(
-        dataset=f"folder:{root}", unreadable="skip", validation=4, shards=2
-    )
+    settings = Data(dataset=f"folder:{root}", unreadable="skip", validation=4, shards=2)
     ingest(settings, tmp_path / "out")
     folder = DatasetFolder(tmp_path / "out")
     card = DatasetCard.load(folder.card)
@@ -310,7 +310,11 @@ def test_where_no_images_are_equal_nothing_is_reported(tmp_path: Path) -> None:
 def test_equal_images_of_ones_own_function_are_reported_by_number() -> None:
     images = np.stack([picture(number) for number in (1, 2, 1, 3)])
     dataset = Dataset(
-        "own", CLASSES, Split(images[:3], np.array([0, 1, 1])), Split(images[2:], np.array([1, 0])), ""
+        "own",
+        CLASSES,
+        Split(images[:3], np.array([0, 1, 1])),
+        Split(images[2:], np.array([1, 0])),
+        "",
     )
     found = duplicates.find(dataset)
     assert found is not None
@@ -546,9 +550,7 @@ def test_real_digits_are_the_same_in_every_form(
     given = Split(images, labels)
     assert sorted(rows(dataset.train) + rows(dataset.test)) == rows(given)
     assert len(dataset.test.labels) == 179
-    assert content_digest(dataset.test) == content_digest(
-        load(as_archive(tmp_path, *digits)).test
-    )
+    assert content_digest(dataset.test) == content_digest(load(as_archive(tmp_path, *digits)).test)
 
 
 # --- arrays ---------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def returning(**changes: Any) -> Callable[[], Any]:
 
 
 def raising() -> Dataset:
-    return {}["no such key"]  # type: ignore[return-value]
+    empty: dict[str, Dataset] = {}
+    return empty["no such key"]
 
 
 def refusing() -> Dataset:
@@ -61,12 +62,12 @@ def with_defaults(folder: Path = Path(), *, seed: int = 0) -> Dataset:
         (returning(train=(IMAGES, LABELS)), "train=(array(", "a Split"),
         (returning(test=None), "test=None", "a Split"),
         (
-            returning(train=Split(IMAGES.tolist(), LABELS)),
+            returning(train=Split(IMAGES.tolist(), LABELS)),  # type: ignore[arg-type]
             "train.images that are a list of 20",
             "a NumPy array, uint8 [N, height, width",
         ),
         (
-            returning(test=Split(IMAGES, LABELS.tolist())),
+            returning(test=Split(IMAGES, LABELS.tolist())),  # type: ignore[arg-type]
             "test.labels that are a list of 20",
             "a NumPy array, int64 [N]",
         ),

@@ -14,7 +14,7 @@ from mlpipeline.plan import permissions
 
 
 def described(error: BaseException) -> str:
-    """Return an error's kind and first line, and where it was raised: `KeyError: 'x' (f.py, line 3)`."""
+    """Return an error's kind, its first line, and where it was raised."""
     said = str(error).strip().splitlines()
     what = type(error).__name__ + (f": {said[0]}" if said else "")
     frames = traceback.extract_tb(error.__traceback__)

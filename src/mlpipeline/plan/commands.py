@@ -13,6 +13,9 @@ from pathlib import Path
 
 from mlpipeline.store.layout import Workspace
 
+CHECK_MODELS = "check-models"
+"""Takes the arguments of a step, but is none: it publishes nothing."""
+
 
 def step_arguments(
     name: str,

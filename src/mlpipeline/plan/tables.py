@@ -62,7 +62,9 @@ class Table:
 
 def of_folder(folder: Path) -> dict[str, Path]:
     """Return the tables `train` and `test` of a folder, those that are there."""
-    named = {part: [folder / f"{part}.csv", folder / f"{part}.csv.gz"] for part in ("train", "test")}
+    named = {
+        part: [folder / f"{part}.csv", folder / f"{part}.csv.gz"] for part in ("train", "test")
+    }
     return {p: file for p, files in named.items() for file in files[::-1] if file.is_file()}
 
 
@@ -126,9 +128,9 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _opened(file: Path) -> IO[str]:
-    binary = gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+    binary = gzip.GzipFile(file) if file.suffix == ".gz" else file.open("rb")
     # What spreadsheets save begins with a mark of its encoding.
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
 
 
 def _first_of(wanted: Sequence[str], names: Sequence[str]) -> int | None:

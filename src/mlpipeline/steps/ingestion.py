@@ -105,8 +105,12 @@ def ingest(
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
-        known = {"feedback": applied, "preparation": preparation}
-        known |= {"unreadable": dataset.unreadable, "duplicates": equal}
+        known = {
+            "feedback": applied,
+            "preparation": preparation,
+            "unreadable": dataset.unreadable,
+            "duplicates": equal,
+        }
         card.model_copy(update=known).publish(DatasetFolder(draft))
         confirm()
 

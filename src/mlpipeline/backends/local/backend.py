@@ -23,8 +23,10 @@ from mlpipeline.backends.local.turns import turn
 from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
+from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import SELECT, SERVE, TRAIN, VERIFY, Task
+from mlpipeline.plan.fingerprint import module_of
+from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Verification
@@ -112,6 +114,9 @@ class Execution:
             self._note_served()
         elif task.step == VERIFY:
             await self._timed(task, self._verify)
+        elif task.step == INGEST:  # which looks at models of one's own, unless it is reused
+            if await self._memoized(task, self._run_process) and self._has_new_models(tasks):
+                await self._check_models()
         else:
             await self._memoized(task, self._run_process)
             if self.needs_ports_early:
@@ -125,16 +130,18 @@ class Execution:
         finally:
             self.processors.put_nowait(cpus)
 
-    async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
+    async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> bool:
+        """Do a task unless its result is there; tell whether it was."""
         if self._is_reused(task):
-            return
+            return True
         async with self._turn(task):
             if self._is_reused(task):  # by now
-                return
+                return True
             for published in task.publishes:
                 if self.backend.workspace.artifact(published).path.exists():
                     self.backend.display.say(f"{published} is damaged: it is made anew")
             await self._timed(task, work)
+        return False
 
     def _is_reused(self, task: Task) -> bool:
         if not task.is_done(self.backend.workspace):
@@ -154,6 +161,21 @@ class Execution:
             seconds=max(settings.deadline_seconds, _LONGEST_WAIT_SECONDS),
             say=self.backend.display.say,
         )
+
+    def _has_new_models(self, tasks: Mapping[str, Task]) -> bool:
+        """Whether a training that is still to be done calls a function of the user's own."""
+        candidates, workspace = self.backend.config.candidates, self.backend.workspace
+        return any(
+            module_of(candidates[task.candidate].model) and not task.is_done(workspace)
+            for task in tasks.values()
+            if task.candidate
+        )
+
+    async def _check_models(self) -> None:
+        config, workspace = self.backend.config_file, self.backend.workspace
+        arguments = step_arguments(CHECK_MODELS, config=config, workspace=workspace)
+        log = self.backend.record.folder.log(CHECK_MODELS)
+        await processes.run(processes.python_m(arguments), log=log)
 
     async def _timed(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> None:
         record, display = self.backend.record, self.backend.display

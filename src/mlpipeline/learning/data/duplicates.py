@@ -63,7 +63,8 @@ def pixel_digests(images: NDArray[np.uint8]) -> NDArray[np.void]:
     """Return the SHA-256 of each image's pixels: `[N]` of 32 bytes each.
 
     Args:
-        images: uint8 `[N, ...]`, in memory or a memory-mapped file, which is read a slice at a time.
+        images: uint8 `[N, ...]`, in memory or in a memory-mapped file, of which a slice is read
+            at a time.
     """
 
     def digests() -> Iterator[bytes]:

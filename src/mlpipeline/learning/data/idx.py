@@ -78,7 +78,9 @@ def stream(
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic = file.read(4)
-            if magic[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or magic[3:] not in map(_byte, dimensions):
+            if magic[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or magic[3:] not in map(
+                _byte, dimensions
+            ):
                 expected = " or ".join(f"0000{_UNSIGNED_BYTE:02x}{d:02x}" for d in dimensions)
                 raise _unreadable(path, f"it begins with {magic.hex()}", f"{expected} (IDX)")
             total, *shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))

@@ -78,7 +78,10 @@ def _checked(dataset: Dataset, reference: str) -> Dataset:
 def _split(split: Any, name: str, reference: str) -> Split:
     if not isinstance(split, Split):
         raise _unfit(reference, f"returned {name}={_shown(split)}", "a Split(images, labels)")
-    for field, kind in (("images", "uint8 [N, height, width(, channels)]"), ("labels", "int64 [N]")):
+    for field, kind in (
+        ("images", "uint8 [N, height, width(, channels)]"),
+        ("labels", "int64 [N]"),
+    ):
         if not isinstance(value := getattr(split, field), np.ndarray):
             raise _unfit(
                 reference,

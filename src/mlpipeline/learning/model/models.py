@@ -216,7 +216,9 @@ def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: in
     if problems:
         raise ConfigurationError(
             "models cannot be built:\n"
-            + "\n".join(f"  - {n}: {error.got}; expected {error.expected}" for n, error in problems),
+            + "\n".join(
+                f"  - {n}: {error.got}; expected {error.expected}" for n, error in problems
+            ),
             expected="functions that return features [N, F]",
             remedy="mend these functions, or the candidates' options in the configuration",
         )

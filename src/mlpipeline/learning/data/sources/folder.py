@@ -33,10 +33,11 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_IMAGES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm"
-    " .ico .tga .pcx .sgi .dds .icns .psd .qoi .xbm .xpm".split()
-)
+_IMAGES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".pcx", ".sgi"),
+    *(".dds", ".icns", ".psd", ".qoi", ".xbm", ".xpm"),
+}
 _NO_CLASSES = ("__MACOSX", "__pycache__")
 _SHOWN = 10
 

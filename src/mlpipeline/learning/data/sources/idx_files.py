@@ -50,12 +50,11 @@ def find(reference: Reference, data: Data) -> Collection:
 
 def _pair(folder: Path, prefix: str, words: tuple[str, ...]) -> tuple[Path, Path] | None:
     """Return the files of images and of labels of a split; None where it has neither."""
-    found = [_only(folder, prefix, words, what) for what in ("images", "labels")]
-    images, labels = found
+    images, labels = (_only(folder, prefix, words, what) for what in ("images", "labels"))
     if images and labels:
         return images, labels
-    if images or labels:
-        raise _unusable(folder, f"it has {(images or labels).name}, but not its counterpart")
+    if alone := images or labels:
+        raise _unusable(folder, f"it has {alone.name}, but not its counterpart")
     return None
 
 

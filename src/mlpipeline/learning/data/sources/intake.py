@@ -18,7 +18,7 @@ from mlpipeline.errors import SourceError
 from mlpipeline.image_files import UNREADABLE, Preparation
 from mlpipeline.learning.data.images import Dataset, Names
 from mlpipeline.learning.data.sources import sizes, test_split
-from mlpipeline.learning.data.sources.collection import Collection, Item, Part, Unusable
+from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable
 from mlpipeline.learning.data.sources.taken import Taken
 from mlpipeline.plan.config import Data
 from mlpipeline.store.schemas.dataset import Unreadable
@@ -85,7 +85,7 @@ Prepared = NDArray[np.uint8] | Unusable
 def _prepared(
     items: Iterable[Item], shape: tuple[int, ...], data: Data
 ) -> Iterator[tuple[Item, Prepared]]:
-    """Yield each item with its pixels; some are decoded at a time, which needs no lock of Python."""
+    """Yield each item with its pixels; some are decoded at a time, outside of Python's lock."""
     height, width, *channels = shape
     grey_or_colour = {(): 1, (1,): 1, (3,): 3}.get(tuple(channels))
     preparation = (

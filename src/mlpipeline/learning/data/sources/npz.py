@@ -2,7 +2,7 @@
 
 `x_train`, `y_train`, `x_test`, `y_test`; or `x`, `y` alone, from which a test split is cut; or
 `train_images`, `train_labels` and so on. A member `classes` names the classes in the order of the
-labels; otherwise each is called by its label. Arrays are read an image at a time, compressed or not.
+labels; otherwise each is called by its label. Arrays are read an image at a time, packed or not.
 """
 
 from __future__ import annotations
@@ -166,5 +166,5 @@ def _unusable(file: Path, got: str) -> SourceError:
         f"cannot use {shown(file)}: {got}",
         expected="x_train [N, height, width] or [N, height, width, channels] and y_train [N] "
         "(integers or names), perhaps x_test and y_test; or x and y",
-        remedy="write it with numpy.savez_compressed(file, x_train=…, y_train=…), the channels last",
+        remedy="write it with numpy.savez_compressed(file, x_train=…, y_train=…), channels last",
     )

@@ -46,7 +46,8 @@ def find(reference: Reference, data: Data) -> Collection:
     for part, table in found.items():
         read = _reader(table, data)
         count = 0
-        for count, (_, row) in enumerate(table.rows(), start=1):
+        for _, row in table.rows():
+            count += 1
             if len(row) == table.width:
                 labels.add(_label(table, row))
         parts[part] = Part(count, read)

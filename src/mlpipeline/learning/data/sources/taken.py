@@ -58,7 +58,7 @@ class Taken:
         shape = (len(self.labels), *shape)
         if not self.labels:  # nothing cannot be mapped
             return Split(np.zeros(shape, np.uint8), np.zeros(0, np.int64))
-        images = np.memmap(self.file, np.uint8, mode="r", shape=shape)  # type: ignore[call-overload]
+        images = np.memmap(self.file, np.uint8, mode="r", shape=shape)
         return Split(images, np.array(self.labels, np.int64))
 
     def move(self, rows: NDArray[np.int64], into: Taken, *, size: int) -> None:
