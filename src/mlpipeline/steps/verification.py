@@ -178,7 +178,7 @@ class _Comparison:
         difference: The largest difference of a probability.
         hits: How many served classes were right.
         recorded: How many recorded ones were.
-        ties: Of how many images another class was as good.
+        ties: The number of images of which another class was as good.
         replicas: Who answered.
     """
 
