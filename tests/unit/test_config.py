@@ -380,6 +380,19 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(
         load(tmp_path / name)
 
 
+@pytest.mark.parametrize("images", ["all", 1, 100_000])
+def test_so_many_images_are_verified_as_is_said(images: Any) -> None:
+    assert parse(MINIMAL | {"verify": {"images": images}}, origin="").verify.images == images
+    assert parse(MINIMAL, origin="").verify.images == "all"
+
+
+@pytest.mark.parametrize("images", [0, -3, True, 1.5, "some", None, [1]])
+def test_another_number_of_images_to_verify_is_one_problem(images: Any) -> None:
+    assert _problems(MINIMAL | {"verify": {"images": images}}) == [
+        f"verify.images: got {images!r}, expected `all` or a number of images from 1 on"
+    ]
+
+
 def test_a_configuration_cannot_be_changed_by_accident() -> None:
     config = parse(MINIMAL, origin="")
     with pytest.raises(ValueError, match="frozen"):

@@ -108,7 +108,7 @@ def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = tuple(f"species\n{number}\x1b[31m" for number in range(1_000))
-    probabilities = np.arange(1_000, dtype=np.float32)[np.newaxis] / 499_500
+    probabilities = (np.arange(1_000)[np.newaxis] / 499_500).astype(np.float32)
     known = PublishedModel(
         "toy-1", "0", names, GREY, lambda images: probabilities, ImageKind.of_shape(GREY)
     )

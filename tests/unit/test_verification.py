@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import ServingError
-from mlpipeline.learning.data import images
 from mlpipeline.serving.arrays import Images
 from mlpipeline.serving.clients import Prediction
 from mlpipeline.steps import verification
@@ -107,7 +106,7 @@ def test_a_request_has_as_many_images_as_have_so_many_bytes(
     replicas: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(images, "_BATCH_BYTES", 30 * 4)
+    monkeypatch.setattr(verification, "_BATCH_BYTES", 30 * 4)
 
     def remember(answer: Prediction) -> Prediction:
         sizes.append(len(answer.classes))
@@ -122,7 +121,7 @@ def test_time_follows_from_the_number_of_images(
     replicas: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is allowed in all is less than it takes: the first answers tell how long it may take."""
-    monkeypatch.setattr(images, "_BATCH_BYTES", 30 * 4)
+    monkeypatch.setattr(verification, "_BATCH_BYTES", 30 * 4)
     monkeypatch.setattr(verification, "_find_replicas", lambda *_: {"a", "b"})
 
     def wait(answer: Prediction) -> Prediction:
@@ -138,7 +137,7 @@ def test_time_follows_from_the_number_of_images(
 def test_one_answer_that_does_not_come_ends_it(
     replicas: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_BATCH_BYTES", 30 * 4)
+    monkeypatch.setattr(verification, "_BATCH_BYTES", 30 * 4)
 
     def hang(answer: Prediction) -> Prediction:
         is_first = np.array_equal(answer.probabilities[0], PROBABILITIES[0])

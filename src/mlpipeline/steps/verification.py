@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from mlpipeline import progress
 from mlpipeline.errors import ServingError
-from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.serving.arrays import Images
 from mlpipeline.serving.clients import (
     Client,
@@ -36,7 +35,8 @@ from mlpipeline.store.schemas.run import ProtocolFigures, Verification
 # Two float32 runs of one model differ by the order in which they add: 1e-7 to 1e-6 was seen.
 TOLERANCE = 1e-5
 
-_BATCH = 250  # images of a request, and of large ones fewer, see `rows_in_a_batch`
+_BATCH = 250  # images of a request; of large ones as many as have these bytes
+_BATCH_BYTES = 1 << 20  # 4 MB as JSON, and 20 MB in the replica that reads it, for a moment
 _SAMPLE = 1_000  # images; of large ones as many as have these bytes, but so many at least
 _SAMPLE_BYTES, _LEAST_SAMPLE = 64 << 20, 100
 _CONNECTIONS = 4
@@ -178,7 +178,7 @@ class _Comparison:
         difference: The largest difference of a probability.
         hits: How many served classes were right.
         recorded: How many recorded ones were.
-        ties: Of how many images another class was as good.
+        ties: The number of images of which another class was as good.
         replicas: Who answered.
     """
 
@@ -254,7 +254,7 @@ class _Sending:
 
     def __post_init__(self) -> None:
         split = self.expected.split
-        self._rows = rows_in_a_batch(split.shape, _BATCH)
+        self._rows = min(_BATCH, max(1, _BATCH_BYTES // math.prod(split.shape)))
         requests = math.ceil(self.count / self._rows)
         self._connections = min(_CONNECTIONS, requests)
         self._rounds = math.ceil(requests / _CONNECTIONS)
