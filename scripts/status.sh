@@ -40,10 +40,20 @@ queued() { # Kueue is optional
     awk 'NR == 1 || $4 != "True"'
 }
 
+# KServe calls a service ready for as long as pods of an older version answer: what pods there are counts.
 model() {
-  ours get inferenceservices.serving.kserve.io --output 'custom-columns=NAME:.metadata.name,'\
-'READY:.status.conditions[?(@.type=="Ready")].status,MODE:.status.deploymentMode,'\
-'WHY:.status.conditions[?(@.status=="False")].message'
+  ours get deployments --selector component=predictor --output 'custom-columns='\
+'MODEL:.metadata.labels.serving\.kserve\.io/inferenceservice,'\
+'VERSION:.spec.template.metadata.annotations.mlpipeline/version,'\
+'WANTED:.metadata.generation,SEEN:.status.observedGeneration,'\
+'NEW:.status.updatedReplicas,ALL:.status.replicas,ANSWER:.status.availableReplicas,'\
+'WHY:.status.conditions[?(@.status=="False")].message' |
+    awk 'function row(model, version, ready, why) { printf "%-24s %-44s %-6s %s\n", model, version, ready, why }
+      NR == 1 { row("MODEL", "VERSION", "READY", "WHY"); next }
+      $3 == $4 && $5 == $6 && $6 == $7 { row($1, $2, "True", ""); next }
+      { why = $5 + 0 " of " $6 + 0 " replicas are of it, " $7 + 0 " answer"
+        for (n = 8; n <= NF; n++) if ($n != "<none>") why = why (n == 8 ? ": " : " ") $n
+        row($1, $2, "False", why) }'
 }
 
 troubled_pods() {

@@ -1,4 +1,4 @@
-"""The workflow in the forms that people need: to submit, to call, once more, and by the clock."""
+"""The workflow in the forms that people need: to submit, to call, again, and by the clock."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _HEADERS = {
 #   submit: argo submit -n mlpipeline --watch --from workflowtemplate/mlpipeline
 """,
     "retrain.yaml": """\
-# Runs the pipeline once more for every model that is served, with the configuration and the image of
-# the run that published it. `make deploy` applies it.
+# Runs the pipeline once more for every model that is served, with the configuration and the image
+# of the run that published it. `make deploy` applies it.
 #   submit: argo submit -n mlpipeline --watch --from workflowtemplate/retrain
 """,
     "cron-workflow.yaml": """\
-# Trains anew what is served, every Sunday. What has not changed is reused, and nothing rolls: a week
-# without news costs a minute. `make deploy` applies it.
+# Trains anew what is served, every Sunday. What has not changed is reused, and nothing rolls: a
+# week without news costs a minute. `make deploy` applies it.
 #   now:  argo submit -n mlpipeline --from cronworkflow/retrain
 #   stop: argo cron suspend -n mlpipeline retrain
 """,

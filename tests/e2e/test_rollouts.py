@@ -33,6 +33,14 @@ from support.workflows_on_kind import runs as started_runs
 pytestmark = pytest.mark.timeout(1800)
 
 
+def _replicas(**fields: Any) -> dict[str, Any]:
+    """A patch of the service's template."""
+    return {"spec": {"predictor": {"containers": [{"name": "kserve-container"} | fields]}}}
+
+
+TOO_LITTLE = _replicas(resources={"requests": {"memory": "64Mi"}, "limits": {"memory": "90Mi"}})
+
+
 @pytest.fixture(scope="module")
 def module_runs() -> Iterator[Runs]:
     with started_runs() as made:
@@ -136,9 +144,7 @@ def test_a_roll_out_that_cannot_start_is_undone_and_the_run_says_so(
 ) -> None:
     module_runs.submit(first.content).assert_succeeds()
     before = {pod["metadata"]["name"] for pod in pods_of(first)}
-    little = {"name": "kserve-container"}
-    little |= {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "90Mi"}}}  # type: ignore[dict-item]
-    with patched("inference-service", {"spec": {"predictor": {"containers": [little]}}}):
+    with patched("inference-service", TOO_LITTLE):
         run = module_runs.submit(first.content | {"seed": first.content["seed"] + 2})
         assert run.wait() == "Failed"
     version = first.keys()["select"]
@@ -148,6 +154,21 @@ def test_a_roll_out_that_cannot_start_is_undone_and_the_run_says_so(
     assert "OOMKilled" in record["error"]
     assert_served(first)
     assert {pod["metadata"]["name"] for pod in pods_of(first)} == before, "they went on answering"
+
+
+def test_a_version_whose_replicas_answer_as_another_is_undone_too(
+    first: Run, module_runs: Runs
+) -> None:
+    module_runs.submit(first.content).assert_succeeds()
+    version, model = first.keys()["select"], first.content["name"]
+    of_first = f"--name {model} --workspace /workspace --version {version} --host 0.0.0.0"
+    liar = ["sh", "-c", f"exec python -m mlpipeline step serve {of_first}"]
+    with patched("inference-service", _replicas(command=liar)):
+        run = module_runs.submit(first.content | {"seed": first.content["seed"] + 3})
+        assert run.wait() == "Failed"
+    assert states(run.record())["verify"] == "failed"
+    assert f"version {version} is served again" in run.describe()
+    assert_served(first)
 
 
 def test_the_first_roll_out_of_a_model_leaves_nothing_behind_if_it_cannot_start(

@@ -319,3 +319,25 @@ def test_an_entry_as_argo_wrote_it_is_kept(tmp_path: Path, cluster: FakeCluster)
     cluster.objects["ConfigMap", "memo"]["data"]["verify-0123456789abcdef"] = json.dumps(entry)
     _plan(_resolve(), tmp_path, cluster)
     assert "verify-0123456789abcdef" in _remembered(cluster)
+
+
+def test_a_memo_that_is_nearly_full_forgets_what_nobody_has_asked_for_the_longest(
+    tmp_path: Path, cluster: FakeCluster
+) -> None:
+    """A ConfigMap that is full fails every step whose result is to be remembered."""
+    data = cluster.objects["ConfigMap", "memo"]["data"]
+    for number in range(450):
+        entry = json.loads(_entry(figures="x" * 2_000))
+        entry["lastHitTimestamp"] = f"2026-11-29T{number // 60:02}:{number % 60:02}:00Z"
+        data[f"verify-{number:04}"] = json.dumps(entry)
+    settings = _resolve()
+    for task in pipeline.plan(settings).values():
+        _publish(task, tmp_path)
+    _plan(settings, tmp_path, cluster)
+    kept = sorted(key for key in _remembered(cluster) if key.startswith("verify-"))
+    assert kept == [f"verify-{number:04}" for number in range(450 - len(kept), 450)]
+    assert 100 < len(kept) < 250
+    assert set(_keys(settings).values()) <= _remembered(cluster)
+    before = list(cluster.changes)
+    _plan(settings, tmp_path, cluster)
+    assert cluster.changes == before

@@ -163,8 +163,8 @@ def _run(attempts: Mapping[str, Sequence[Attempt]] | None = None, *, hit: bool =
     run._add("DAG", "publish", "Succeeded", boundaryID=NAME, inputs=_parameters({"name": "shirts"}))
     # It is never answered from the memo: it looks at what is served.
     is_rolled = {"version": tasks["select"].key, "rolled": str(not hit).lower()}
-    given = {"outputs": _parameters(is_rolled)} if "serve" not in attempts else {}
-    run.tried("serve", attempts.get("serve", [OK]), **given)
+    given = _parameters(is_rolled) if "serve" not in attempts else None
+    run.tried("serve", attempts.get("serve", [OK]), outputs=given)
     outputs = {"figures": json.dumps(FIGURES.content())} if "verify" not in attempts else None
     run.memoized("verify", attempts.get("verify", [OK]), hit=hit, outputs=outputs, revision="1")
     run._add("Retry", "record", "Running")  # the exit handler itself
@@ -221,6 +221,7 @@ def test_what_the_memo_answered_is_reused_and_took_no_time(workspace: Path) -> N
     assert states == {"plan": "succeeded"} | dict.fromkeys(reused, "reused")
     assert all(_task(record, name).seconds == 0 for name in reused)
     assert record.verification == FIGURES, "of the run that verified it"
+    assert [one.version for one in record.served] == [_task(record, "select").key]
 
 
 def test_an_asynchronous_run_says_when_each_version_went_into_service(workspace: Path) -> None:

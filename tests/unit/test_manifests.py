@@ -231,13 +231,13 @@ def test_every_pod_of_ours_meets_restricted(name: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-def test_service_accounts_that_are_used_exist_and_only_pipeline_has_a_token() -> None:
+def test_service_accounts_that_are_used_exist_and_two_have_a_token() -> None:
     accounts = {
         d["metadata"]["name"]: d.get("automountServiceAccountToken", True)
         for d in _read(BASE / "service-accounts.yaml")
         if d["kind"] == "ServiceAccount"
     }
-    assert [name for name, mounted in accounts.items() if mounted] == ["pipeline"]
+    assert [name for name, mounted in accounts.items() if mounted] == ["pipeline", "retrain"]
     text = "\n".join(p.read_text() for p in [*BASE.rglob("*.yaml"), *WORKFLOWS.glob("*.yaml")])
     assert set(re.findall(r"serviceAccountName: (\S+)", text)) <= accounts.keys()
     bound = {
@@ -247,7 +247,7 @@ def test_service_accounts_that_are_used_exist_and_only_pipeline_has_a_token() ->
         for subject in document["subjects"]
     }
     # argo: the controller's own; sender: of the component `events`.
-    assert bound == {"executor", "pipeline", "viewer", "argo", "sender"}
+    assert bound == {"executor", "pipeline", "retrain", "viewer", "argo", "sender"}
 
 
 def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:

@@ -18,6 +18,8 @@ from mlpipeline.backends.cluster.api import Cluster
 
 _log = logging.getLogger(__name__)
 
+# Of 1 MiB, which a ConfigMap may have: one that is full fails every step that is to be remembered.
+_FULL_BYTES = 768 * 1024
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 _LABEL = {"workflows.argoproj.io/configmap-type": "Cache"}  # without it Argo refuses the ConfigMap
 
@@ -71,6 +73,8 @@ def forget(
 ) -> None:
     """Remove the entries that are known to be untrue, and all that Argo could not read.
 
+    Where it is nearly full, those go, too, that nobody has asked for the longest.
+
     Args:
         cluster: Where the memo is.
         name: The name of the ConfigMap.
@@ -78,24 +82,52 @@ def forget(
         answers: Keys, and the output, an object as JSON, without which their entry is worthless.
     """
     needed = answers or {}
-    untrue = [
-        key
-        for key, text in sorted(entries(cluster, name).items())
-        if not true.get(key, True) or not _is_answer(text, needed.get(key))
-    ]
-    if untrue:
+    read = {key: (text, _read(text)) for key, text in entries(cluster, name).items()}
+    true_ones = {
+        key: (text, entry)
+        for key, (text, entry) in read.items()
+        if entry and true.get(key, True) and _has_answer(entry, needed.get(key))
+    }
+    if untrue := sorted(read.keys() - true_ones.keys()):
         _log.info("forgotten, because it is gone, damaged or changed: %s", ", ".join(untrue))
-        cluster.patch("ConfigMap", name, {"data": dict.fromkeys(untrue)})
+    oldest = _oldest(true_ones)
+    if oldest:
+        _log.info("forgotten, because the memo is nearly full: %s", ", ".join(oldest))
+    if untrue or oldest:
+        cluster.patch("ConfigMap", name, {"data": dict.fromkeys([*untrue, *oldest])})
 
 
-def _is_answer(text: str, output: str | None) -> bool:
-    """Whether Argo can read an entry, and an output of it is there that was asked for."""
+def _read(text: str) -> _Entry | None:
+    """An entry; None if Argo could not read it."""
     try:
         entry = _Entry.model_validate_json(text)
         for moment in (entry.creationTimestamp, entry.lastHitTimestamp):
             datetime.strptime(moment, _TIME)
-        given = (entry.outputs and entry.outputs.parameters) or ()
-        found = {parameter.name: parameter.value for parameter in given}
+    except ValueError:  # also pydantic's
+        return None
+    return entry
+
+
+def _has_answer(entry: _Entry, output: str | None) -> bool:
+    """Whether an entry has the output that is asked for, if any is."""
+    given = (entry.outputs and entry.outputs.parameters) or ()
+    found = {parameter.name: parameter.value for parameter in given}
+    try:
         return output is None or isinstance(json.loads(found[output]), dict)
-    except (KeyError, ValueError):  # also pydantic's
+    except (KeyError, ValueError):
         return False
+
+
+def _oldest(remembered: Mapping[str, tuple[str, _Entry]]) -> list[str]:
+    """What nobody has asked for the longest, where there is soon no room for more."""
+    size = sum(len(key) + len(text.encode()) for key, (text, _) in remembered.items())
+    if size <= _FULL_BYTES:
+        return []
+    by_age = sorted(remembered, key=lambda key: remembered[key][1].lastHitTimestamp)
+    oldest = []
+    for key in by_age:
+        oldest.append(key)
+        size -= len(key) + len(remembered[key][0].encode())
+        if size <= _FULL_BYTES // 2:
+            break
+    return oldest

@@ -178,9 +178,9 @@ def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) ->
 def _served(
     nodes: Mapping[str, Any], began: str, name: str, workspace: Workspace
 ) -> list[ServedVersion]:
-    """What was put into service, in that order; a step that found all as it should be adds none."""
+    """What was served for the run, in that order; a step that found all as it should be, too."""
     served: list[ServedVersion] = []
-    done = [n for n in _of_steps(nodes) if n["templateName"] == SERVE.name and _has_rolled(n)]
+    done = [n for n in _of_steps(nodes) if n["templateName"] == SERVE.name and _has_served(n)]
     for node in sorted(done, key=lambda node: str(node["finishedAt"])):
         version = _parameters(node, "outputs")["version"]
         if not served or served[-1].version != version:
@@ -198,10 +198,8 @@ def _candidate(workspace: Workspace, name: str, version: str) -> str:
         return ""
 
 
-def _has_rolled(node: Mapping[str, Any]) -> bool:
-    """Whether a node of the step serve has done it in this run, and not the memo."""
-    done = node["phase"] == "Succeeded" and not _is_hit(node)
-    return done and "version" in _parameters(node, "outputs")
+def _has_served(node: Mapping[str, Any]) -> bool:
+    return node["phase"] == "Succeeded" and "version" in _parameters(node, "outputs")
 
 
 def _is_hit(node: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ class Snapshot:
     """A state of a service that was rolled out.
 
     Attributes:
-        name: Of the object that it is kept in.
+        name: The name of the object that it is kept in.
         number: The newest has the highest.
         service: The manifest.
         parameters: Those of the run's workflow; empty if nobody knows them.
