@@ -189,13 +189,8 @@ def wait_for(name: str) -> str:
 def post_raw(kind: str, event: dict[str, Any]) -> None:
     """Post an event as somebody does who has the sender's token and nothing of ours."""
     token = kubectl("create", "token", "sender", "--duration=10m").strip()
-    service = f"/api/v1/namespaces/{NAMESPACE}/pods"
-    (pod, *_) = [
-        p["metadata"]["name"]
-        for p in json.loads(kubectl("get", "--raw", service))["items"]
-        if p["metadata"]["name"].startswith("argo-server-")
-    ]
-    command = ["kubectl", "--context", CONTEXT, "-n", NAMESPACE, "port-forward", pod, ":2746"]
+    command = ["kubectl", "--context", CONTEXT, "--namespace", NAMESPACE, "port-forward"]
+    command += ["--address", "127.0.0.1", "service/argo-server", ":2746"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tunnel:
         try:
             assert tunnel.stdout is not None

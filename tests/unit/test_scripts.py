@@ -206,7 +206,7 @@ def test_without_a_model_it_says_so(tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_is_not_there_is_not_submitted(tmp_path: Path) -> None:
-    command = [ROOT / "scripts/submit.sh", "image:1", tmp_path / "none.yaml"]
+    command = [str(ROOT / "scripts/submit.sh"), "image:1", str(tmp_path / "none.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"there is no file {tmp_path}/none.yaml" in done.stderr

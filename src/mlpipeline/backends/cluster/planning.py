@@ -57,17 +57,18 @@ def parameters(workflow: Manifest) -> dict[str, str]:
     return values
 
 
-def check_braces(parameters: Mapping[str, str]) -> None:
-    """Check that no parameter of a run has what Argo evaluates.
+def check_braces(values: Mapping[str, Any], what: str = "the parameters") -> None:
+    """Check that nothing of what a run is submitted with has what Argo evaluates.
 
-    The admission policy refuses such a run before it begins; this is for a cluster without it.
+    The admission policy refuses such a run before it begins; this is for a cluster without it, and
+    for what YAML spells otherwise.
 
     Raises:
-        ConfigurationError: One has; names them all.
+        ConfigurationError: Something has; names it all.
     """
-    if places := braces.places(parameters):
+    if places := braces.places(values):
         raise ConfigurationError(
-            f"there is `{braces.OPEN}` in the parameters {', '.join(places)}",
+            f"there is `{braces.OPEN}` in {what} {', '.join(places)}",
             expected="none: Argo evaluates what follows, so what runs is not what was submitted",
             remedy="write it in another way",
         )
@@ -100,7 +101,9 @@ def resolve(text: str, overrides: Overrides) -> Config:
         raw = dict(search.expand(raw)[0])
         raw["candidates"] = _chosen(raw.get("candidates"), overrides.candidates)
     _set(raw, "serving", host=_ALL_ADDRESSES, port=8080, grpc_port=8081)
-    return config.parse(raw, origin="the parameter `configuration`")
+    resolved = config.parse(raw, origin="the parameter `configuration`")
+    check_braces(resolved.model_dump(mode="json"), "the configuration's")
+    return resolved
 
 
 def _set(raw: dict[str, Any], section: str, **values: Any) -> None:
