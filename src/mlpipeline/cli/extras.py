@@ -15,7 +15,19 @@ from mlpipeline.errors import MissingExtraError
 # the imports and with pyproject.toml.
 MODULES = {
     "train": ("tensorflow", "keras", "tensorflow_datasets", "loky"),
-    "serve": ("kserve", "fastapi", "starlette", "uvicorn", "orjson", "grpc", "watchfiles"),
+    "serve": (
+        "kserve",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "httptools",
+        "orjson",
+        "prometheus_client",
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "watchfiles",
+    ),
     "tracking": ("mlflow", "sqlalchemy", "openlineage", "matplotlib", "jinja2", "markupsafe"),
     "cluster": ("kubernetes", "urllib3"),
 }

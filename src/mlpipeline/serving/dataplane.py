@@ -6,10 +6,13 @@ KServe's own reading lets a lie in a binary request, or a Content-Type it does n
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from typing import Any
 
 import orjson
-from kserve import InferRequest, InferResponse
+from kserve import InferInput, InferRequest, InferResponse
 from kserve.constants.constants import INFERENCE_CONTENT_LENGTH_HEADER, PredictorProtocol
 from kserve.errors import InvalidInput
 from kserve.protocol.dataplane import DataPlane
@@ -18,7 +21,16 @@ from kserve.protocol.rest.v2_datamodels import InferenceRequest
 from pydantic import ValidationError
 
 from mlpipeline.serving.images_model import ImagesModel
-from mlpipeline.serving.refusals import refusal
+from mlpipeline.serving.refusals import VersionNotFound, refusal
+
+EXTENSIONS = ("binary_tensor_data", "classification")
+"""Triton's names of the extensions of V2 that are spoken here.
+
+https://github.com/triton-inference-server/server/tree/main/docs/protocol
+"""
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_KEY = re.compile(rb'"([^"]*)"\s*:')
 
 
 class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
@@ -26,7 +38,7 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
 
     def decode(
         self,
-        body: bytes | InferenceRequest,
+        body: bytes,
         headers: dict[str, str],
         protocol_version: str = PredictorProtocol.REST_V1.value,
         model_name: str | None = None,
@@ -34,7 +46,7 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         """Read a request.
 
         Args:
-            body: Bytes as they came, or what FastAPI has made of them.
+            body: Bytes as they came, decompressed.
             headers: The request's headers, with names in lower case.
             protocol_version: KServe's name of the protocol.
             model_name: What the model is called in the URL.
@@ -45,10 +57,8 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         Raises:
             InvalidInput: It cannot be read.
         """
-        if isinstance(body, InferenceRequest):  # FastAPI has read it
-            return InferRequest.from_inference_request(body, model_name), {}
         if protocol_version == PredictorProtocol.REST_V2.value:
-            return _binary_request(body, headers, str(model_name)), {}
+            return _v2_request(body, headers, str(model_name)), {}
         return _json(body), {}
 
     def encode(
@@ -72,17 +82,52 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         encoded: tuple[Any, dict[str, str]] = super().encode(model_name, response, {}, {})
         return encoded
 
-    async def model_metadata(self, model_name: str) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
+        """Describe the server: KServe's own says that models can be loaded and unloaded."""
+        about: dict[str, Any] = super().metadata()
+        return about | {"extensions": list(EXTENSIONS)}
+
+    async def model_metadata(
+        self, model_name: str, model_version: str | None = None
+    ) -> dict[str, Any]:
         """Return a model's own metadata, which says more than KServe's.
 
         Args:
             model_name: What the model is called in the URL.
+            model_version: The version that is asked for, if one is.
 
         Raises:
             ModelNotFound: There is no such model.
+            VersionNotFound: There is no such version of it.
         """
         model: ImagesModel = self.get_model_from_registry(model_name)
-        return model.metadata()
+        metadata = model.metadata()
+        (served,) = metadata["versions"]
+        if model_version and model_version != served:
+            raise VersionNotFound(model_name, model_version, served)
+        return metadata
+
+    async def model_ready(
+        self,
+        model_name: str,
+        disable_predictor_health_check: bool = False,
+        model_version: str | None = None,
+    ) -> bool:
+        """Return whether a model would answer.
+
+        Args:
+            model_name: What the model is called in the URL.
+            disable_predictor_health_check: KServe's; not used.
+            model_version: The version that is asked for, if one is.
+
+        Raises:
+            ModelNotFound: There is no such model.
+            VersionNotFound: There is no such version of it.
+        """
+        ready: bool = await super().model_ready(model_name, disable_predictor_health_check)
+        if ready and model_version:
+            await self.model_metadata(model_name, model_version)
+        return ready
 
 
 class FixedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # KServe is untyped
@@ -111,8 +156,8 @@ class FixedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # KServe
         raise _fixed("unload", model_name)
 
 
-def _binary_request(body: bytes, headers: dict[str, str], model_name: str) -> InferRequest:
-    """Read a V2 request in the binary tensor extension: JSON, then the bytes of its tensors."""
+def _v2_request(body: bytes, headers: dict[str, str], model_name: str) -> InferRequest:
+    """Read a V2 request: JSON, and perhaps the bytes of its tensors behind it."""
     length = _header_length(body, headers)
     header = _json(body[:length])
     tensors = header.get("inputs") if isinstance(header, dict) else None
@@ -127,17 +172,7 @@ def _binary_request(body: bytes, headers: dict[str, str], model_name: str) -> In
     except ValidationError as error:
         raise unreadable(error.errors()) from None
     for tensor in request.inputs:
-        size = tensor.parameters.get("binary_data_size")
-        if size is None:
-            continue
-        if type(size) is not int or size < 0 or length + size > len(body):
-            raise refusal(
-                f"`binary_data_size` {size!r} with {len(body) - length} bytes left in the body",
-                expected="the number of the tensor's bytes, which follow the JSON",
-                remedy="send as many bytes after the JSON as its tensors claim",
-            )
-        tensor._raw_data = body[length : length + size]  # as `InferRequest(raw_inputs=...)` does
-        length += size
+        length = _take_bytes(tensor, body, length)
     if length != len(body):
         raise refusal(
             f"{len(body) - length} bytes after the last tensor",
@@ -145,6 +180,28 @@ def _binary_request(body: bytes, headers: dict[str, str], model_name: str) -> In
             remedy="give each tensor its `binary_data_size`",
         )
     return request
+
+
+def _take_bytes(tensor: InferInput, body: bytes, start: int) -> int:
+    """Give a tensor its bytes, if it has some, and return where they end."""
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        return start
+    if type(size) is not int or size < 0 or start + size > len(body):
+        raise refusal(
+            f"`binary_data_size` {size!r} with {len(body) - start} bytes left in the body",
+            expected="the number of the tensor's bytes, which follow the JSON",
+            remedy="send as many bytes after the JSON as its tensors claim, and "
+            f"{INFERENCE_CONTENT_LENGTH_HEADER} with the length of the JSON",
+        )
+    if tensor.data:
+        raise refusal(
+            f"both `data` and `binary_data_size` of the tensor {tensor.name!r}",
+            expected="one of them",
+            remedy="leave out the one that does not hold the pixels",
+        )
+    tensor._raw_data = body[start : start + size]  # as `InferRequest(raw_inputs=...)` does
+    return start + size
 
 
 def _header_length(body: bytes, headers: dict[str, str]) -> int:
@@ -161,14 +218,43 @@ def _header_length(body: bytes, headers: dict[str, str]) -> int:
 
 
 def _json(text: bytes) -> Any:
+    text = text.removeprefix(codecs.BOM_UTF8)  # some editors and shells begin their files with it
     try:
-        return orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        got = f"a body that is not JSON ({error})"
+        if text.startswith(_UTF_16):
+            got = "a body in UTF-16"
         raise refusal(
-            f"a body that is not JSON ({error})",
-            expected="JSON (which has no NaN)",
+            got,
+            expected="JSON (which has no NaN), as UTF-8",
             remedy="check the body; `curl --data @file` sends a file",
         ) from None
+    keys = _KEY.findall(text)
+    if len(set(keys)) < len(keys) or b"\\" in text:  # perhaps in one object, so look closely
+        try:
+            json.loads(text, object_pairs_hook=_without_repetition, parse_int=float)
+        except RecursionError:
+            raise refusal(
+                "JSON that is nested too deep",
+                expected="lists as deep as an image has dimensions",
+                remedy="check the body",
+            ) from None
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that an object has twice: some readers take the first, some the last."""
+    keys: set[str] = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise refusal(
+                f"an object that has {key!r} more than once",
+                expected="each name once",
+                remedy="leave out what is not meant",
+            )
+        keys.add(key)
+    return dict(pairs)
 
 
 def unreadable(problems: Any) -> InvalidInput:
@@ -177,14 +263,11 @@ def unreadable(problems: Any) -> InvalidInput:
     Args:
         problems: What its `errors()` returned.
     """
-    # FastAPI tries the body as an object and as bytes; that it is not bytes is no news.
     texts = {
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        for problem in problems
-        if "bytes" not in problem["loc"]
+        f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems
     }
     return refusal(
-        "; ".join(sorted(texts)) or "an unreadable body",
+        "; ".join(sorted(texts)),
         expected='{"inputs": [{"name": "x", "shape": [N, ...], "datatype": "UINT8", "data": []}]}',
         remedy="mend the JSON, or send binary tensors as application/octet-stream with "
         f"{INFERENCE_CONTENT_LENGTH_HEADER}",

@@ -9,6 +9,7 @@ from kserve import InferRequest, InferResponse, Model
 
 from mlpipeline.serving import messages
 from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.refusals import VersionNotFound
 
 
 class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
@@ -68,8 +69,23 @@ class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
 
         Raises:
             InvalidInput: The request does not hold images that the model takes.
+            VersionNotFound: It is for a version that is not served.
             Unavailable: It cannot be answered now.
         """
+        asked = payload.model_version if isinstance(payload, InferRequest) else None
+        wanted = messages.outputs(payload)
+        about = self.metadata() if asked or any(each.top for each in wanted) else None
+        if about and asked:
+            self._require(asked, about["versions"][-1])
         images = messages.read(payload, self.input_shape())
         probabilities, version = await self.classify(images, response_headers)
-        return messages.response(payload, probabilities, name=self.name, version=version)
+        if asked:  # behind a front the replicas may have got another meanwhile
+            self._require(asked, version)
+        classes = about["parameters"]["classes"] if about else ()
+        return messages.response(
+            payload, wanted, probabilities, name=self.name, version=version, classes=classes
+        )
+
+    def _require(self, asked: str, served: str) -> None:
+        if asked != served:
+            raise VersionNotFound(self.name, asked, served)

@@ -11,6 +11,26 @@ class Unavailable(Exception):  # noqa: N818  # as KServe names its own
     """A right request cannot be answered now: a 503 on REST and UNAVAILABLE on gRPC."""
 
 
+class VersionNotFound(Exception):  # noqa: N818  # as KServe names its own
+    """A version is asked for that is not served: a 404 on REST and NOT_FOUND on gRPC."""
+
+    def __init__(self, name: str, asked: str, served: str) -> None:
+        """Say what is asked for, and what is there.
+
+        Args:
+            name: What the model is called.
+            asked: The version that is asked for.
+            served: The version that is served.
+        """
+        super().__init__(
+            explain(
+                f"{name}, version {asked}",
+                expected=f"version {served}, the only one that is served here",
+                remedy="ask for that one, or for none: then it is whichever is served",
+            )
+        )
+
+
 def refusal(got: str, *, expected: str, remedy: str) -> InvalidInput:
     """Return the error that becomes a 400 on REST and INVALID_ARGUMENT on gRPC.
 

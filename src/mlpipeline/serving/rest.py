@@ -12,17 +12,21 @@ from typing import Any
 
 import fastapi
 import uvicorn
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
 from kserve.protocol.rest.server import RESTServer
-from starlette.datastructures import Headers
+from kserve.protocol.rest.v1_endpoints import V1Endpoints
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlpipeline.serving.bodies import CODINGS, Bodies
+from mlpipeline.serving.connections import HttpProtocol
 from mlpipeline.serving.dataplane import unreadable
-from mlpipeline.serving.refusals import Unavailable, explain
+from mlpipeline.serving.metrics import SharedMetrics
+from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain
+from mlpipeline.serving.v2 import V2Endpoints
 
 _SETTLE_SECONDS = 0.5  # from a client's connection to its request
 
@@ -36,6 +40,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         replica: str,
         max_body: int,
         linger: float,
+        metrics: SharedMetrics,
         on_ready: Callable[[], None],
         **options: Any,
     ) -> None:
@@ -46,11 +51,15 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
             replica: Name of this replica, which every response carries in `x-served-by`.
             max_body: The most bytes a request's body may have.
             linger: Seconds to go on answering after SIGTERM.
+            metrics: What `/metrics` tells.
             on_ready: Called once when it listens.
             **options: Options of KServe's `RESTServer`.
         """
         super().__init__(*arguments, **options)
         self._max_body = max_body
+        self._metrics = metrics
+        self.config.http = HttpProtocol
+        self.config.ws = "none"
         self.config.headers = [("x-served-by", replica)]
         self.config.access_log = False
         self._server = _LingeringServer(self.config, linger, on_ready)
@@ -68,16 +77,25 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         await self._server.serve(sockets=[listener])
 
     def _register_endpoints(self, app: fastapi.FastAPI) -> None:
-        # First come, first served: KServe's own endpoint drops the fields it does not know.
+        # First come, first served: KServe's own follow.
+        app.add_api_route("/metrics", self._tell_metrics, response_model=None)
         app.add_api_route(
-            "/v2/models/{model_name}", self.dataplane.model_metadata, response_model=None
+            "/v1/models/{model_name}:explain", _no_explainer, methods=["POST"], response_model=None
         )
+        app.add_api_route(  # before the model's own address, or that one's methods are told
+            "/v1/models/{model_name}:predict",
+            V1Endpoints(self.dataplane).predict,
+            methods=["POST"],
+            response_model=None,
+        )
+        V2Endpoints(self.dataplane).register(app)
         super()._register_endpoints(app)
 
     def _add_middlewares(self, app: fastapi.FastAPI) -> None:
         # KServe adds one that times each request for its trace log. It takes 40 % of the time of
         # a request that does nothing, and /metrics has the times anyway.
-        app.add_middleware(_BodyLimit, max_body=self._max_body)
+        app.add_middleware(Bodies, max_body=self._max_body)
+        app.add_middleware(_Addresses)
 
     def _add_exception_handlers(self, app: fastapi.FastAPI) -> None:
         super()._add_exception_handlers(app)
@@ -86,8 +104,13 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         for kind in (Unavailable, ServerNotReady, ModelNotReady):
             app.add_exception_handler(kind, _refuse_for_now)
         app.add_exception_handler(ModelNotFound, self._refuse_model)
+        app.add_exception_handler(VersionNotFound, _refuse_version)
         app.add_exception_handler(RequestValidationError, _refuse_body)
         app.add_exception_handler(HTTPException, self._refuse_request)
+
+    async def _tell_metrics(self, request: Request) -> Response:
+        text, content_type = await self._metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
 
     async def _refuse_model(self, request: Request, error: Any) -> JSONResponse:
         if request.url.path.endswith(":predict") and request.method == "GET":
@@ -110,6 +133,10 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
                 f"at most {self._max_body} bytes",
                 "send fewer images at once, or binary tensors, which are smaller than JSON",
             ),
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+                f"{', '.join(CODINGS)}, or no Content-Encoding",
+                "send the body as it is, or compressed by one of these",
+            ),
             HTTPStatus.BAD_REQUEST: ("a readable body", "check that it is JSON, as UTF-8"),
         }.get(
             HTTPStatus(error.status_code),
@@ -123,34 +150,21 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         return _error_response(error.status_code, text, error.headers)
 
 
-class _BodyLimit:
-    """Refuses a request whose body is too large: by its own account, or as soon as it is."""
+class _Addresses:
+    """Takes `HEAD` for `GET`, and an address with a slash at its end for the one without.
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
+    FastAPI refuses the first, and redirects the second by a 307 that hardly any client follows
+    with a body. uvicorn, which has the request as it came, sends no body in answer to `HEAD`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = Headers(scope=scope).get("content-length") if scope["type"] == "http" else "0"
-        if length is None:  # sent in chunks; otherwise uvicorn reads no more than was announced
-            receive = self._counting(receive)
-        elif int(length) > self._max_body:
-            receive = self._refusing
+        if scope["type"] == "http":
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
         await self._app(scope, receive, send)
-
-    def _counting(self, receive: Receive) -> Receive:
-        size = 0
-
-        async def counting() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            return message if size <= self._max_body else await self._refusing()
-
-        return counting
-
-    async def _refusing(self) -> Message:
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 class _LingeringServer(uvicorn.Server):
@@ -193,6 +207,19 @@ class _LingeringServer(uvicorn.Server):
 
 async def _refuse_input(_: Request, error: Any) -> JSONResponse:
     return _error_response(HTTPStatus.BAD_REQUEST, str(error))
+
+
+async def _refuse_version(_: Request, error: Any) -> JSONResponse:
+    return _error_response(HTTPStatus.NOT_FOUND, str(error))
+
+
+async def _no_explainer(model_name: str) -> JSONResponse:
+    text = explain(
+        f"a request to explain {model_name}",
+        expected="none: no explainer is served here",
+        remedy=f"POST /v1/models/{model_name}:predict predicts",
+    )
+    return _error_response(HTTPStatus.NOT_FOUND, text)
 
 
 async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:

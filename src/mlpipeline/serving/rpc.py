@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
 
 from grpc import StatusCode, aio
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
 from kserve import InferRequest
 from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
@@ -17,7 +20,10 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.utils.utils import to_headers
 
 from mlpipeline.errors import ServingError
-from mlpipeline.serving.refusals import Unavailable
+from mlpipeline.serving.health import HealthServicer
+from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain, refusal
+
+_SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyped
@@ -38,8 +44,10 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
         Raises:
             ServingError: Another program has the port.
         """
+        models = self._data_plane.model_registry.get_models()
+        self._health = HealthServicer(self._data_plane, {_SERVICE, *models})
         self._server = aio.server(
-            interceptors=(_Interceptor(replica),),
+            interceptors=(_Interceptor(replica, list(models)),),
             options=[
                 ("grpc.max_receive_message_length", max_message),
                 ("grpc.max_send_message_length", max_message),
@@ -49,11 +57,24 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
         services.add_GRPCInferenceServiceServicer_to_server(
             _Servicer(self._data_plane, self._model_repository_extension), self._server
         )
+        add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
         try:
             self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise port_in_use(address, error) from None
         await self._server.start()
+
+    async def stop(self, sig: int | None = None) -> None:
+        """Finish what has begun; who watches the health is told, and not waited for.
+
+        Args:
+            sig: KServe's; not used.
+        """
+        self._health.end()
+        await super().stop(sig)
 
 
 class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
@@ -61,12 +82,19 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
         self, request: messages.ModelMetadataRequest, context: Any
     ) -> messages.ModelMetadataResponse:
         """Add the names of the classes and the digest, which the message has no field for."""
-        metadata = await self._data_plane.model_metadata(request.name)
+        metadata = await self._data_plane.model_metadata(request.name, request.version)
         parameters = metadata.pop("parameters")
         context.set_trailing_metadata(
             (("classes", json.dumps(parameters["classes"])), ("digest", parameters["digest"]))
         )
         return messages.ModelMetadataResponse(**metadata)
+
+    async def ModelReady(  # noqa: N802  # the protocol's name
+        self, request: messages.ModelReadyRequest, _: Any
+    ) -> messages.ModelReadyResponse:
+        """Look at the version, too."""
+        ready = await self._data_plane.model_ready(request.name, model_version=request.version)
+        return messages.ModelReadyResponse(ready=ready)
 
     async def ModelInfer(  # noqa: N802  # the protocol's name
         self, request: messages.ModelInferRequest, context: Any
@@ -82,16 +110,38 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
         return response.to_grpc()
 
 
+class _Unreadable(NamedTuple):
+    """What stands for a request that is no message of the protocol."""
+
+    problem: str
+
+
 class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServe is untyped
     """Says which replica answered; turns our refusals into a status without a stack trace."""
 
-    def __init__(self, replica: str) -> None:
+    def __init__(self, replica: str, models: Sequence[str]) -> None:
         super().__init__()
         self._identity = ("x-served-by", replica)
+        self._models = models
+
+    async def intercept_service(
+        self, continuation: Callable[..., Any], handler_call_details: Any
+    ) -> Any:
+        """Have bytes that are no message come to `intercept`; gRPC would log a stack trace."""
+        handler = await super().intercept_service(continuation, handler_call_details)
+        if handler is None:
+            return None
+        return handler._replace(request_deserializer=_readable(handler.request_deserializer))
 
     async def intercept(
         self, method: Callable[..., Any], request: Any, context: Any, method_name: str
     ) -> Any:
+        if hasattr(request, "__aiter__"):
+            request = _each_readable(request)
+        elif isinstance(request, _Unreadable):
+            await context.abort(
+                StatusCode.INVALID_ARGUMENT, str(_no_message(request)), (self._identity,)
+            )
         response = await super().intercept(method, request, context, method_name)
         # Not before the call: KServe reads the trailing metadata as if a client had sent it.
         context.set_trailing_metadata((self._identity, *(context.trailing_metadata() or ())))
@@ -103,12 +153,45 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
         for kind, code in _REFUSALS.items():
             if isinstance(error, kind):
                 await context.abort(code, str(error), (self._identity,))
-        await super().handle_exception(error, request, context, method_name)
+        if isinstance(error, ModelNotFound):
+            await context.abort(StatusCode.NOT_FOUND, self._no_model(error), (self._identity,))
+        if not isinstance(error, aio.AbortError):  # that is a servicer's own refusal
+            await super().handle_exception(error, request, context, method_name)
+        raise error
+
+    def _no_model(self, error: ModelNotFound) -> str:
+        served = ", ".join(self._models)
+        return explain(str(error), expected=served, remedy="ask for a model that is served")
+
+
+def _readable(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def deserialize(content: bytes) -> Any:
+        try:
+            return deserializer(content)
+        except Exception as error:  # whichever: they are the client's bytes
+            return _Unreadable(str(error))
+
+    return deserialize
+
+
+async def _each_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, _Unreadable):
+            raise _no_message(request)
+        yield request
+
+
+def _no_message(request: _Unreadable) -> InvalidInput:
+    return refusal(
+        f"bytes that are no message of this method ({request.problem})",
+        expected="a message as the server's reflection describes it",
+        remedy="make the client from the protocol's definition of this server",
+    )
 
 
 _REFUSALS = {
     InvalidInput: StatusCode.INVALID_ARGUMENT,
-    ModelNotFound: StatusCode.NOT_FOUND,
+    VersionNotFound: StatusCode.NOT_FOUND,
     Unavailable: StatusCode.UNAVAILABLE,
 }
 

@@ -17,6 +17,7 @@ from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 
 from mlpipeline import addresses
 from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
+from mlpipeline.serving.metrics import SharedMetrics
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
 
@@ -87,6 +88,8 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         for model in models:
             self.register_model(model)
         settings = self._settings
+        address = f"{settings.host}:{settings.http_port}"
+        self._metrics = SharedMetrics(address, settings.replica)
         self._rest_server = SharedPortServer(
             FASTAPI_APP_IMPORT_STRING,
             self.dataplane,
@@ -96,6 +99,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             replica=settings.replica,
             max_body=settings.max_body,
             linger=settings.linger,
+            metrics=self._metrics,
             on_ready=self._begin,
         )
         self._grpc_server = SharedPortGrpcServer(
@@ -124,14 +128,15 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
 
     async def _serve(self) -> None:
         settings = self._settings
-        with _shared_listener(settings.host, settings.http_port) as listener:
-            await self._grpc_server.start(
-                addresses.join(settings.host, settings.grpc_port),
-                replica=settings.replica,
-                max_message=settings.max_body,
-            )
-            await self._rest_server.serve(listener)
-        await self._grpc_server.stop()
+        async with self._metrics.shared():
+            with _shared_listener(settings.host, settings.http_port) as listener:
+                await self._grpc_server.start(
+                    addresses.join(settings.host, settings.grpc_port),
+                    replica=settings.replica,
+                    max_message=settings.max_body,
+                )
+                await self._rest_server.serve(listener)
+            await self._grpc_server.stop()
 
 
 def _shared_listener(host: str, port: int) -> socket.socket:

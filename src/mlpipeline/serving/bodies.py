@@ -1,0 +1,158 @@
+"""Bodies of requests: not too large, and decompressed."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+
+from kserve.errors import InvalidInput
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlpipeline.serving.refusals import refusal
+
+CODINGS = ("gzip", "deflate")
+"""What a body may be compressed with, as `Content-Encoding` names it."""
+
+_ALSO = {"x-gzip": "gzip"}  # https://www.rfc-editor.org/rfc/rfc9110.html#name-gzip-coding
+_PIECE = 2**20
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
+class Bodies:
+    """Hands on each request's body as it was before it was compressed.
+
+    A body that is too large is refused: by its own account, or as soon as it is. That goes for
+    what it was compressed from, too.
+    """
+
+    def __init__(self, app: ASGIApp, max_body: int) -> None:
+        """Wrap an application.
+
+        Args:
+            app: What answers.
+            max_body: The most bytes that a body may have.
+        """
+        self._app = app
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; uvicorn calls it."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            length = headers.get("content-length")
+            if length is None:  # sent in chunks; otherwise uvicorn reads no more than was announced
+                receive = self._limited(receive)
+            elif int(length) > self._max_body:
+                receive = _too_large
+            codings = ",".join(headers.getlist("content-encoding")).lower().split(",")
+            named = [each.strip() for each in codings]
+            coding = ", ".join(each for each in named if each not in ("", "identity"))
+            if coding:
+                receive = self._limited(_decoded(receive, _ALSO.get(coding, coding)))
+                headers_of_the_coded = (b"content-encoding", b"content-length")
+                kept = [each for each in scope["headers"] if each[0] not in headers_of_the_coded]
+                scope = {**scope, "headers": kept}
+        await self._app(scope, receive, send)
+
+    def _limited(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def counting() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            return message if size <= self._max_body else await _too_large()
+
+        return counting
+
+
+async def _too_large() -> Message:
+    raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+def _decoded(receive: Receive, coding: str) -> Receive:
+    if coding in CODINGS:
+        return _decode(receive, coding).__anext__
+
+    async def refusing() -> Message:
+        raise HTTPException(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Encoding: {coding}",
+            {"accept-encoding": ", ".join(CODINGS)},
+        )
+
+    return refusing
+
+
+async def _decode(receive: Receive, coding: str) -> AsyncIterator[Message]:
+    decoder, more = _Decoder(coding), True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            yield message
+            continue
+        more = message.get("more_body", False)
+        for piece in decoder.feed(message.get("body", b"")):
+            yield {"type": "http.request", "body": piece, "more_body": True}
+            await asyncio.sleep(0)  # others get their turn
+    decoder.end()
+    yield {"type": "http.request", "body": b"", "more_body": False}
+    while True:
+        yield await receive()
+
+
+class _Decoder:
+    """Decompresses a body piece by piece, as little of it at a time as is asked for."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._decompressor: zlib._Decompress | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what comes of some more bytes, `_PIECE` bytes at a time.
+
+        Raises:
+            InvalidInput: They are not what the coding's name says.
+        """
+        while data:
+            if self._decompressor is None:
+                self._decompressor = zlib.decompressobj(self._format(data[0]))
+            try:
+                piece = self._decompressor.decompress(data, _PIECE)
+            except zlib.error as error:
+                raise self._wrong(str(error)) from None
+            if piece:
+                yield piece
+            data = self._decompressor.unconsumed_tail
+            if self._decompressor.eof:
+                data = self._decompressor.unused_data
+                if data and self._coding != "gzip":
+                    raise self._wrong(f"{len(data)} bytes after its end")
+                if data:  # a file of gzip may have several members
+                    self._decompressor = None
+
+    def end(self) -> None:
+        """Check that it was all.
+
+        Raises:
+            InvalidInput: The body ended too early.
+        """
+        if self._decompressor is None or not self._decompressor.eof:
+            raise self._wrong("it ends too early")
+
+    def _format(self, first: int) -> int:
+        if self._coding == "gzip":
+            return _GZIP
+        # It means zlib's format, but some clients send what is in it without its header.
+        return _ZLIB if first & 0x0F == zlib.DEFLATED else _RAW
+
+    def _wrong(self, why: str) -> InvalidInput:
+        return refusal(
+            f"a body that is not {self._coding}: {why}",
+            expected=f"what `Content-Encoding: {self._coding}` says",
+            remedy="compress the whole body once, or leave the header out",
+        )
