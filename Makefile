@@ -37,8 +37,10 @@ VENV     := .venv
 TRACKING := .venv-tracking
 READY    := $(VENV)/.ready
 PIPELINE := $(VENV)/bin/python -m mlpipeline
-OPTIONS  := --config $(CONFIG) --workspace $(WORKSPACE)
-PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights search parameter_server asynchronous events sharded tracking scheduling)
+# The value of a variable as one word for the shell, whatever is in it: spaces, quotes, dollars.
+quoted    = '$(subst ','\'',$(value $(1)))'
+OPTIONS   = --config $(call quoted,CONFIG) --workspace $(call quoted,WORKSPACE)
+PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights addresses search parameter_server asynchronous events sharded tracking scheduling)
 
 ##@ Use
 
@@ -52,22 +54,23 @@ serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
 
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
-	@$(PIPELINE) predict $(OPTIONS) '$(IMAGE)'
+	@$(PIPELINE) predict $(OPTIONS) -- $(call quoted,IMAGE)
 
 .PHONY: watch
 watch: $(READY) ## Do the events that are dropped into workspace/inbox, until Ctrl-C. WORKSPACE=
-	@$(PIPELINE) watch --workspace $(WORKSPACE)
+	@$(PIPELINE) watch --workspace $(call quoted,WORKSPACE)
+
 .PHONY: runs
 runs: $(READY) $(TRACKING)/.ready ## Compare the runs in MLflow's page on 127.0.0.1 until Ctrl-C. WORKSPACE= RUNS_PORT=
-	@$(PIPELINE) track --workspace $(WORKSPACE)
+	@$(PIPELINE) track --workspace $(call quoted,WORKSPACE)
 	@echo "MLflow's page: http://127.0.0.1:$(RUNS_PORT)/#/experiments/1/runs?workflowType=machine_learning   (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(TRACKING)/bin/mlflow server --host 127.0.0.1 --port $(RUNS_PORT) --workers 1 \
-		--backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db
+		--backend-store-uri "sqlite:///$$(realpath -m -- $(call quoted,WORKSPACE))/mlflow.db"
 
 .PHONY: clean
 clean: ## Remove all artifacts of the workspace.
-	rm -rf $(WORKSPACE)
+	rm -rf -- $(call quoted,WORKSPACE)
 
 ##@ Kubernetes
 
@@ -113,7 +116,11 @@ undeploy: ## Remove all of that from the cluster; of two releases this one. NAME
 
 .PHONY: submit
 submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous NAMESPACE=
-	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(CONFIG) $(PARAMETERS)
+	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(call quoted,CONFIG) $(PARAMETERS)
+
+.PHONY: models
+models: ## List the models that are served, each with its version and its address.
+	@scripts/models.sh
 
 .PHONY: event
 event: $(READY) ## Post events to the cluster, each done once. EVENT="event.json ..."
@@ -179,7 +186,7 @@ bench: $(READY) ## Measure what docs/reference/benchmarks.md states: allow an ho
 
 .PHONY: bench-cluster
 bench-cluster: $(READY) ## Measure what Kubernetes adds, on the deployed kind cluster. CONFIG=
-	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --config $(CONFIG) \
+	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --config $(call quoted,CONFIG) \
 		--output benchmarks/results/cluster.json
 
 ##@ Release

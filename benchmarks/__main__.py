@@ -36,6 +36,7 @@ def main() -> None:
     model = Workspace(finished).model(settings.name, version).path
     _run("serving", "--model", model)
     _run("replicas", "--model", model)
+    _run("size")
 
 
 def _run(name: str, *arguments: object) -> None:

@@ -17,4 +17,7 @@ trap 'kill "$forward_PID" 2>/dev/null || true' EXIT
 read -r -t 30 line <&"${forward[0]}" || line="no answer from kubectl port-forward"
 port=${line#*127.0.0.1:} port=${port%% *}
 [[ $port =~ ^[0-9]+$ ]] || fail "$line" "a tunnel to Argo's server" "make status shows what runs"
-"$PYTHON" -m mlpipeline post-event --url "http://127.0.0.1:$port" --namespace "$NAMESPACE" "$@"
+# On kind the workspace, with the answers, is a folder here.
+workspace="$(dirname "$0")/../workspace-kind${WORKSPACE_FOLDER#/workspace}"
+[[ -d $workspace ]] && workspace=$(realpath --relative-to . "$workspace") || workspace=/workspace
+"$PYTHON" -m mlpipeline post-event --url "http://127.0.0.1:$port" --namespace "$NAMESPACE" --workspace "$workspace" "$@"

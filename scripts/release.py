@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Every place where the version stands beside the image's name, whoever writes it.
 _IMAGE = re.compile(r"(?<![\w-])mlpipeline:(\d+\.\d+\.\d+)")
-_WRITTEN_IN = (".md", ".py", ".yaml", "Makefile")
+_WRITTEN_IN = (".md", ".py", ".yaml", "Makefile", "Dockerfile")
 LOCKS = ("cpu", "gpu", "light", "tracking")
 
 

@@ -4,13 +4,19 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/address.sh
+source "$(dirname "$0")/address.sh"
 
 ROOT=$(dirname "$0")/..
 readonly ROOT IMAGE=$1 CONFIGURATION=$2
 
 main() { # [NAME=VALUE ...]
-  local parameters=(-p "image=$IMAGE" -p "configuration=$(<"$CONFIGURATION")") parameter run
-  for parameter; do parameters+=(-p "$parameter"); done
+  local parameters=() parameter run
+  [[ -f $CONFIGURATION ]] || fail "there is no file $CONFIGURATION" "a configuration" "make submit CONFIG=my.yaml"
+  for parameter in "image=$IMAGE" "configuration=$(<"$CONFIGURATION")" "$@"; do
+    refuse_braces "$parameter"
+    parameters+=(-p "$parameter")
+  done
   echo "context: $(kubectl config current-context), namespace: $NAMESPACE, image: $IMAGE"
   run=$(argo submit -n "$NAMESPACE" -o name "$ROOT/workflows/${WORKFLOW:-pipeline}.yaml" "${parameters[@]}")
   echo "$run is submitted; it goes on if you leave. \`argo get -n $NAMESPACE $run\` shows it, \`argo stop\` ends it."
@@ -18,6 +24,12 @@ main() { # [NAME=VALUE ...]
   argo wait -n "$NAMESPACE" "$run" >/dev/null || explain_failure "$run"
   argo get -n "$NAMESPACE" --no-color "$run" | sed -n '/^STEP/,$p'
   say_address "$run"
+}
+
+# Argo evaluates what it finds between double braces in any parameter.
+refuse_braces() { # NAME=VALUE
+  [[ $1 != *'{{'* ]] || fail "the parameter \`${1%%=*}\` has double braces: $(grep -m 1 -F '{{' <<<"$1")" \
+    "none: Argo evaluates what follows, so what runs is not what was submitted" "write it in another way"
 }
 
 # A picture that redraws itself for a person, the steps' own lines for a log file: without those of
@@ -50,34 +62,18 @@ say_address() { # RUN
   # On kind the workspace is a folder here.
   request=workspace-kind${WORKSPACE_FOLDER#/workspace}/models/$name/$version/request.json
   [[ -e $ROOT/$request ]] || request='request.json # {"instances": [[[0..255, 28 numbers] x 28]]}'
-  # The Service that is reached from outside leads to one model.
-  if [[ $(ours get service inference -o 'jsonpath={.spec.selector}') == *"\"$name\""* ]]; then
-    address=$(address)
-  else
+  address=$(address_of "$name")
+  if [[ -z $address ]]; then
     address=127.0.0.1:9080
-    tunnel=", while this runs: kubectl -n $NAMESPACE port-forward service/$name-predictor 9080:80"
+    tunnel=", while this runs: $(tunnel_to "$name")"
   fi
   cat <<TEXT
 
-$name, version $version, answers at http://${address:-ADDRESS (the load balancer has none yet)}$tunnel
+$name, version $version, answers at http://$address$tunnel
 Try:
 
 curl -H 'Content-Type: application/json' http://$address/v1/models/$name:predict -d @$request
 TEXT
-}
-
-address() { # HOST:PORT where the Service \`inference\` is reached from here
-  local port
-  if [[ $(ours get service inference -o 'jsonpath={.spec.type}') != NodePort ]]; then
-    ours get service inference -o 'jsonpath={.status.loadBalancer.ingress[0]['"'ip','hostname'"']}'
-    return
-  fi
-  port=$(ours get service inference -o 'jsonpath={.spec.ports[0].nodePort}')
-  if [[ $port == 30080 ]]; then # kind-config.yaml maps this one to this machine
-    echo "127.0.0.1:$port"
-  else
-    echo "$(kubectl get nodes -o 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'):$port"
-  fi
 }
 
 shift 2

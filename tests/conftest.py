@@ -1,6 +1,7 @@
 """What all tests need of the process that they run in."""
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -13,6 +14,13 @@ __all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
 # The tests that press Ctrl-C must find it as it is in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Ended by SIGTERM, tests end what they have started, as at Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+# Servers here are asked directly, whatever proxy this machine has for others.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(
+        [*filter(None, [os.environ.get(_name)]), "localhost,127.0.0.1,::1"]
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

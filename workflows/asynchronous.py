@@ -13,6 +13,7 @@ from hera.workflows import DAG, Container, Parameter, Task
 
 from mlpipeline.plan.pipeline import SELECT, SERVE, TRAIN
 from workflows.pipeline import (
+    MEMO,
     OUTPUTS,
     RUN_OPTIONS,
     add_selection,
@@ -48,12 +49,7 @@ def add_templates() -> None:
         Task(
             name="publish",
             template=steps.publish,
-            arguments={
-                "name": name,
-                "among": among,
-                # This run's alone: nobody has looked whether it is still what is served.
-                "serve-key": f"serve-{ref('workflow.name')}-{judging.get_parameter('key').value}",
-            },
+            arguments={"name": name, "among": among},
             depends=after(SERVE),
             when=f"{replaces} == true",
         )
@@ -89,7 +85,6 @@ def add_templates() -> None:
             arguments={
                 "name": planning.get_parameter("name"),
                 "among": settling.get_parameter("among"),
-                "serve-key": f"serve-{ref('workflow.name')}-last",
             },
             depends="judge",
         )
@@ -99,7 +94,7 @@ def _judge(name: str, *options: str) -> Container:
     """Return the step that says which candidates' selection is to be served."""
     return step(
         name,
-        ["cluster", "judge", *RUN_OPTIONS, "--outputs", OUTPUTS, *options],
+        ["cluster", "judge", *RUN_OPTIONS, "--outputs", OUTPUTS, "--memo", MEMO, *options],
         outputs=["replaces", "among", "key"],
         component="judge",
         account="pipeline",

@@ -28,12 +28,14 @@ from workflows.pipeline import (
     step,
 )
 
+# Argo evaluates what stands between double braces in any argument: of free text there is none.
+_ENCODED = "toBase64(toJSON(payload))"
 SEMAPHORES = "events"  # the ConfigMap of manifests/components/events
 
 _HEADERS = {
     "workflow-templates.yaml": """\
 # What the bindings beside it submit for an event. By hand, for instance:
-#   argo submit -n mlpipeline --from workflowtemplate/predict -p model=fashion-mnist -p folder=a
+#   argo submit -n mlpipeline --from workflowtemplate/predict -p "event=$(base64 -w 0 event.json)"
 """,
     "bindings.yaml": """\
 # Which event starts which workflow. The workflow has the event's name: a repeated one is refused.
@@ -48,8 +50,8 @@ def render() -> dict[str, str]:
     documents = {
         "workflow-templates.yaml": [_predict().to_yaml(), _feedback().to_yaml()],
         "bindings.yaml": [
-            _binding("predict", {name: f"payload.{name}" for name in ("model", "folder")}),
-            _binding("feedback", {"event": "payload"}),
+            _binding("predict", {"event": _ENCODED}),
+            _binding("feedback", {"event": _ENCODED}),
             _binding("train", {"configuration": "payload.configuration"}, template="mlpipeline"),
         ],
     }
@@ -58,13 +60,11 @@ def render() -> dict[str, str]:
 
 
 def _predict() -> WorkflowTemplate:
-    options = _options("predict", "model", "folder")
-    with WorkflowTemplate(name="predict", **options) as template:
+    with WorkflowTemplate(name="predict", **_options("predict", "event")) as template:
         step(
             "predict",
             predict_batch_arguments(
-                ref("workflow.parameters.model"),
-                ref("workflow.parameters.folder"),
+                ref("workflow.parameters.event"),
                 workspace=WORKSPACE,
                 output=f"{OUTPUTS}/key",
             ),

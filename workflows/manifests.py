@@ -1,4 +1,4 @@
-"""The workflow in the three forms that people need: to submit, to call, and by the clock."""
+"""The workflow in the forms that people need: to submit, to call, once more, and by the clock."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from hera.workflows import CronWorkflow, Workflow, WorkflowTemplate
 from hera.workflows import models as m
 
 from workflows import asynchronous
-from workflows.pipeline import VOLUMES, add_templates, arguments
+from workflows.pipeline import OWNER, VOLUMES, add_templates, arguments, step
 
 _DAY = 24 * 60 * 60
+_RUN_HOURS = 6
+_RETRAIN_HOURS = _RUN_HOURS + 1  # it waits for runs
 LABELS = {"app.kubernetes.io/part-of": "mlpipeline"}
 
 _HEADERS = {
@@ -33,9 +35,14 @@ _HEADERS = {
 # `make deploy` applies it.
 #   submit: argo submit -n mlpipeline --watch --from workflowtemplate/mlpipeline
 """,
+    "retrain.yaml": """\
+# Runs the pipeline once more for every model that is served, with the configuration and the image of
+# the run that published it. `make deploy` applies it.
+#   submit: argo submit -n mlpipeline --watch --from workflowtemplate/retrain
+""",
     "cron-workflow.yaml": """\
-# Trains anew every Sunday. What has not changed is reused: a week without news costs seconds.
-# `make deploy` applies it.
+# Trains anew what is served, every Sunday. What has not changed is reused, and nothing rolls: a week
+# without news costs a minute. `make deploy` applies it.
 #   now:  argo submit -n mlpipeline --from cronworkflow/retrain
 #   stop: argo cron suspend -n mlpipeline retrain
 """,
@@ -52,6 +59,13 @@ def render() -> dict[str, str]:
         asynchronous.add_templates()
     with WorkflowTemplate(name="mlpipeline", **common()) as template:
         add_templates()
+    with WorkflowTemplate(name="retrain", **_retraining()) as retraining:
+        step(
+            "retrain",
+            ["cluster", "retrain", *OWNER, "--template", str(template.name)],
+            account="retrain",
+            timeout=f"{_RETRAIN_HOURS * 60}m",
+        )
     cron = CronWorkflow(
         name="retrain",
         labels=LABELS,
@@ -60,16 +74,28 @@ def render() -> dict[str, str]:
         starting_deadline_seconds=3600,
         successful_jobs_history_limit=3,
         failed_jobs_history_limit=3,
-        workflow_template_ref=m.WorkflowTemplateRef(name="mlpipeline"),
+        workflow_template_ref=m.WorkflowTemplateRef(name=retraining.name),
     )
     documents = {
         "pipeline.yaml": workflow,
         "asynchronous.yaml": unsynchronized,
         "workflow-template.yaml": template,
+        "retrain.yaml": retraining,
         "cron-workflow.yaml": cron,
     }
     note = "# Rendered from the Python beside it by `make render`: change that, not this.\n"
     return {name: _HEADERS[name] + note + made.to_yaml() for name, made in documents.items()}
+
+
+def _retraining() -> dict[str, Any]:
+    """What differs from a run: it waits for runs, each of which leaves a record."""
+    image, *_ = arguments()
+    return common() | {
+        "entrypoint": "retrain",
+        "on_exit": None,
+        "arguments": [image],
+        "active_deadline_seconds": _RETRAIN_HOURS * 60 * 60,
+    }
 
 
 def common() -> dict[str, Any]:
@@ -92,7 +118,7 @@ def common() -> dict[str, Any]:
         # Argo's container beside each step has the one token; the steps need none for it.
         "executor": m.ExecutorConfig(service_account_name="executor"),
         "pod_metadata": m.Metadata(labels=LABELS),
-        "active_deadline_seconds": 6 * 60 * 60,
+        "active_deadline_seconds": _RUN_HOURS * 60 * 60,
         # Pods stay as long as their workflow, for their logs.
         "ttl_strategy": m.TTLStrategy(seconds_after_completion=7 * _DAY),
     }

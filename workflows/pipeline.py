@@ -4,6 +4,8 @@
     record, whatever happened
 
 A memoized step is found by its key alone; `plan` has Argo forget those whose artifact is gone.
+What is served, another run may change at any time until this one's turn to publish has come: so
+`serve` is never answered from the memo, it looks, and forgets what is not true of `verify`.
 https://argo-workflows.readthedocs.io/en/release-3.7/memoization/
 
 What is memoized is a DAG of one task, and what is tried again is the pod in it. In one template the
@@ -22,6 +24,7 @@ from hera.workflows import DAG, Container, Parameter, Resources, RetryStrategy, 
 from hera.workflows import models as m
 
 from mlpipeline.plan.commands import step_arguments
+from mlpipeline.plan.permissions import OF_CLUSTER
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Step, needs_of
 
 IMAGE = "mlpipeline:0.2.0"
@@ -41,11 +44,12 @@ def ref(name: str) -> str:
 _CONFIG = f"{WORKSPACE}/runs/{ref('workflow.name')}/config.yaml"
 _RUN: dict[str, str] = {"config": _CONFIG, "workspace": WORKSPACE}
 RUN_OPTIONS = ["--config", _CONFIG, "--workspace", WORKSPACE]
-_OWNER = ["--workflow", f"{ref('workflow.name')}/{ref('workflow.uid')}"]
+OWNER = ["--workflow", f"{ref('workflow.name')}/{ref('workflow.uid')}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
 _API_MEMORY, TENSORFLOW_MEMORY = ("128Mi", "512Mi"), ("512Mi", "2Gi")
 _MANIFESTS = ["--templates", _TEMPLATES, "--image", ref("workflow.parameters.image")]
-_STARTS_PODS = [*_MANIFESTS, "--pending-seconds", ref("workflow.parameters.pending-seconds")]
+_PENDING = ["--pending-seconds", ref("workflow.parameters.pending-seconds")]
+_STARTS_PODS = [*_MANIFESTS, *_PENDING]
 _QUEUED = [
     f"--queue={ref('workflow.parameters.queue')}",
     f"--priority={ref('workflow.parameters.priority')}",
@@ -69,6 +73,14 @@ _TRACKING = m.EnvVar(
     name="MLFLOW_TRACKING_URI",
     value_from=m.EnvVarSource(
         config_map_key_ref=m.ConfigMapKeySelector(name="tracking", key="uri", optional=True)
+    ),
+)
+
+# Whose code a configuration may name: manifests/base/plugins.yaml. Without that no pod starts.
+_PLUGINS = m.EnvVar(
+    name=OF_CLUSTER,
+    value_from=m.EnvVarSource(
+        config_map_key_ref=m.ConfigMapKeySelector(name="plugins", key="allowed")
     ),
 )
 
@@ -151,9 +163,9 @@ def add_steps() -> Steps:
             *("cluster", "plan", *RUN_OPTIONS, "--outputs", OUTPUTS, "--memo", MEMO),
             # It reads the parameters from the workflow: what a user has written is no argument, in
             # which Argo would evaluate it.
-            *(*_MANIFESTS, *_OWNER),
+            *OWNER,
         ],
-        outputs=["name", "ingest-key", "select-key", "serve-key", "trainings"],
+        outputs=["name", "ingest-key", "select-key", "trainings"],
         account="pipeline",
         timeout="5m",
     )
@@ -164,7 +176,7 @@ def add_steps() -> Steps:
         TRAIN.name,
         [
             *("cluster", "train", "--candidate", ref("inputs.parameters.candidate"), *RUN_OPTIONS),
-            *("--outputs", OUTPUTS, *_STARTS_PODS, *_QUEUED, *_OWNER),
+            *("--outputs", OUTPUTS, *_STARTS_PODS, *_QUEUED, *OWNER),
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
@@ -180,21 +192,19 @@ def add_steps() -> Steps:
         memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
-    serve = _memoized(
+    serve = step(
         SERVE.name,
         [
-            "cluster",
-            "serve",
-            *RUN_OPTIONS,
-            f"--among={_AMONG}",
-            "--outputs",
-            OUTPUTS,
-            *_STARTS_PODS,
+            *("cluster", "serve", *RUN_OPTIONS, f"--among={_AMONG}", "--outputs", OUTPUTS),
+            *("--memo", MEMO, *_STARTS_PODS, *OWNER),
         ],
-        inputs=["key", "among"],
-        outputs=["version", "revision", "replicas"],
+        inputs=["among"],
+        outputs=["version", "revision", "replicas", "images", "rolled"],
         account="pipeline",
         timeout="20m",
+    )
+    undo = step(
+        "undo", ["cluster", "undo", *RUN_OPTIONS, *_PENDING], account="pipeline", timeout="20m"
     )
     host = f"{ref('inputs.parameters.name')}-predictor.{ref('workflow.namespace')}.svc"
     verify = _memoized(
@@ -204,39 +214,38 @@ def add_steps() -> Steps:
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
-        inputs=["name", "revision", "among"],
+        inputs=["name", "revision", "images", "among"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
-        # any change, and after it was deleted and made again.
-        key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}",
+        # any change, and after it was deleted and made again. And so many images were sent to it.
+        key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}-{ref('inputs.parameters.images')}",
         memory=TENSORFLOW_MEMORY,
-        timeout="20m",
+        # It has a deadline of its own, which follows from the size of the data.
+        timeout="120m",
     )
     # One run at a time publishes a model: what is verified is what this run has put there.
     with DAG(
         name="publish",
-        inputs=_inputs(["name", "serve-key", "among"]),
+        inputs=_inputs(["name", "among"]),
         synchronization=mutex(f"publish-{ref('inputs.parameters.name')}"),
     ) as publish:
-        serving = Task(
-            name=SERVE.name,
-            template=serve,
-            arguments={"key": ref("inputs.parameters.serve-key"), "among": _AMONG},
-        )
+        serving = Task(name=SERVE.name, template=serve, arguments={"among": _AMONG})
         Task(
             name=VERIFY.name,
             template=verify,
             arguments={
                 "name": ref("inputs.parameters.name"),
                 "revision": serving.get_parameter("revision"),
+                "images": serving.get_parameter("images"),
                 "among": _AMONG,
             },
             depends=after(VERIFY),
         )
+        Task(name="undo", template=undo, depends=f"{VERIFY.name}.Failed || {VERIFY.name}.Errored")
 
     step(
         "record",
-        ["cluster", "record", "--workspace", WORKSPACE, *_OWNER],
+        ["cluster", "record", "--workspace", WORKSPACE, *OWNER],
         environment=[_TRACKING],
         account="pipeline",
         memory=("256Mi", "1Gi"),
@@ -261,10 +270,7 @@ def add_templates() -> None:
         Task(
             name="publish",
             template=steps.publish,
-            arguments={
-                "name": planning.get_parameter("name"),
-                "serve-key": planning.get_parameter("serve-key"),
-            },
+            arguments={"name": planning.get_parameter("name")},
             depends=after(SERVE),
         )
 
@@ -338,8 +344,8 @@ def step(
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
         component: The step's name in `mlpipeline.plan.pipeline`, if that is not the template's.
-        environment: Its environment variables.
-        account: The service account; only `pipeline` has a token in its pods.
+        environment: Its environment variables, beside the one that all have.
+        account: The service account; that of `step` has no token in its pods.
         memory: The memory requested, and the limit.
         limit: The key of `LIMITS` that says how many of it run at once, over all workflows.
     """
@@ -355,11 +361,11 @@ def step(
         synchronization=_semaphore(limit) if limit else None,
         timeout=timeout,
         service_account_name=account,
-        automount_service_account_token=account == "pipeline",
+        automount_service_account_token=account != "step",
         labels={"app.kubernetes.io/component": component or name},
         # The end of its output becomes the message of the node, which people see first.
         termination_message_policy="FallbackToLogsOnError",
-        env=list(environment) or None,
+        env=[_PLUGINS, *environment],
         security_context=m.SecurityContext(
             allow_privilege_escalation=False,
             read_only_root_filesystem=True,

@@ -18,6 +18,7 @@ _SECTIONS: dict[str, tuple[type, str]] = {
     "Training": (config.Training, "`training:`"),
     "Asynchronous": (config.Asynchronous, "`asynchronous:`"),
     "Serving": (config.Serving, "`serving:`"),
+    "Verify": (config.Verify, "`verify:`"),
 }
 
 

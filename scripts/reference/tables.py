@@ -56,8 +56,8 @@ def type_of(schema: dict[str, Any]) -> str:
         words = f"mapping of names to {type_of(values[0])}"
         if patterns := list(schema.get("patternProperties", {})):
             words += f"; a name matches `{patterns[0]}`"
-    elif "prefixItems" in schema:
-        words = f"list of {', '.join(type_of(item) for item in schema['prefixItems'])}"
+    elif items := schema.get("prefixItems"):  # of so many, which its limits only repeat
+        return f"list of {len(items)}: {'; '.join(dict.fromkeys(map(type_of, items)))}"
     elif schema.get("type") == "array" and schema.get("items"):
         words = f"list of {type_of(schema['items'])}"
     limits = [text.format(schema[key]) for key, text in _LIMITS.items() if key in schema]

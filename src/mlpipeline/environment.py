@@ -1,8 +1,20 @@
-"""Environment variables that libraries read when they are imported: set by `main`, by no import."""
+"""What a process inherits from whoever started it, put right by `main` before anything else.
+
+Variables that libraries read when they are imported, a home, signals, streams: a result depends on
+none of them that is part of no key, and what we start ourselves is reached directly.
+"""
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
+import signal
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Iterator, MutableMapping
+from pathlib import Path
 
 _DEFAULTS = {
     # TensorFlow reports at every step, as an error, that it cannot tell how often some buffers are
@@ -20,12 +32,119 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+# Whatever the user has there for other programs: ours work with these alone.
+_FIXED = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0", "KERAS_NNX_ENABLED": "false"}
+_OTHERS = (
+    *("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"),  # of Keras's own loop, for debugging
+    "WEB_CONCURRENCY",  # uvicorn takes it for its own number of processes
+)
+_CLUSTER = "TF_CONFIG"
+# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
+"""What a command begins with that is to end with its parent."""
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 
 def prepare() -> None:
-    """Set each variable that is not set; call it before TensorFlow or MLflow is imported.
+    """Put variables, signals and streams right; call it before TensorFlow or MLflow is imported.
 
-    What the user or the pod sets holds.
+    What the user or the pod sets holds, unless results would depend on it, or nothing would work.
     """
+    _set_variables(os.environ)
+    _be_at_home(os.environ)
+    _hear_signals()
+    _open_streams()
+
+
+def of_children() -> dict[str, str]:
+    """Return the variables of a process that this one starts.
+
+    A `TF_CONFIG` that was left over here would have it wait for strangers. It writes UTF-8,
+    whatever the terminal does: we read it.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != _CLUSTER}
+    return kept | {"PYTHONIOENCODING": "utf-8"}
+
+
+def has_proxy() -> bool:
+    """Whether the user wants a proxy for the outside world."""
+    return any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
+
+
+def _set_variables(variables: MutableMapping[str, str]) -> None:
     for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+        variables.setdefault(name, value)
+    variables.update(_FIXED)
+    for name in _OTHERS:
+        variables.pop(name, None)
+    # A proxy is the user's wish for the outside world. Workers, replicas, fronts and the cluster's
+    # own services are none of that, and most proxies cannot reach them.
+    without = variables.get("no_proxy") or variables.get("NO_PROXY") or ""
+    for name, value in (("no_proxy", without), ("NO_PROXY", without)):
+        variables[name] = _joined(value, _own_hosts(variables))
+    if before := variables.get("no_grpc_proxy"):  # gRPC reads this one in place of the other
+        variables["no_grpc_proxy"] = _joined(before, _own_hosts(variables))
+
+
+def _own_hosts(variables: MutableMapping[str, str]) -> Iterator[str]:
+    """Hosts that no proxy is asked for: this machine, and a cluster's services."""
+    yield from ("localhost", "127.0.0.1", "::1", ".svc", ".cluster.local")
+    if api := variables.get("KUBERNETES_SERVICE_HOST"):
+        yield api
+    try:
+        tracking = urllib.parse.urlsplit(variables.get("MLFLOW_TRACKING_URI", "")).hostname or ""
+    except ValueError:  # MLflow will say so
+        return
+    if tracking and "." not in tracking:  # a service of this namespace
+        yield tracking
+
+
+def _joined(listed: str, more: Iterable[str]) -> str:
+    hosts = [host.strip() for host in listed.split(",") if host.strip()]
+    if "*" in hosts:
+        return listed
+    return ",".join(dict.fromkeys([*hosts, *more]))
+
+
+def _be_at_home(variables: MutableMapping[str, str]) -> None:
+    """Give a user without a home one in the temporary folder: libraries keep what they fetch there.
+
+    Containers are started with any number as user, which then has no entry in /etc/passwd.
+    """
+    try:
+        has_home = Path.home().is_dir()
+    except RuntimeError:  # nothing says where it is
+        has_home = False
+    if not has_home:
+        folder = Path(tempfile.gettempdir(), f"mlpipeline-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # somebody else's
+            folder = Path(tempfile.mkdtemp(prefix="mlpipeline-"))
+        variables["HOME"] = str(folder)
+    try:
+        getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        variables["LOGNAME"] = f"uid-{os.getuid()}"
+
+
+def _hear_signals() -> None:
+    """Take signals, whatever was inherited.
+
+    A shell has what a script puts into the background ignore SIGINT; others leave SIGTERM ignored,
+    or SIGCHLD, without which no process can be waited for. SIGHUP stays as it is, for `nohup`.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            is_ctrl_c = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
+
+
+def _open_streams() -> None:
+    """Let all be written: an encoding that has no `…` gets a `?`, a closed stream nothing."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # or the next file that is opened would get its number
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif name != "stdin" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -18,7 +21,9 @@ from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
 from support.workflows_on_kind import (
+    CONTEXT,
     IMAGE,
+    NAMESPACE,
     QUICK,
     ROOT,
     WORKSPACE,
@@ -68,7 +73,9 @@ def identity() -> Iterator[str]:
     names = kubectl("get", "workflows", "--output=name").split()
     if own := [name for name in names if made in name]:
         kubectl("delete", *own)
-    remove_artifacts(WORKSPACE / "images" / made, WORKSPACE / "feedback" / "events" / made)
+    answers = (WORKSPACE / "answers").glob(f"predict-{made}*.csv")
+    events = WORKSPACE / "feedback" / "events" / made
+    remove_artifacts(WORKSPACE / "images" / made, events, *answers)
 
 
 def post(folder: Path, *events: dict[str, Any]) -> list[str]:
@@ -123,8 +130,12 @@ def test_events_train_predict_and_correct_each_of_them_once(identity: str, tmp_p
         for number, folder in enumerate(folders)
     ]
     sent = post(tmp_path, *burst, *burst[:2])
-    assert sent == [f"predict-{event['id']}: accepted" for event in burst] + [
-        f"predict-{event['id']}: was posted before" for event in burst[:2]
+    answers = [WORKSPACE / "answers" / f"predict-{event['id']}.csv" for event in burst]
+    where = [f"its answer: {answer.relative_to(ROOT)}" for answer in answers]
+    assert sent == [
+        f"predict-{event['id']}: {what}; {where[number]}"
+        for what, events in (("accepted", burst), ("was posted before", burst[:2]))
+        for number, event in enumerate(events)
     ]
     runs = [Run(f"predict-{event['id']}", {}) for event in burst]
     assert [run.wait() for run in runs] == ["Succeeded"] * BURST
@@ -136,6 +147,10 @@ def test_events_train_predict_and_correct_each_of_them_once(identity: str, tmp_p
         assert [line["file"] for line in images] == [f"{n}.png" for n in range(2 + number)]
         assert all(line["class"] for line in images)
         assert "no image" in notes["error"]
+        (node,) = runs[number].nodes("predict")
+        (key,) = (p["value"] for p in node["outputs"]["parameters"] if p["name"] == "key")
+        made = WORKSPACE / "predictions" / key / "predictions.csv"
+        assert answers[number].read_bytes() == made.read_bytes()
 
     wrong = [line["image"] for line in lines(runs[0])[:-1]]
     feedback = {
@@ -161,3 +176,78 @@ def test_events_train_predict_and_correct_each_of_them_once(identity: str, tmp_p
         ).feedback
         is None
     )
+
+
+def wait_for(name: str) -> str:
+    """Wait for the end of the workflow that an event has started; return its message."""
+    run = Run(name, {})
+    assert run.wait() == "Failed", run.describe()
+    (pod,) = run.step_pods(name.partition("-")[0].replace("train", "plan"))
+    return kubectl("logs", pod["metadata"]["name"], "--container=main")
+
+
+def post_raw(kind: str, event: dict[str, Any]) -> None:
+    """Post an event as somebody does who has the sender's token and nothing of ours."""
+    token = kubectl("create", "token", "sender", "--duration=10m").strip()
+    service = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    (pod, *_) = [
+        p["metadata"]["name"]
+        for p in json.loads(kubectl("get", "--raw", service))["items"]
+        if p["metadata"]["name"].startswith("argo-server-")
+    ]
+    command = ["kubectl", "--context", CONTEXT, "-n", NAMESPACE, "port-forward", pod, ":2746"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tunnel:
+        try:
+            assert tunnel.stdout is not None
+            port = re.search(r"127\.0\.0\.1:(\d+)", tunnel.stdout.readline())
+            assert port is not None
+            httpx.post(
+                f"http://127.0.0.1:{port[1]}/api/v1/events/{NAMESPACE}/{kind}",
+                json=event,
+                headers={"authorization": f"Bearer {token}"},
+                timeout=60,
+            ).raise_for_status()
+        finally:
+            tunnel.terminate()
+
+
+def test_a_train_event_runs_nobodys_code(identity: str, tmp_path: Path) -> None:
+    shell = {"model": "pydoc:pipepager", "options": {"cmd": "id > /workspace/owned.txt"}}
+    content = configuration({"shell": shell}, name=identity)
+    post(tmp_path, {"kind": "train", "id": identity, "configuration": content})
+    assert "`pydoc:pipepager` may not be named here" in wait_for(f"train-{identity}")
+    assert not (WORKSPACE / "owned.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "problem"),
+    [
+        (0, {"model": "../models/fashion-mnist"}, "model: String should match"),
+        (1, {"folder": None}, "folder: Input should be a valid string"),
+        (2, {"folder": "../etc"}, "folder: Value error"),
+        (3, {"folder": "images/{{workflow.name}}"}, "Argo would evaluate it"),
+    ],
+)
+def test_a_raw_event_is_checked_where_it_is_done(
+    identity: str, number: int, changes: dict[str, Any], problem: str
+) -> None:
+    event = {"kind": "predict", "id": f"{identity}-{number}", "model": "m", "folder": "images"}
+    post_raw("predict", event | changes)
+    assert problem in wait_for(f"predict-{identity}-{number}")
+
+
+def test_an_event_that_has_failed_says_so_and_can_be_repeated(
+    identity: str, tmp_path: Path
+) -> None:
+    event = {"kind": "predict", "id": identity, "model": identity, "folder": "images/none"}
+    post(tmp_path, event)
+    wait_for(f"predict-{identity}")
+    again = [str(ROOT / "scripts/post.sh"), sys.executable, str(tmp_path / "0.json")]
+    done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert "was posted before, and failed" in done.stdout
+    remedy = f"kubectl -n {NAMESPACE} delete workflow predict-{identity}"
+    assert remedy in done.stderr
+    call(*remedy.split())
+    (line,) = post(tmp_path, event)
+    assert line.startswith(f"predict-{identity}: accepted; its answer: ")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.steps import verification
 from mlpipeline.store import artifacts
 
@@ -50,10 +50,12 @@ def test_the_pipeline_succeeds(first: Submission) -> None:
     assert first.record["state"] == "succeeded"
     assert set(first.states.values()) == {"succeeded"}
     assert (WORKSPACE / "runs" / first.record["run"] / "report.html").is_file()
-    # The cluster's own verification, with every test image over every protocol.
-    for protocol in first.record["verification"]["protocols"]:
-        assert protocol["images"] == 10_000
-        assert protocol["accuracy"] == pytest.approx(_decision(first)["test"]["accuracy"])
+    # The cluster's own verification: every test image by gRPC, a sample by the other protocols.
+    protocols = first.record["verification"]["protocols"]
+    assert [protocol["images"] for protocol in protocols] == [1_000, 1_000, 1_000, 10_000]
+    assert protocols[-1]["accuracy"] == pytest.approx(_decision(first)["test"]["accuracy"])
+    for protocol in protocols:
+        assert protocol["accuracy"] == pytest.approx(protocol["recorded_accuracy"])
         assert len(protocol["replicas"]) >= 2
 
 
@@ -71,19 +73,20 @@ def test_all_test_images_get_the_recorded_accuracy_from_outside(first: Submissio
     """Through the node's port: V1, V2 as JSON and binary, gRPC, from at least two replicas."""
     keys = {task["name"]: task["key"] for task in first.record["tasks"]}
     selection = WORKSPACE / "selections" / keys["select"]
-    images, labels = tfrecords.read_split(WORKSPACE / "datasets" / keys["ingest"], "test")
+    split = StoredSplit(WORKSPACE / "datasets" / keys["ingest"], "test")
     accuracy = _decision(first)["test"]["accuracy"]
     figures = verification.verify(
         base_url=f"http://{ADDRESS}:30080",
         grpc_address=f"{ADDRESS}:30081",
         name="fashion-mnist",
         expected=verification.Expected(
-            images, labels, np.load(selection / "test_probabilities.npy"), accuracy, replicas=2
+            split, np.load(selection / "test_probabilities.npy"), accuracy, replicas=2
         ),
     )
     for protocol in figures.protocols:
         print(protocol)
-        assert protocol.accuracy == pytest.approx(accuracy)
+        assert protocol.accuracy == pytest.approx(protocol.recorded_accuracy)
+    assert figures.protocols[-1].accuracy == pytest.approx(accuracy)
 
 
 def test_a_second_submission_hits_every_memo(first: Submission) -> None:

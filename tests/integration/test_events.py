@@ -108,6 +108,9 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
             assert [line["file"] for line in found] == [*labels[number], "notes.txt"]
             assert all(line["class"].startswith("pattern ") for line in found[:-1])
             assert "no image" in found[-1]["error"]
+            for name in (f"predict-a{number - 3}", f"predict-b{number - 3}"):
+                answer = pipeline.workspace / "answers" / f"{name}.csv"
+                assert answer.read_bytes() == (result / "predictions.csv").read_bytes()
 
         # What was predicted is corrected, and the next run has it.
         wrong = [line["image"] for line in lines(pipeline, results[0])[:3]]
@@ -142,3 +145,17 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
     images = datasets.synthetic().train.images[:3]
     assert wrong == [hashlib.sha256(np.ascontiguousarray(i).tobytes()).hexdigest() for i in images]
     assert pipeline.leftovers() == []
+
+
+def test_an_event_runs_only_code_that_the_person_who_watches_allows(tmp_path: Path) -> None:
+    owned = tmp_path / "owned.txt"
+    shell = {"model": "pydoc:pipepager", "options": {"cmd": f"id > {owned}"}}
+    pipeline = Pipeline(tmp_path, configuration({"shell": shell}))
+    drop(pipeline, {"kind": "train", "id": "shell", "configuration": pipeline.content})
+    failed = pipeline.workspace / "inbox" / "failed"
+    with watched(pipeline) as command:
+        wait_until((failed / "event.txt").exists, command)
+    reason = (failed / "event.txt").read_text()
+    assert "`pydoc:pipepager` may not be named here" in reason
+    assert f"mv {failed}/event.json " in reason
+    assert not owned.exists()

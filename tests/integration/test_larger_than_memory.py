@@ -1,4 +1,4 @@
-"""Images that take several times the memory that a process may have: ingested, and trained on."""
+"""Images that take several times the memory that a process may have, from ingestion to serving."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ import own_project.scans as scans
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
-from support.pipelines import Pipeline, configuration
+from mlpipeline.store.schemas.run import Verification
+from support.pipelines import Command, Pipeline, configuration, wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
 PROJECT = Path(scans.__file__).parent
-IMAGES, OF_TEST = 65_000, 500
-BYTES = IMAGES * scans.SIZE**2
+IMAGES, OF_VALIDATION, OF_TEST = 45_500, 22_000, 22_000
+BYTES = (IMAGES + OF_TEST) * scans.SIZE**2
 # Of what a process writes to, which is what counts as memory: code and files that are mapped to be
 # read can always be dropped. A training takes up to 700 MiB of it, and not the same each time; what
 # TensorFlow does where an allocation fails is anything, a segmentation fault included.
@@ -34,10 +36,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     recipe = {"batch_size": 32, "epochs": 1, "schedule": "constant", "learning_rate": 0.01}
     content = configuration(
         {"coarse": {"model": "own_project.networks:coarse"}},
-        data={"dataset": "own_project.scans:mapped", "validation": 500, "shards": 8},
+        data={
+            "dataset": "own_project.scans:mapped",
+            "validation": OF_VALIDATION,
+            "shards": 8,
+        },
         recipe=recipe | {"precision": "float32"},
         training={"workers": 1, "cache": "none"},
     )
+    content["serving"] |= {"replicas": 1}
     pipeline = Pipeline(tmp_path_factory.mktemp("large"), content)
     shutil.copytree(PROJECT, pipeline.folder / PROJECT.name)
     scans.write(pipeline.folder / PROJECT.name / "scans", IMAGES, OF_TEST)
@@ -47,14 +54,25 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 def limited(pipeline: Pipeline, *arguments: str) -> tuple[int, int, str]:
     """Run a command in so much memory: its status, the most that was resident, its errors."""
-    peak = 0
+    with started_with_limit(pipeline, *arguments) as command:
+        peak = watch(command)
+    return command.process.returncode, peak, command.errors
+
+
+@contextmanager
+def started_with_limit(pipeline: Pipeline, *arguments: str) -> Iterator[Command]:
     with pipeline.started(*arguments) as command:
-        process = command.process
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (LIMIT, LIMIT))
-        while process.poll() is None:
-            peak = max(peak, resident_at_most(process.pid))
-            time.sleep(0.02)
-    return process.returncode, peak, command.errors
+        resource.prlimit(command.process.pid, resource.RLIMIT_DATA, (LIMIT, LIMIT))
+        yield command
+
+
+def watch(command: Command) -> int:
+    """Wait until a command has ended; return the most that was resident."""
+    peak = 0
+    while command.process.poll() is None:
+        peak = max(peak, resident_at_most(command.process.pid))
+        time.sleep(0.02)
+    return peak
 
 
 def resident_at_most(pid: int) -> int:
@@ -64,31 +82,49 @@ def resident_at_most(pid: int) -> int:
     return int(found[1]) << 10 if found else 0
 
 
-def test_images_that_do_not_fit_into_memory_are_ingested_and_trained_on(
+def test_images_that_do_not_fit_into_memory_go_from_ingestion_to_serving(
     prepared: Pipeline,
 ) -> None:
-    assert BYTES > 3 * LIMIT
+    of_training = IMAGES - OF_VALIDATION
+    assert min(of_training, OF_VALIDATION, OF_TEST) * scans.SIZE**2 > LIMIT, "no split fits"
     # What would hold them fails: so the limit is one.
     prepared.content["data"] |= {"dataset": "own_project.scans:loaded"}
     status, _, errors = limited(prepared, "step", "ingest")
     assert status != 0
     assert "Unable to allocate" in errors
 
+    peaks: dict[str, int] = {}
     prepared.content["data"] |= {"dataset": "own_project.scans:mapped"}
-    status, of_ingestion, errors = limited(prepared, "step", "ingest")
+    status, peaks["ingest"], errors = limited(prepared, "step", "ingest")
     assert status == 0, errors
-    dataset = prepared.published("ingest")
-    assert DatasetCard.load(DatasetFolder(dataset).card).counts["train"] == IMAGES - 500
+    card = DatasetCard.load(DatasetFolder(prepared.published("ingest")).card)
+    assert card.counts == {"train": of_training, "validation": OF_VALIDATION, "test": OF_TEST}
 
     prepared.content["training"] |= {"cache": "memory"}
     status, _, errors = limited(prepared, "step", "train", "--candidate", "coarse")
     assert status != 0
 
     prepared.content["training"] |= {"cache": "none"}
-    status, of_training, errors = limited(prepared, "step", "train", "--candidate", "coarse")
+    status, peaks["train"], errors = limited(prepared, "step", "train", "--candidate", "coarse")
     assert status == 0, errors
     metrics = artifacts.read_json(prepared.published("train-coarse") / "metrics.json")
     assert metrics["validation_accuracy"] > 0.9
-    peaks = {"ingest": of_ingestion >> 20, "train": of_training >> 20}
-    print(f"MiB: images {BYTES >> 20}, limit {LIMIT >> 20}, resident at most {peaks}")
-    assert max(of_ingestion, of_training) < BYTES / 2
+
+    status, peaks["select"], errors = limited(prepared, "step", "select")
+    assert status == 0, errors
+
+    output = prepared.folder / "figures.json"
+    with started_with_limit(prepared, "step", "serve", "--replica", "replica-0") as server:
+        wait_until(lambda: "ready=replica-0" in server.output, server)
+        status, peaks["verify"], errors = limited(
+            prepared, "step", "verify", "--output", str(output)
+        )
+        assert status == 0, errors
+        peaks["serve"] = resident_at_most(server.process.pid)
+    figures = Verification.load(output)
+    assert figures.test_images == OF_TEST
+    assert [p.images for p in figures.protocols] == [1_000, 1_000, 1_000, OF_TEST]
+
+    print(f"MiB: images {BYTES >> 20}, limit {LIMIT >> 20}")
+    print(f"MiB resident at most: { {step: peak >> 20 for step, peak in peaks.items()} }")
+    assert max(peaks.values()) < BYTES / 2

@@ -71,6 +71,32 @@ def test_the_served_model_knows_their_images(finished: Pipeline, tmp_path: Path)
     assert command.output.split()[1] == ["horizontal", "vertical", "falling", "rising"][right % 4]
 
 
+def test_images_of_seven_channels_are_trained_served_and_shown(tmp_path: Path) -> None:
+    """Only files cannot be asked: none has seven."""
+    content = configuration(
+        {"own": {"model": "own_project.networks:strided", "options": {"width": 6}, "epochs": 1}},
+        data={"dataset": "own_project.signs:bands", "validation": 200, "shards": 4},
+    )
+    pipeline = Pipeline(tmp_path, content)
+    shutil.copytree(PROJECT, pipeline.folder / PROJECT.name)
+    command = pipeline.call("run")
+    assert command.process.returncode == 0, command.errors + command.output
+    record = pipeline.last_run()
+    assert [p["images"] for p in record["verification"]["protocols"]] == [400] * 4
+    card = artifacts.read_json(
+        pipeline.workspace / "datasets" / keys(record)["ingest"] / "dataset.json"
+    )
+    assert (card["shape"], card["preparation"]) == ([16, 12, 7], None)
+    assert "data:image/png;base64," in (pipeline.workspace / "report.html").read_text()
+
+    file = tmp_path / "sign.png"
+    Image.fromarray(own_project.signs.signs().test.images[0]).save(file)
+    command = pipeline.call("predict", str(file))
+    assert command.process.returncode == 1
+    assert "the model takes images of shape [16, 12, 7]" in command.errors
+    assert "Traceback" not in command.errors
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "changed"),
     [

@@ -166,10 +166,10 @@ def test_a_run_goes_on_without_a_killed_worker_which_comes_back_alone(
 
 def accuracy_of(pipeline: Pipeline, candidate: str) -> float:
     """The accuracy of a published model on the validation split."""
-    from mlpipeline.learning.data import tfrecords
     from mlpipeline.learning.model import export
+    from support.whole_split import read_split
 
-    images, labels = tfrecords.read_split(pipeline.published("ingest"), "validation")
+    images, labels = read_split(pipeline.published("ingest"), "validation")
     model = export.load(pipeline.published(f"train-{candidate}") / "saved_model")
     return float((export.predict(model, images).argmax(axis=1) == labels).mean())
 

@@ -6,6 +6,7 @@ Selenium's own manager fetches.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
@@ -111,7 +114,17 @@ def test_its_images_and_figures_are_drawn(
     assert all(figure_width > 300 and height > 150 for figure_width, height in figures)
 
 
-@pytest.mark.parametrize("names", [CLASSES, ["a_long_name_of_a_class_without_a_gap"] * 10])
+@pytest.mark.parametrize(
+    "names",
+    [
+        CLASSES,
+        ["a_long_name_of_a_class_without_a_gap"] * 10,
+        ["endless" * 50] * 10,
+        [f"species {number}" for number in range(100)],
+        [f"a_long_name_of_a_class_without_a_gap_{number}" for number in range(1_000)],
+    ],
+    ids=["few", "long", "endless", "100", "1000"],
+)
 def test_nothing_is_wider_than_the_screen(
     browser: webdriver.Chrome, tmp_path: Path, width: int, names: Sequence[str]
 ) -> None:
@@ -129,6 +142,41 @@ def test_nothing_is_wider_than_the_screen(
         ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
     )
     assert outside == []
+
+
+def test_with_a_hundred_classes_the_matrix_is_a_picture_beside_the_weakest(
+    browser: webdriver.Chrome, tmp_path: Path, scheme: str
+) -> None:
+    names = tuple(f"species {number}" for number in range(100))
+    labels = np.arange(3_000) % 100
+    images = np.zeros((3_000, 28, 28), np.uint8)
+    run = fabricate(tmp_path, images=images, labels=labels, classes=names)
+    address = report.write(Workspace(tmp_path), Run.parse(run, origin="")).as_uri()
+    _open(browser, address, 1280, scheme=scheme)
+
+    drawn, left, table = browser.execute_script(
+        "const map = document.querySelector('img.map'), box = map.getBoundingClientRect();"
+        "const table = document.querySelector('[aria-label=\"Figures per class\"]');"
+        "return [[map.naturalWidth, box.width, box.height], box.left,"
+        " table.getBoundingClientRect().right]"
+    )
+    natural, width, height = drawn
+    assert natural == 100
+    assert width == pytest.approx(height)
+    assert width > 400
+    assert left > table, "side by side"
+    # The diagonal is darker than what is beside it, on either paper.
+    image = Image.open(
+        io.BytesIO(browser.find_element(By.CSS_SELECTOR, "img.map").screenshot_as_png)
+    )
+    cell = image.width / 100
+
+    def shade(row: float, column: float) -> Any:
+        pixel = image.convert("RGB").getpixel((int(column * cell), int(row * cell)))
+        return np.asarray(pixel, float)
+
+    paper = shade(40.5, 90.5)
+    assert all(np.abs(shade(i + 0.5, i + 0.5) - paper).max() > 60 for i in range(0, 100, 7))
 
 
 def test_text_has_contrast_in_both_schemes(

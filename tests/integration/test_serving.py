@@ -29,6 +29,7 @@ from mlpipeline.serving import model as models
 from mlpipeline.serving.clients import GrpcClient, V1Client, V2BinaryClient, V2JsonClient
 from mlpipeline.steps.verification import Expected, verify
 from mlpipeline.store import artifacts
+from support.memory_split import MemorySplit
 from support.model_servers import (
     CLASSES,
     HOST,
@@ -96,7 +97,7 @@ def test_every_protocol_and_every_replica_gives_the_models_own_answers(
         base_url=service.ports.url,
         grpc_address=service.ports.address,
         name=NAME,
-        expected=Expected(IMAGES, labels, published.probabilities, 0.5, REPLICAS),
+        expected=Expected(MemorySplit(IMAGES, labels), published.probabilities, 0.5, REPLICAS),
         timeout=120,
     )
     assert [each.protocol for each in figures.protocols] == [

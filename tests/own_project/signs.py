@@ -16,6 +16,18 @@ def signs() -> Dataset:
     return Dataset("signs", classes, _make(random, 1_200), _make(random, 400), "drawn by signs.py")
 
 
+def bands() -> Dataset:
+    """The same as a satellite might see them: in seven channels."""
+    random = np.random.default_rng(0)
+    given = signs()
+
+    def seen(split: Split) -> Split:
+        shares = random.dirichlet(np.ones(3), 7)
+        return Split((split.images @ shares.T).astype(np.uint8), split.labels)
+
+    return Dataset("bands", given.classes, seen(given.train), seen(given.test), given.source)
+
+
 def _make(random: np.random.Generator, count: int) -> Split:
     labels = np.arange(count) % 4
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]

@@ -33,14 +33,14 @@ def fabricate(
     Args:
         workspace: Where to publish.
         images: The test images; noise unless given.
-        labels: Their classes.
+        labels: Their classes; likewise.
         epochs: How long each candidate was trained.
         card: What the data set's card says otherwise.
     """
     random = np.random.default_rng(3)
     if images is None or labels is None:
         images = random.integers(0, 255, (400, 28, 28), dtype=np.uint8)
-        labels = random.integers(0, len(CLASSES), len(images))
+        labels = random.integers(0, len(card.get("classes", CLASSES)), len(images))
     tasks = [
         _task("ingest", "ingest", "fashion-mnist-0f3a5d7791c2be64", "reused", 0.42),
         _task("train-cnn", "train", "cnn-b41d88e0f6a9c357", "reused", 0.11, "cnn"),
@@ -54,7 +54,11 @@ def fabricate(
     for task in tasks[1:4]:
         _publish_candidate(workspace / "candidates" / task["key"], task["candidate"], epochs)
     accuracy = _publish_selection(
-        workspace / "selections" / tasks[4]["key"], images, labels, random
+        workspace / "selections" / tasks[4]["key"],
+        images,
+        labels,
+        random,
+        len(card.get("classes", CLASSES)),
     )
     return _record(tasks, len(images), accuracy, epochs)
 
@@ -82,6 +86,7 @@ def _task(
 
 def _publish_dataset(target: Path, test_images: int, changes: dict[str, Any]) -> None:
     counts: dict[SplitName, int] = {"train": 55_000, "validation": 5_000, "test": test_images}
+    classes = len(changes.get("classes", CLASSES))
     card = DatasetCard(
         name="fashion_mnist",
         source="Debian's package dataset-fashion-mnist",
@@ -91,7 +96,7 @@ def _publish_dataset(target: Path, test_images: int, changes: dict[str, Any]) ->
         classes=CLASSES,
         shape=(28, 28),
         counts=counts,
-        per_class={split: (images // 10,) * 10 for split, images in counts.items()},
+        per_class={split: (images // classes,) * classes for split, images in counts.items()},
         shards=dict.fromkeys(counts, ()),
     )
     with artifacts.publish(target) as draft:
@@ -143,8 +148,9 @@ def _publish_selection(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     random: np.random.Generator,
+    classes: int,
 ) -> float:
-    probabilities = _probabilities(labels, random)
+    probabilities = _probabilities(labels, random, classes)
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     surest = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:40]
@@ -178,15 +184,24 @@ def _publish_selection(
     return hits / len(labels)
 
 
-def _probabilities(labels: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.float32]:
-    """Answers of a fair model that takes upper garments and shoes for each other now and then."""
-    likeness = np.full((10, 10), -4.0)
-    for group, close in (((0, 2, 3, 4, 6), 1.9), ((5, 7, 9), 0.9)):
-        for one in group:
-            likeness[one, list(group)] = close
+def _probabilities(
+    labels: NDArray[np.int64], random: np.random.Generator, classes: int
+) -> NDArray[np.float32]:
+    """Answers of a fair model that takes upper garments and shoes for each other now and then.
+
+    Of more than ten classes each ten are like these, and one attracts many others.
+    """
+    likeness = np.full((classes, classes), -4.0)
+    for first in range(0, classes, 10):
+        for group, close in (((0, 2, 3, 4, 6), 1.9), ((5, 7, 9), 0.9)):
+            known = [first + one for one in group if first + one < classes]
+            likeness[np.ix_(known, known)] = close
     np.fill_diagonal(likeness, 6.1)
-    likeness[6, 6] = 4.6
-    scores = likeness[labels] + random.gumbel(scale=1.15, size=(len(labels), 10))
+    weak = np.arange(6, classes, 10)
+    likeness[weak, weak] = 4.6
+    if classes > 10:
+        likeness[::3, 17] = 3.5
+    scores = likeness[labels] + random.gumbel(scale=1.15, size=(len(labels), classes))
     exponents = np.exp(1.2 * (scores - scores.max(axis=1, keepdims=True)))
     shares: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
     return shares.astype(np.float32)

@@ -18,6 +18,7 @@ RESOURCES = {
     "ConfigMap": ("", "configmaps"),
     "Event": ("", "events"),
     "Pod": ("", "pods"),
+    "ControllerRevision": ("apps", "controllerrevisions"),
     "Deployment": ("apps", "deployments"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
     "TFJob": ("kubeflow.org", "tfjobs"),
@@ -27,7 +28,7 @@ RESOURCES = {
 }
 _VERSIONS = {
     "v1": ["ConfigMap", "Event", "Pod"],
-    "apps/v1": ["Deployment"],
+    "apps/v1": ["ControllerRevision", "Deployment"],
     "policy/v1": ["PodDisruptionBudget"],
     "kubeflow.org/v1": ["TFJob"],
     "serving.kserve.io/v1beta1": ["InferenceService"],

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlpipeline.environment import ENDS_WITH_US
 from support import documents
 from support.documents import ROOT, Block
 
@@ -53,7 +54,7 @@ class Reader:
 
     Attributes:
         folder: Where the commands are run; `cd` changes it.
-        environment: Variables beside those of this process.
+        environment: Variables beside those of this process; `source` changes them.
     """
 
     folder: Path
@@ -87,11 +88,14 @@ class Reader:
         if command.startswith("cd "):
             self.folder /= command.removeprefix("cd ")
             return ""
+        if command.startswith("source "):
+            self._keep_variables_of(command)
+            return ""
         # A file of its own: what was started before, and goes on, still writes to its.
         log = self.folder / f".output-{len(self._started)}"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                ["bash", "-o", "pipefail", "-c", command],
+                [*ENDS_WITH_US, "bash", "-o", "pipefail", "-c", command],
                 cwd=self.folder,
                 env=os.environ | dict(self.environment),
                 stdin=subprocess.DEVNULL,
@@ -113,6 +117,19 @@ class Reader:
         if command.startswith("git clone "):
             self._lend(self.folder / Path(command.split()[-1]).name)
         return output
+
+    def _keep_variables_of(self, command: str) -> None:
+        """What a command sets holds for those after it, as in a reader's shell."""
+        done = subprocess.run(
+            ["bash", "-e", "-c", f"{command} && env -0"],
+            cwd=self.folder,
+            env=os.environ | dict(self.environment),
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        pairs = (pair.partition("=") for pair in done.stdout.split("\0") if "=" in pair)
+        self.environment = {name: value for name, _, value in pairs}
 
     def _lend(self, clone: Path) -> None:
         """Put what is to be tested, and its environment, in the place of a clone."""

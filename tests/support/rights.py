@@ -16,6 +16,9 @@ from mlpipeline.backends.cluster import (
     planning,
     pods,
     queueing,
+    retraining,
+    rollout,
+    snapshots,
     tfjob,
 )
 from mlpipeline.backends.cluster.api import Manifest
@@ -50,7 +53,7 @@ def used_by_steps() -> frozenset[Right]:
 @contextlib.contextmanager
 def _clock(clock: Clock) -> Iterator[None]:
     with contextlib.ExitStack() as patches:
-        for module in (tfjob, inference_service):
+        for module in (tfjob, rollout):
             patches.enter_context(mock.patch.object(module, "time", clock))
             watch = functools.partial(pods.StartWatch, clock=clock.monotonic)
             patches.enter_context(mock.patch.object(module, "StartWatch", watch))
@@ -67,10 +70,7 @@ def _plan(cluster: FakeCluster) -> None:
     key = pipeline.plan(settings)[INGEST.name].key
     cluster.put({"kind": "ConfigMap", "metadata": {"name": "memo"}, "data": {key: "lost"}})
     with TemporaryDirectory() as folder:
-        workspace = Workspace(Path(folder))
-        planning.plan(
-            settings, workspace, cluster, memo="memo", image="image", templates=_TEMPLATES
-        )
+        planning.plan(settings, Workspace(Path(folder)), cluster, cache="memo")
 
 
 def _run(cluster: FakeCluster, stop: threading.Event) -> None:
@@ -138,21 +138,45 @@ def _train_until_stopped(cluster: FakeCluster) -> None:
 
 
 def _serve(cluster: FakeCluster) -> None:
-    """Nothing is served, then a service is applied that never gets ready."""
+    """Something is served; then services are applied that never get ready."""
+    cluster.get("Workflow", _OWNER.name)  # as `mlpipeline cluster serve` does
     service = inference_service.complete(
         manifests.load(_TEMPLATES, "inference-service"),
         name="m",
         version="m-1",
         content="0",
+        code="1",
         image="image",
         arguments=[],
         replicas=1,
     )
-    inference_service.version(cluster, "m")
     budget = manifests.load(_TEMPLATES, "disruption-budget")
-    with contextlib.suppress(ClusterError):
-        inference_service.roll_out(cluster, service, budget, seconds=5, pending_seconds=30)
-    inference_service.current(cluster, "m", "0")
+    owner = {"apiVersion": "v1", "kind": "InferenceService", "name": "m", "uid": "1"}
+    limits = {"seconds": 5.0, "pending_seconds": 30.0}
+    for _ in range(2):  # without a state to go back to, then with one
+        with contextlib.suppress(ClusterError):
+            rollout.roll_out(cluster, service, budget, rollout.Publication(), **limits)
+        cluster.apply(service)
+        for number in range(7):
+            snapshots.keep(cluster, service, {"image": str(number)}, owner=owner)
+    rollout.undo(cluster, "m", "m-1", **limits)
+
+
+def used_by_retraining() -> frozenset[Right]:
+    """Return what the step retrain does in all that may happen."""
+    cluster = FakeCluster()
+    labels = {"app.kubernetes.io/part-of": "mlpipeline"}
+    annotations = {"mlpipeline/version": "m-1"}
+    metadata = {"name": "m", "labels": labels, "annotations": annotations}
+    service = {"apiVersion": "v1", "kind": "InferenceService", "metadata": metadata}
+    cluster.put(service | {"spec": {"predictor": {}}})
+    snapshots.keep(cluster, service, {"image": "image"}, owner={})
+    cluster.used.clear()
+    stop = threading.Event()
+    cluster.clock.at(3, stop.set)
+    with contextlib.suppress(StoppedError):
+        retraining.retrain(cluster, _OWNER, template="mlpipeline", stop=stop)
+    return frozenset(cluster.used)
 
 
 def _record(cluster: FakeCluster) -> None:

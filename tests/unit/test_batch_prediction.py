@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mlpipeline.cli import app
-from mlpipeline.errors import ServingError
+from mlpipeline.errors import EventError, ServingError
 from mlpipeline.image_files import Preparation
 from mlpipeline.plan import batch as predictions
 from mlpipeline.serving.arrays import Images, Probabilities
@@ -51,7 +54,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return PublishedModel(version, "0123", CLASSES, (4, 4), brightness, fashion)
 
     monkeypatch.setattr(batch_prediction, "load", load)
-    monkeypatch.setattr(batch_prediction, "_BATCH", 2)  # so that there are several
+    monkeypatch.setattr(batch_prediction, "rows_in_a_batch", lambda shape: 2)  # several batches
     return tmp_path
 
 
@@ -112,6 +115,27 @@ def test_for_a_model_that_no_file_fits_nothing_is_published(
     assert list((workspace / "predictions").iterdir()) == []
 
 
+def test_a_class_may_be_called_as_another_column(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PublishedModel(
+        "toy-1",
+        "0123",
+        ("error", 'a, "b"\nc'),
+        (4, 4),
+        brightness,
+        Preparation((4, 4), 1, dark_ground=True),
+    )
+    monkeypatch.setattr(batch_prediction, "load", lambda folder: model)
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
+    output = workspace / batch.publishes
+    assert batch_prediction.predict(batch, output).unreadable == 1
+    found = lines(output)
+    assert [line["error"] != "" for line in found.values()] == [False, False, False, True]
+    assert float(found["b.png"]["probability of error"]) == pytest.approx(1 - 200 / 255 / 4)
+    assert float(found["b.png"]['a, "b"\nc']) == pytest.approx(200 / 255 / 4)
+
+
 def test_a_folder_of_which_nothing_can_be_read_is_a_result_too(workspace: Path) -> None:
     (workspace / "texts").mkdir()
     (workspace / "texts" / "a.txt").write_text("no image")
@@ -147,14 +171,83 @@ def test_a_file_that_changes_meanwhile_publishes_nothing(workspace: Path) -> Non
 def test_a_folder_outside_or_without_files_is_refused(workspace: Path) -> None:
     (workspace / "empty").mkdir()
     (workspace / "outside").symlink_to("/usr")
+    (workspace / "inside").symlink_to(workspace / "images")
     for folder, reason in (
         ("empty", "there are no files"),
         ("none", "there are no files"),
-        ("outside", "is not in"),
-        ("../", "is not in"),
+        ("outside", "is not below"),
+        ("inside/monday", "is not below"),
+        ("../", "is not below"),
+        (".", "is not below"),
+        ("/usr", "is not below"),
     ):
         with pytest.raises(ServingError, match=reason):
             predictions.plan(Workspace(workspace), "toy", folder)
+
+
+def test_a_link_among_the_files_is_named_and_not_followed(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.png"
+    monday = workspace / "images" / "monday"
+    (monday / "a.png").rename(secret)
+    (monday / "a.png").symlink_to(secret)
+    (monday / "folder").symlink_to(secret.parent)
+    (monday / "lost").symlink_to("nowhere")
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
+    assert batch.links == ("a.png", "folder", "lost")
+    assert list(batch.files) == ["b.png", "more/c.png", "notes.txt"]
+    summary = batch_prediction.predict(batch, workspace / batch.publishes)
+    assert (summary.files, summary.unreadable) == (6, 4)
+    found = lines(workspace / batch.publishes)
+    assert list(found) == ["a.png", "b.png", "folder", "lost", "more/c.png", "notes.txt"]
+    for name in batch.links:
+        assert found[name]["error"] == "it is a link, which is not followed"
+        assert found[name]["class"] == found[name]["image"] == ""
+
+
+def test_a_file_that_becomes_a_link_meanwhile_publishes_nothing(workspace: Path) -> None:
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
+    file = workspace / "images" / "monday" / "b.png"
+    file.rename(workspace / "the-same.png")
+    file.symlink_to(workspace / "the-same.png")
+    with pytest.raises(ServingError, match=r"b\.png has changed"):
+        batch_prediction.predict(batch, workspace / batch.publishes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "../models/toy"}, "model: String should match"),
+        ({"model": "."}, "model: String should match"),
+        ({"folder": None}, "folder: Input should be a valid string"),
+        ({"folder": ".."}, "folder: Value error"),
+        ({"folder": "images/../../x"}, "folder: Value error"),
+        ({"id": "../monday"}, "id: String should match"),
+        ({"colour": "red"}, "colour: Extra inputs"),
+    ],
+)
+@pytest.mark.parametrize("is_encoded", [False, True])
+def test_an_event_that_nobody_has_looked_at_is_checked_where_it_is_done(
+    workspace: Path, changes: dict[str, Any], problem: str, is_encoded: bool
+) -> None:
+    event = {"kind": "predict", "id": "a", "model": "toy", "folder": "images/monday"} | changes
+    text = json.dumps(event)
+    if is_encoded:  # as Argo hands it on
+        text = base64.b64encode(text.encode()).decode()
+    command = ["step", "predict-batch", f"--event={text}", "--workspace", str(workspace)]
+    result = CliRunner().invoke(app.app, command)
+    assert isinstance(result.exception, EventError)
+    assert problem in str(result.exception)
+    assert not (workspace / "predictions").exists()
+    assert not (workspace / "answers").exists()
+
+
+def test_without_a_folder_the_answer_is_not_that_of_all(workspace: Path) -> None:
+    event = json.dumps({"kind": "predict", "id": "a", "model": "toy"})
+    command = ["step", "predict-batch", f"--event={event}", "--workspace", str(workspace)]
+    with pytest.raises(EventError, match="folder: Field required"):
+        CliRunner().invoke(app.app, command, catch_exceptions=False)
 
 
 def test_without_a_model_nothing_is_predicted(workspace: Path) -> None:
@@ -163,7 +256,8 @@ def test_without_a_model_nothing_is_predicted(workspace: Path) -> None:
 
 
 def test_the_command_predicts_once_and_makes_anew_what_is_damaged(workspace: Path) -> None:
-    command = ["step", "predict-batch", "--model", "toy", "--folder", "images/monday"]
+    event = {"kind": "predict", "id": "a", "model": "toy", "folder": "images/monday"}
+    command = ["step", "predict-batch", "--event", json.dumps(event)]
     command += ["--workspace", str(workspace), "--output", str(workspace / "key")]
     first = CliRunner().invoke(app.app, command, catch_exceptions=False)
     assert "4 files, of which 1 could not be read, by version toy-1" in first.output

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from mlpipeline.learning.data import images as data_images
+from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.batching import Array, Batcher
+from mlpipeline.serving.model import PublishedModel
+from mlpipeline.serving.predictor import Predictor
 
 
 class Doubling:
@@ -177,3 +181,23 @@ def test_every_one_of_many_callers_gets_its_own_answer(batcher: Batcher) -> None
             assert outputs.tolist() == (request * 2).tolist()
 
     asyncio.run(scenario())
+
+
+def test_large_images_go_through_the_model_in_smaller_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their activations take memory, whatever the number of images that were asked for at once."""
+    monkeypatch.setattr(data_images, "_BATCH_BYTES", 3 * 16)
+    sizes: list[int] = []
+
+    def model(images: Images) -> Probabilities:
+        sizes.append(len(images))
+        return np.zeros((len(images), 2), np.float32)
+
+    async def test() -> None:
+        predictor = Predictor("m", PublishedModel("1", "0", ("a", "b"), (4, 4), model))
+        probabilities, _ = await predictor.classify(np.zeros((7, 4, 4), np.uint8), None)
+        assert probabilities.shape == (7, 2)
+
+    asyncio.run(test())
+    assert sorted(sizes) == [1, 3, 3]

@@ -14,13 +14,19 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mlpipeline.backends.cluster import api, inference_service, tfjob
+from mlpipeline.backends.cluster import api, inference_service, rollout, tfjob
 from mlpipeline.cli import app
 from mlpipeline.cli import cluster as commands
-from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
+from mlpipeline.errors import (
+    ArtifactError,
+    ClusterError,
+    ConfigurationError,
+    MissingArtifactError,
+)
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import Workspace
 from support import stored_documents as documents
 from support.fake_cluster import Clock, FakeCluster
 
@@ -56,7 +62,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 def clock(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = cluster.clock
     monkeypatch.setattr(tfjob, "time", made)
-    monkeypatch.setattr(inference_service, "time", made)
+    monkeypatch.setattr(rollout, "time", made)
     monkeypatch.setattr(commands, "_stop_event", threading.Event)
     return made
 
@@ -70,10 +76,14 @@ def invoke(tmp_path: Path) -> Invoke:
     def run(command: str, *options: str) -> str:
         common = ["--workspace", str(tmp_path)]
         if command != "record":
-            common += ["--config", str(file), "--outputs", str(tmp_path / "outputs")]
-        if command in ("plan", "train", "serve"):
+            common += ["--config", str(file)]
+        if command in ("plan", "train", "serve", "judge"):
+            common += ["--outputs", str(tmp_path / "outputs")]
+        if command in ("train", "serve"):
             common += ["--templates", str(TEMPLATES), "--image", "mlpipeline:2"]
-        if command in ("plan", "train", "record"):
+        if command in ("plan", "serve", "judge"):
+            common += ["--memo", "memo"]
+        if command in ("plan", "train", "serve", "record"):
             common += ["--workflow", OWNER]
         result = CliRunner().invoke(app.app, ["cluster", command, *common, *options])
         if result.exception:
@@ -118,7 +128,7 @@ def test_plan_writes_the_configuration_and_what_the_workflow_reads(
             "status": {"storedWorkflowTemplateSpec": _parameters(defaults | {"replicas": ""})},
         }
     )
-    said = invoke("plan", "--memo", "memo")
+    said = invoke("plan")
     assert TASKS["train-cnn"].key in said
     written = config.load(tmp_path / "config.yaml")
     assert (list(written.candidates), written.training.workers) == (["cnn"], 3)
@@ -127,6 +137,36 @@ def test_plan_writes_the_configuration_and_what_the_workflow_reads(
     assert json.loads(outputs["trainings"]) == [
         {"candidate": "cnn", "key": TASKS["train-cnn"].key},
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters", "said"),
+    [
+        ({"data": {"revision": "a {{=1+1}}"}}, {}, "`{{` in the parameters configuration"),
+        ({}, {"model": "{{workflow.name}}"}, "`{{` in the parameters model"),
+        ({"candidates": {"a": {"model": "pydoc:pipepager"}}}, {}, "`pydoc:pipepager` may not be"),
+        ({"data": {"dataset": "os:getcwd"}}, {}, "`os:getcwd` may not be"),
+    ],
+)
+def test_plan_refuses_what_argo_evaluates_and_whose_code_nobody_allowed(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    parameters: dict[str, str],
+    said: str,
+) -> None:
+    monkeypatch.setenv("MLPIPELINE_CLUSTER_PLUGINS", "")
+    before = (tmp_path / "config.yaml").read_text()
+    given = {"configuration": yaml.safe_dump(CONFIG | changes)} | parameters
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": _parameters(given)})
+    with pytest.raises(ConfigurationError) as raised:
+        invoke("plan", "--memo", "memo")
+    assert said in raised.value.got
+    # The record of the run plans what is written: it must be able to.
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
@@ -185,18 +225,24 @@ def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
     assert not (tmp_path / "outputs").exists()
 
 
+Rolled = tuple[dict[str, Any], rollout.Publication, dict[str, float]]
+
+
 @pytest.fixture
-def rolled_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, float]]]:
-    """What the step serve has had rolled out, and how long that could take."""
+def rolled_out(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> list[Rolled]:
+    """What the step serve has had rolled out, for which run, and how long that could take."""
     seen = []
 
     def roll_out(
-        cluster: api.Cluster, service: Any, budget: Any, **limits: float
+        _: api.Cluster, service: Any, budget: Any, publication: Any, **limits: float
     ) -> inference_service.Revision:
-        seen.append((service, limits))
-        return inference_service.Revision("0123", ["a", "b"])
+        seen.append((service, publication, limits))
+        return inference_service.Revision("0123", ["a", "b"], rolled=True)
 
-    monkeypatch.setattr(inference_service, "roll_out", roll_out)
+    monkeypatch.setattr(rollout, "roll_out", roll_out)
+    monkeypatch.setattr(commands, "_stop_event", threading.Event)
+    given = _parameters({"image": "mlpipeline:2", "configuration": yaml.safe_dump(CONFIG)})
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": given})
     return seen
 
 
@@ -206,7 +252,7 @@ def test_serve_publishes_the_version_that_was_selected(
     for name in ("train-cnn", "train-dropout", "select"):
         _publish(TASKS[name], tmp_path)
     invoke("serve", "--pending-seconds", "7")
-    ((service, limits),) = rolled_out
+    ((service, publication, limits),) = rolled_out
     version = TASKS["select"].key
     (container,) = service["spec"]["predictor"]["containers"]
     assert service["metadata"]["name"] == "shirts"
@@ -222,7 +268,71 @@ def test_serve_publishes_the_version_that_was_selected(
         "name": "shirts",
         "revision": "0123",
         "replicas": "a,b",
+        "images": "all",
+        "rolled": "true",
     }
+    assert publication.good == ""
+    assert publication.parameters["configuration"] == yaml.safe_dump(CONFIG)
+    assert publication.parameters["image"] == "mlpipeline:2"
+    assert not publication.is_over()
+    workflow = cluster.objects["Workflow", RUN]
+    workflow["spec"] |= {"shutdown": "Stop"}
+    assert publication.is_over()
+
+
+@pytest.mark.parametrize(
+    ("entry", "current", "kept"),
+    [
+        (FIGURES, "what is served", True),
+        ("garbage", "what is served", False),
+        (None, "what is served", False),
+        (FIGURES, "another", False),
+        (FIGURES, "", False),
+    ],
+)
+def test_serve_forgets_a_verification_that_is_not_true_of_what_is_current(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    invoke: Invoke,
+    rolled_out: list[Any],
+    entry: Any,
+    current: str,
+    kept: bool,
+) -> None:
+    for name in ("train-cnn", "train-dropout", "select"):
+        _publish(TASKS[name], tmp_path)
+    other = plan(config.parse(CONFIG, origin=""), without={"dropout"})["select"]
+    _publish(other, tmp_path)
+    if current:
+        version = {"another": other.key}.get(current, TASKS["select"].key)
+        registry.promote(Workspace(tmp_path), "shirts", version)
+    given = [{"name": "figures", "value": json.dumps(entry)}] if isinstance(entry, dict) else []
+    times = dict.fromkeys(("creationTimestamp", "lastHitTimestamp"), "2026-11-30T00:34:33Z")
+    text = json.dumps({"nodeID": "a", "outputs": {"parameters": given}} | times)
+    data = {"verify-0123-all": entry if entry == "garbage" else text, "of-others": text}
+    labels = {"workflows.argoproj.io/configmap-type": "Cache"}
+    metadata = {"name": "memo", "labels": labels}
+    cluster.put({"kind": "ConfigMap", "metadata": metadata, "data": data})
+    invoke("serve")
+    remembered = set(cluster.objects["ConfigMap", "memo"]["data"])
+    assert remembered == ({"verify-0123-all"} if kept else set()) | {"of-others"}
+
+
+def test_undo_fails_with_what_is_served_now(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def undo(_: api.Cluster, name: str, good: str, **limits: float) -> str:
+        seen.append((name, good, limits["pending_seconds"]))
+        return "version x is served again"
+
+    monkeypatch.setattr(rollout, "undo", undo)
+    _publish(TASKS["select"], tmp_path)
+    registry.promote(Workspace(tmp_path), "shirts", TASKS["select"].key)
+    with pytest.raises(ClusterError, match="not verified: version x is served again"):
+        invoke("undo", "--pending-seconds", "7")
+    assert seen == [("shirts", TASKS["select"].key, 7)]
 
 
 def test_serve_publishes_what_was_selected_without_a_candidate_that_failed(
@@ -247,9 +357,14 @@ def test_serve_publishes_the_selection_among_the_candidates_that_it_is_told(
 
 def test_judge_goes_by_what_is_served(tmp_path: Path, cluster: FakeCluster, invoke: Invoke) -> None:
     _publish(TASKS["train-cnn"], tmp_path, FIGURES)
+    first = plan(config.parse(CONFIG, origin="").among("cnn"))["select"]
+    labels = {"workflows.argoproj.io/configmap-type": "Cache"}
+    remembered = {first.key: "of a selection that is gone"}
+    metadata = {"name": "memo", "labels": labels}
+    cluster.put({"kind": "ConfigMap", "metadata": metadata, "data": remembered})
     said = invoke("judge")
     assert "cnn" in said
-    first = plan(config.parse(CONFIG, origin="").among("cnn"))["select"]
+    assert cluster.objects["ConfigMap", "memo"]["data"] == {}
     expected = {"replaces": "true", "among": "cnn", "key": first.key}
     assert _outputs(tmp_path) == expected
     text = (ROOT / "workflows" / "asynchronous.yaml").read_text()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mlpipeline.backends.cluster import inference_service, planning
+from mlpipeline.backends.cluster import planning
 from mlpipeline.backends.cluster.planning import Overrides
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import config, pipeline
@@ -21,7 +19,7 @@ from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from support.fake_cluster import FakeCluster
 
-TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
+ROOT = Path(__file__).parents[2]
 TEXT = """
 name: shirts
 data: {dataset: synthetic}
@@ -93,7 +91,7 @@ def test_a_candidate_that_nobody_knows_is_named_beside_those_that_there_are() ->
     assert "cnn, batch_norm, dropout" in said
 
 
-@pytest.mark.parametrize("text", ["name: [", "name: 2026-02-30", "name: \x00", "name: a\nname: b"])
+@pytest.mark.parametrize("text", ["name: [", "name: 017", "name: \x00", "name: a\nname: b"])
 def test_what_is_not_yaml_is_an_error_that_names_the_parameter(text: str) -> None:
     assert "the parameter `configuration` is not YAML" in _problems(text)
 
@@ -133,25 +131,37 @@ def _publish(task: Task, workspace: Path) -> None:
             (draft / "content").write_text(task.name)
 
 
-def _plan(
-    settings: Config,
-    workspace: Path,
-    cluster: FakeCluster,
-    *,
-    image: str = "mlpipeline:1",
-    templates: Path = TEMPLATES,
-) -> dict[str, str]:
-    return planning.plan(
-        settings, Workspace(workspace), cluster, memo="memo", image=image, templates=templates
+def _plan(settings: Config, workspace: Path, cluster: FakeCluster) -> dict[str, str]:
+    return planning.plan(settings, Workspace(workspace), cluster, cache="memo")
+
+
+def _entry(**outputs: str) -> str:
+    """What Argo writes into its memo."""
+    parameters = [{"name": name, "value": value} for name, value in outputs.items()]
+    return json.dumps(
+        {
+            "nodeID": "mlpipeline-7s5lt-202848400",
+            "outputs": {"parameters": parameters} if outputs else None,
+            "creationTimestamp": "2026-11-30T00:34:33Z",
+            "lastHitTimestamp": "2026-11-30T00:34:33Z",
+        }
     )
+
+
+def _memo(data: dict[str, str] | None) -> dict[str, Any]:
+    labels = {"workflows.argoproj.io/configmap-type": "Cache"}
+    metadata = {"name": "memo", "labels": labels}
+    return {"kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 @pytest.fixture
 def cluster() -> FakeCluster:
     """A cluster whose memo remembers every task, and what is none of ours."""
-    data = dict.fromkeys([*_keys(_resolve()).values(), "verify-0123456789abcdef"], "{}")
+    keys = _keys(_resolve())
+    data = {key: _entry(metrics="{}") for name, key in keys.items() if name.startswith("train")}
+    data |= {keys["ingest"]: _entry(), keys["select"]: _entry(), "of-others": _entry()}
     made = FakeCluster()
-    made.put({"kind": "ConfigMap", "metadata": {"name": "memo"}, "data": data})
+    made.put(_memo(data))
     return made
 
 
@@ -171,7 +181,6 @@ def test_the_outputs_are_what_the_workflow_hands_on(tmp_path: Path, cluster: Fak
     settings = _resolve(candidates="dropout,cnn")
     keys = _keys(settings)
     outputs = _plan(settings, tmp_path, cluster)
-    assert outputs.pop("serve-key").startswith("serve-")
     trainings = json.loads(outputs.pop("trainings"))
     assert trainings == [
         {"candidate": "dropout", "key": keys["train-dropout"]},
@@ -216,154 +225,97 @@ def test_what_is_gone_or_damaged_is_forgotten_and_nothing_else(
         "train-batch_norm": "to do",
         "train-dropout": "to do",
         "select": "to do",
-        "serve": "to do",
     }
 
 
-@pytest.mark.parametrize("memo", [None, {}, {"data": None}, {"data": {"of-others": "{}"}}])
+def test_what_of_the_users_own_is_as_it_was_is_said(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "own_data_of_this_test.py").write_text("def data():\n    return 'labels.csv'\n")
+    (tmp_path / "labels.csv").write_text("1,2,3")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = _resolve()
+    data = settings.data.model_copy(update={"dataset": "own_data_of_this_test:data"})
+    settings = settings.model_copy(update={"data": data})
+    _publish(pipeline.plan(settings)["ingest"], tmp_path)
+    _plan(settings, tmp_path, cluster)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "ingest" in line)
+    said = "done: 1 module and 1 file (0.0 MB, by content) are as they were"
+    assert line.endswith(said)
+
+
+@pytest.mark.parametrize("data", [None, {}, {"of-others": _entry()}])
 def test_nothing_is_changed_where_nothing_is_remembered(
-    tmp_path: Path, memo: dict[str, Any] | None
+    tmp_path: Path, data: dict[str, str] | None
 ) -> None:
     cluster = FakeCluster()
-    if memo is not None:
-        cluster.put({"kind": "ConfigMap", "metadata": {"name": "memo"}} | memo)
+    cluster.put(_memo(data))
     _plan(_resolve(), tmp_path, cluster)
     assert cluster.changes == []
 
 
-# --- the memo of the roll-out -----------------------------------------------------------------
+@pytest.mark.parametrize("labels", [None, {"of": "somebody"}])
+def test_a_memo_that_is_gone_or_without_its_label_is_made_anew(
+    tmp_path: Path, labels: dict[str, str] | None
+) -> None:
+    cluster = FakeCluster()
+    if labels:
+        metadata = {"name": "memo", "labels": labels}
+        cluster.put({"kind": "ConfigMap", "metadata": metadata, "data": {"of-others": _entry()}})
+    _plan(_resolve(), tmp_path, cluster)
+    made = cluster.objects["ConfigMap", "memo"]
+    base = yaml.safe_load((ROOT / "manifests" / "base" / "memo.yaml").read_text())
+    assert made["metadata"]["labels"].items() >= base["metadata"]["labels"].items()
+    assert made["metadata"]["labels"].items() >= (labels or {}).items()
+    assert made.get("data") == ({"of-others": _entry()} if labels else None)
 
 
-@dataclass
-class Served:
-    """A cluster whose memo remembers a roll-out, and which serves what was rolled out."""
-
-    settings: Config
-    workspace: Path
-    cluster: FakeCluster
-
-    def plan(self, **how: Any) -> str:
-        """Plan once more, and return the key of the roll-out."""
-        return _plan(self.settings, self.workspace, self.cluster, **how)["serve-key"]
-
-    @property
-    def model(self) -> Path:
-        return self.workspace / pipeline.plan(self.settings)["select"].publishes[1]
-
-    def roll_out(self) -> None:
-        content = inference_service.digest_of(self.model)
-        container = {"name": "kserve-container", "image": "mlpipeline:1", "args": ["predictor"]}
-        predictor = {
-            "annotations": {"mlpipeline/content": content},
-            "containers": [container],
-            "minReplicas": 2,
-        }
-        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-        self.cluster.put(
-            {
-                "kind": "InferenceService",
-                "metadata": {"name": "shirts", "generation": 1},
-                "spec": {"predictor": predictor},
-                "status": ready,
-            }
-        )
-        template = {"metadata": predictor, "spec": {"containers": [container]}}
-        self.cluster.put(
-            {
-                "kind": "Deployment",
-                "metadata": {"name": "shirts-predictor", "generation": 1},
-                "spec": {"replicas": 2, "template": template},
-                "status": {
-                    "observedGeneration": 1,
-                    **dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 2),
-                },
-            }
-        )
-
-    def remember(self) -> None:
-        content = inference_service.digest_of(self.model)
-        revision = inference_service.current(self.cluster, "shirts", content)
-        assert revision is not None
-        outputs = {"parameters": [{"name": "revision", "value": revision.digest}]}
-        entry = json.dumps({"nodeID": "mlpipeline-x-1", "outputs": outputs})
-        self.cluster.patch("ConfigMap", "memo", {"data": {self.plan(): entry}})
-
-    def change(self, kind: str, path: str, value: Any) -> None:
-        """Change one field of the service or its Deployment; `path` as in `spec.replicas`."""
-        (found,) = (o for (its_kind, _), o in self.cluster.objects.items() if its_kind == kind)
-        *parents, last = path.split(".")
-        for parent in parents:
-            found = found[parent]
-        found[last] = value
+GARBAGE = [
+    *("", "garbage", "null", "3", "[]", '"text"', "{", "{}", "\x00", "NaN"),
+    _entry().replace("mlpipeline-7s5lt-202848400", ""),
+    _entry().replace('"2026-11-30T00:34:33Z"', '"last week"', 1),
+    _entry().replace('"2026-11-30T00:34:33Z"', "17"),
+    _entry().replace("T00:34:33Z", "", 1),  # Go reads no date without its time
+    _entry().replace("null", "[]"),
+    _entry().replace("null", '{"parameters": 3}'),
+    _entry().replace("null", '{"parameters": ["metrics"]}'),
+    _entry().replace("null", '{"parameters": [{"name": "metrics", "value": 3}]}'),
+    _entry().replace("null", '{"artifacts": "none"}'),
+    *(_entry(figures="{}"), _entry(metrics="garbage"), _entry(metrics="[]")),
+]
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Served:
+@pytest.mark.parametrize("text", GARBAGE)
+def test_an_entry_that_is_none_is_forgotten_before_argo_reads_it(
+    tmp_path: Path, cluster: FakeCluster, text: str
+) -> None:
     settings = _resolve()
     for task in pipeline.plan(settings).values():
         _publish(task, tmp_path)
-    cluster = FakeCluster()
-    cluster.put({"kind": "ConfigMap", "metadata": {"name": "memo"}, "data": {"of-others": "{}"}})
-    made = Served(settings, tmp_path, cluster)
-    made.roll_out()
-    made.remember()
-    return made
+    key = _keys(settings)["train-cnn"]
+    before = _remembered(cluster)
+    cluster.objects["ConfigMap", "memo"]["data"][key] = text
+    _plan(settings, tmp_path, cluster)
+    assert before - _remembered(cluster) == {key}
 
 
-def test_a_roll_out_is_remembered_while_what_it_made_is_what_is_served(served: Served) -> None:
-    before = _remembered(served.cluster)
-    assert served.plan() in before
-    assert _remembered(served.cluster) == before
-
-
-@pytest.mark.parametrize(
-    ("kind", "path", "value"),
-    [
-        ("InferenceService", "metadata.generation", 2),  # another run, or a person, changed it
-        ("InferenceService", "metadata.uid", "of one made anew"),
-        ("InferenceService", "status.conditions", []),
-        ("InferenceService", "spec.predictor.annotations", {"mlpipeline/content": "another"}),
-        ("Deployment", "status.availableReplicas", 1),
-        ("Deployment", "metadata.generation", 2),
-    ],
-)
-def test_a_roll_out_is_forgotten_when_the_service_is_another_or_does_not_answer(
-    served: Served, kind: str, path: str, value: Any
+@pytest.mark.parametrize("text", GARBAGE[:-3])
+def test_that_goes_for_whatever_it_stands_for(
+    tmp_path: Path, cluster: FakeCluster, text: str
 ) -> None:
-    served.change(kind, path, value)
-    served.plan()
-    assert _remembered(served.cluster) == {"of-others"}
+    cluster.objects["ConfigMap", "memo"]["data"]["verify-0123456789abcdef"] = text
+    _plan(_resolve(), tmp_path, cluster)
+    assert "verify-0123456789abcdef" not in _remembered(cluster)
+    assert "of-others" in _remembered(cluster)
 
 
-@pytest.mark.parametrize("kind", ["InferenceService", "Deployment"])
-def test_a_roll_out_is_forgotten_when_the_service_is_gone(served: Served, kind: str) -> None:
-    for its_kind, name in list(served.cluster.objects):
-        if its_kind == kind:
-            served.cluster.remove(kind, name)
-    served.plan()
-    assert _remembered(served.cluster) == {"of-others"}
-
-
-def test_a_roll_out_is_forgotten_when_its_model_is_damaged(served: Served) -> None:
-    (served.model / "content").write_text("damaged")
-    served.plan()
-    assert _remembered(served.cluster) == {"of-others"}
-
-
-def test_what_the_service_is_completed_from_is_part_of_the_key(
-    served: Served, tmp_path: Path
-) -> None:
-    changed = tmp_path / "templates"
-    shutil.copytree(TEMPLATES, changed)
-    (changed / "inference-service.patch.yaml").write_text("spec: {predictor: {maxReplicas: 9}}")
-    keys = {
-        served.plan(),
-        served.plan(image="mlpipeline:2"),
-        served.plan(templates=changed),
-        *(
-            _plan(_resolve(**other), served.workspace, served.cluster)["serve-key"]
-            for other in ({"replicas": "3"}, {"name": "trousers"}, {"candidates": "cnn"})
-        ),
-    }
-    assert len(keys) == 6
-    assert keys & _remembered(served.cluster) == {served.plan()}, "others stay remembered"
+def test_an_entry_as_argo_wrote_it_is_kept(tmp_path: Path, cluster: FakeCluster) -> None:
+    """With fields that it may add one day."""
+    entry = json.loads(_entry(figures="{}")) | {"version": 2}
+    entry["outputs"] |= {"exitCode": "0", "artifacts": [{"name": "main-logs"}], "result": None}
+    cluster.objects["ConfigMap", "memo"]["data"]["verify-0123456789abcdef"] = json.dumps(entry)
+    _plan(_resolve(), tmp_path, cluster)
+    assert "verify-0123456789abcdef" in _remembered(cluster)

@@ -161,7 +161,10 @@ def _run(attempts: Mapping[str, Sequence[Attempt]] | None = None, *, hit: bool =
         )
     run.memoized("select", attempts.get("select", [OK]), hit=hit, key=tasks["select"].key)
     run._add("DAG", "publish", "Succeeded", boundaryID=NAME, inputs=_parameters({"name": "shirts"}))
-    run.memoized("serve", attempts.get("serve", [OK]), hit=hit, key="serve-1")
+    # It is never answered from the memo: it looks at what is served.
+    is_rolled = {"version": tasks["select"].key, "rolled": str(not hit).lower()}
+    given = {"outputs": _parameters(is_rolled)} if "serve" not in attempts else {}
+    run.tried("serve", attempts.get("serve", [OK]), **given)
     outputs = {"figures": json.dumps(FIGURES.content())} if "verify" not in attempts else None
     run.memoized("verify", attempts.get("verify", [OK]), hit=hit, outputs=outputs, revision="1")
     run._add("Retry", "record", "Running")  # the exit handler itself

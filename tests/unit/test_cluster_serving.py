@@ -12,17 +12,23 @@ from typing import Any
 
 import pytest
 
-from mlpipeline.backends.cluster import inference_service, manifests, pods
+from mlpipeline.backends.cluster import inference_service, manifests, pods, rollout, snapshots
 from mlpipeline.backends.cluster.api import Manifest
-from mlpipeline.errors import ClusterError, ConfigurationError
+from mlpipeline.errors import (
+    ClusterError,
+    ClusterUnreachableError,
+    ConfigurationError,
+    StoppedError,
+)
 from support.fake_cluster import Clock, FakeCluster, pod, unschedulable, waiting
+from support.operators import READY, OperatedCluster
 
 TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 NAME = "fashion-mnist"
 LABELS = {"serving.kserve.io/inferenceservice": NAME}
 OLD, NEW = "mlpipeline:1", "mlpipeline:2"
 CONTENT = "0123456789abcdef"
-READY = [{"type": "Ready", "status": "True"}]
+VERSION, OTHER = "fashion-mnist-0123456789abcdef", "fashion-mnist-fedcba9876543210"
 
 
 def _complete(
@@ -30,14 +36,17 @@ def _complete(
     replicas: int = 2,
     image: str = NEW,
     content: str = CONTENT,
+    version: str = VERSION,
+    code: str = "code",
 ) -> Manifest:
     return inference_service.complete(
         template or manifests.load(TEMPLATES, "inference-service"),
         name=NAME,
-        version="fashion-mnist-0123456789abcdef",
+        version=version,
         content=content,
+        code=code,
         image=image,
-        arguments=["predictor", "--version", "0123"],
+        arguments=["predictor", "--version", version],
         replicas=replicas,
     )
 
@@ -55,11 +64,11 @@ def test_a_service_is_completed_with_what_a_run_knows() -> None:
     service = _complete()
     assert service["metadata"]["name"] == NAME
     annotations = service["metadata"]["annotations"]
-    assert annotations["mlpipeline/version"] == "fashion-mnist-0123456789abcdef"
+    assert annotations["mlpipeline/version"] == VERSION
     assert annotations["serving.kserve.io/deploymentMode"] == "Standard"
     assert service["spec"]["predictor"]["minReplicas"] == 2
     assert _container(service)["image"] == NEW
-    assert _container(service)["args"] == ["predictor", "--version", "0123"]
+    assert _container(service)["args"] == ["predictor", "--version", VERSION]
     assert "ownerReferences" not in service["metadata"], "it outlives the run that published it"
 
 
@@ -87,25 +96,43 @@ def test_there_may_be_more_replicas_than_configured_never_fewer(
 # --- the roll-out -----------------------------------------------------------------------------
 
 
+def new_pod(name: str, phase: str = "Running", **status: Any) -> Manifest:
+    """A pod of the roll-out of `_complete()`."""
+    made = pod(name, LABELS, phase, **status)
+    made["metadata"]["annotations"] = _complete()["spec"]["predictor"]["annotations"]
+    return made
+
+
 @dataclass
 class World:
     """A cluster in which the test plays KServe and the controllers of Deployments and pods."""
 
     cluster: FakeCluster
     clock: Clock
+    template: Manifest | None = None
 
     def roll_out(self, seconds: float = 500, replicas: int = 2) -> inference_service.Revision:
-        return inference_service.roll_out(
+        return self.apply(_complete(replicas=replicas), seconds=seconds)
+
+    def apply(
+        self,
+        service: Manifest,
+        publication: rollout.Publication | None = None,
+        *,
+        seconds: float = 500,
+    ) -> inference_service.Revision:
+        return rollout.roll_out(
             self.cluster,
-            _complete(replicas=replicas),
+            service,
             manifests.load(TEMPLATES, "disruption-budget"),
+            publication or rollout.Publication(),
             seconds=seconds,
             pending_seconds=100,
         )
 
     def deploy(self, image: str = NEW, replicas: int = 2, content: str = CONTENT) -> None:
         """Have KServe make or change the Deployment, which nobody has looked at yet."""
-        service = _complete(image=image, content=content)
+        service = _complete(self.template, image=image, content=content)
         containers = [{"name": "proxy", "image": "proxy:2"}, _container(service)]
         annotations = service["spec"]["predictor"]["annotations"]
         deployment = {
@@ -137,7 +164,7 @@ class World:
         self.cluster.objects["InferenceService", NAME]["status"] = {"conditions": conditions}
 
     def start(self, name: str, phase: str = "Running", **status: Any) -> None:
-        self.cluster.put(pod(name, LABELS, phase, **status))
+        self.cluster.put(new_pod(name, phase, **status))
 
     def serves(self, at: float = 5) -> None:
         """Have all be as it should be from a certain time on."""
@@ -151,9 +178,9 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
     caplog.set_level(logging.INFO, "mlpipeline")
     clock = Clock()
-    monkeypatch.setattr(inference_service, "time", clock)
+    monkeypatch.setattr(rollout, "time", clock)
     watch = functools.partial(pods.StartWatch, clock=clock.monotonic)
-    monkeypatch.setattr(inference_service, "StartWatch", watch)
+    monkeypatch.setattr(rollout, "StartWatch", watch)
     return World(FakeCluster(clock), clock)
 
 
@@ -244,7 +271,6 @@ def test_what_is_not_ready_in_time_is_an_error_with_what_is_left_to_do(world: Wo
     assert "b: Unschedulable: 3 Insufficient cpu." in raised.value.got
     assert "a: " not in raised.value.got
     assert 60 < world.clock.now < 65
-    assert not any(change.startswith("delete") for change in world.cluster.changes)
 
 
 def test_a_replica_that_cannot_start_is_an_error_with_its_reason(world: World) -> None:
@@ -290,6 +316,236 @@ def test_the_digest_is_of_this_very_state_of_the_service(world: World) -> None:
     assert len({first, by_hand, made_anew}) == 3
 
 
+def test_where_nothing_is_to_be_done_nothing_is_changed_and_it_says_so(world: World) -> None:
+    world.serves()
+    first = world.roll_out()
+    assert first.rolled
+    kept = [snapshot.name for snapshot in snapshots.find(world.cluster, NAME)]
+    again = world.roll_out()
+    assert (again.digest, again.rolled) == (first.digest, False)
+    assert [snapshot.name for snapshot in snapshots.find(world.cluster, NAME)] == kept
+
+
+def test_verification_by_other_code_is_of_another_revision(world: World) -> None:
+    world.serves()
+    digests = {
+        world.apply(_complete(), rollout.Publication(code=code)).digest for code in ("1", "2")
+    }
+    assert len(digests) == 2
+
+
+# --- what pods are made of --------------------------------------------------------------------
+
+
+def _mark(service: Manifest) -> str:
+    return inference_service.mark(service["spec"]["predictor"])
+
+
+def test_all_that_pods_are_made_of_is_in_what_they_are_known_by() -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    limits = {"name": "kserve-container", "resources": {"limits": {"memory": "90Mi"}}}
+    little = manifests.merge(template, {"spec": {"predictor": {"containers": [limits]}}})
+    noted = manifests.merge(template, {"metadata": {"annotations": {"of": "somebody"}}})
+    marks = {
+        _mark(_complete()),
+        _mark(_complete(image=OLD)),
+        _mark(_complete(content="another")),
+        _mark(_complete(code="of an image that was built anew")),
+        _mark(_complete(version=OTHER)),
+        _mark(_complete(little)),
+        _mark(_complete(noted)),
+    }
+    assert len(marks) == 7
+    assert _mark(_complete(replicas=5)) == _mark(_complete()), "how many of them there are is not"
+    more = manifests.merge(template, {"spec": {"predictor": {"maxReplicas": 9}}})
+    assert _mark(_complete(more)) == _mark(_complete())
+
+
+# --- a roll-out that fails --------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """A world in which a version is served by two pods, and KServe does its work."""
+    _operate(world)
+    world.apply(_complete(), rollout.Publication(good=VERSION, parameters={"image": NEW}))
+    return world
+
+
+def _operate(world: World, is_broken: Callable[[Manifest], bool] = lambda service: False) -> None:
+    """Have what is applied rolled out at once, unless it is broken: then its pod crashes."""
+    if not isinstance(world.cluster, OperatedCluster):
+        world.cluster = OperatedCluster(world.clock)
+    world.cluster.is_broken = is_broken
+
+
+def _spec_and_version(world: World) -> tuple[Manifest, str]:
+    service = world.cluster.objects["InferenceService", NAME]
+    return service["spec"], inference_service.version(service)
+
+
+def _is_other(service: Manifest) -> bool:
+    return inference_service.version(service) == OTHER
+
+
+def test_what_cannot_start_is_undone_and_the_error_says_what_is_served(served: World) -> None:
+    before = _spec_and_version(served)
+    _operate(served, _is_other)
+    with pytest.raises(ClusterError) as raised:
+        served.apply(_complete(version=OTHER), rollout.Publication(good=VERSION))
+    assert "pod fashion-mnist-new does not start: CrashLoopBackOff" in raised.value.got
+    assert f"it is undone, version {VERSION} is served again" in raised.value.got
+    assert _spec_and_version(served) == before
+    assert [s.version for s in snapshots.find(served.cluster, NAME)] == [VERSION]
+
+
+def test_the_same_version_with_other_pods_that_cannot_start_is_undone_too(served: World) -> None:
+    before = _spec_and_version(served)
+    _operate(served, lambda service: "broken" in str(service["spec"]))
+    with pytest.raises(ClusterError, match="is served again"):
+        served.apply(_complete(image="broken"), rollout.Publication(good=VERSION))
+    assert _spec_and_version(served) == before
+
+
+def test_a_pod_that_goes_on_where_another_was_killed_still_knows_what_was_good(
+    served: World,
+) -> None:
+    before = _spec_and_version(served)
+    _operate(served, _is_other)
+    served.cluster.apply(_complete(version=OTHER))  # and the step's pod was killed
+    with pytest.raises(ClusterError, match=f"version {VERSION} is served again"):
+        served.apply(_complete(version=OTHER), rollout.Publication(good=VERSION))
+    assert _spec_and_version(served) == before
+
+
+def test_what_was_rolled_out_but_never_verified_is_not_gone_back_to(served: World) -> None:
+    served.apply(_complete(version=OTHER), rollout.Publication(good=VERSION))
+    third = "fashion-mnist-0000000000000000"
+    _operate(served, lambda service: inference_service.version(service) == third)
+    with pytest.raises(ClusterError, match=f"version {VERSION} is served again"):
+        served.apply(_complete(version=third), rollout.Publication(good=VERSION))
+
+
+def test_a_first_version_that_cannot_start_leaves_nothing_that_crashes_for_ever(
+    world: World,
+) -> None:
+    _operate(world, lambda service: True)
+    with pytest.raises(ClusterError, match=f"{NAME} is not served, as before"):
+        world.roll_out()
+    assert ("InferenceService", NAME) not in world.cluster.objects
+
+
+def test_what_an_older_release_has_served_is_gone_back_to(world: World) -> None:
+    _operate(world)
+    old = inference_service.with_mark(_complete(version=OTHER), "")
+    world.cluster.apply(old)
+    before = _spec_and_version(world)
+    _operate(world, lambda service: not _is_other(service))
+    with pytest.raises(ClusterError, match=f"version {OTHER} is served again"):
+        world.apply(_complete(), rollout.Publication(good=OTHER))
+    assert _spec_and_version(world) == before
+
+
+def test_where_it_cannot_be_undone_the_error_says_both(served: World) -> None:
+    _operate(served, lambda service: True)
+    with pytest.raises(ClusterError) as raised:
+        served.apply(_complete(version=OTHER), rollout.Publication(good=VERSION))
+    assert "pod fashion-mnist-new does not start" in raised.value.got
+    assert "it could not be undone: pod fashion-mnist-new does not start" in raised.value.got
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_run_that_is_stopped_in_the_middle_is_undone_a_pod_that_is_moved_is_not(
+    served: World, is_over: bool
+) -> None:
+    before = _spec_and_version(served)
+    _operate(served, _is_other)
+    publication = rollout.Publication(good=VERSION, is_over=lambda: is_over)
+    served.clock.at(served.clock.now + 3, publication.stop.set)
+    with pytest.raises(StoppedError):
+        served.apply(_complete(version=OTHER), publication)
+    assert (_spec_and_version(served) == before) is is_over
+
+
+def test_an_api_server_that_is_away_undoes_nothing(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ClusterUnreachableError("no answer", expected="one", remedy="wait")
+
+    _operate(served, _is_other)
+    monkeypatch.setattr(pods.StartWatch, "check", away)
+    with pytest.raises(ClusterUnreachableError):
+        served.apply(_complete(version=OTHER), rollout.Publication(good=VERSION))
+    assert _spec_and_version(served)[1] == OTHER, "the next attempt goes on with it"
+
+
+def test_only_a_few_snapshots_are_kept(served: World) -> None:
+    for number in range(9):
+        served.apply(_complete(version=f"fashion-mnist-{number}"))
+    kept = [snapshot.version for snapshot in snapshots.find(served.cluster, NAME)]
+    assert kept == [f"fashion-mnist-{number}" for number in (8, 7, 6, 5, 4)]
+
+
+# --- a version that is not verified -----------------------------------------------------------
+
+
+def _undo(world: World, good: str) -> str:
+    return rollout.undo(world.cluster, NAME, good, seconds=100, pending_seconds=100)
+
+
+def test_a_version_that_is_not_verified_gives_way_to_the_last_that_was(served: World) -> None:
+    before = _spec_and_version(served)
+    served.apply(_complete(version=OTHER), rollout.Publication(good=VERSION))
+    assert _undo(served, VERSION) == f"it is undone, version {VERSION} is served again"
+    assert _spec_and_version(served) == before
+    assert [s.version for s in snapshots.find(served.cluster, NAME)] == [VERSION]
+
+
+@pytest.mark.parametrize("good", ["", VERSION, OTHER])
+def test_it_stays_where_no_other_is_known_to_be_better(served: World, good: str) -> None:
+    before = _spec_and_version(served)
+    assert "stays" in _undo(served, good)
+    assert _spec_and_version(served) == before
+
+
+def test_without_a_service_there_is_nothing_to_undo(world: World) -> None:
+    assert _undo(world, VERSION) == "there is no service"
+
+
+# --- pods of other roll-outs ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ["of-another", ""])
+def test_older_pods_may_crash_for_as_long_as_they_like(world: World, mark: str) -> None:
+    old = pod("old", LABELS, containerStatuses=waiting("CrashLoopBackOff"))
+    old["metadata"]["annotations"] = {"mlpipeline/pods": mark} if mark else {}
+    world.cluster.put(old)
+    world.serves(at=200)
+    assert world.roll_out().replicas == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"containerStatuses": waiting("CrashLoopBackOff")},
+        {"containerStatuses": [{"name": "m", "lastState": {"terminated": {"exitCode": 1}}}]},
+    ],
+    ids=["waits", "runs for a moment"],
+)
+def test_pods_of_the_same_service_that_crash_are_replaced_by_like_ones(
+    served: World, status: dict[str, Any]
+) -> None:
+    served.cluster.objects["Pod", f"{NAME}-a"]["status"] = status
+    before = _mark(served.cluster.objects["InferenceService", NAME])
+    served.apply(_complete(), rollout.Publication(good=VERSION))
+    after = _mark(served.cluster.objects["InferenceService", NAME])
+    assert after != before
+    assert after.startswith(f"{before}.")
+    assert not served.apply(_complete(), rollout.Publication(good=VERSION)).rolled, "only once"
+    assert _mark(served.cluster.objects["InferenceService", NAME]) == after
+
+
 # --- a sharded service ------------------------------------------------------------------------
 
 
@@ -313,18 +569,24 @@ def test_the_front_gets_the_image_and_keeps_its_arguments(sharded: Manifest) -> 
 def test_the_front_is_waited_for_too_and_is_no_replica(
     world: World, sharded: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
+    world.template = sharded
     spec = _complete(sharded)["spec"]["transformer"]
     # As KServe makes it: with arguments of its own at the end.
     (container,) = spec["containers"]
     container = container | {"args": [*container["args"], "--model_name", NAME]}
 
     def front(image: str, available: int) -> None:
+        made = _complete(sharded, image=image)["spec"]["transformer"]
+        template = {
+            "metadata": {"annotations": made["annotations"]},
+            "spec": spec | {"containers": [container | {"image": image}]},
+        }
         deployment = {
             "kind": "Deployment",
             "metadata": {"name": f"{NAME}-transformer", "generation": 1},
             "spec": {
                 "replicas": 2,
-                "template": {"spec": spec | {"containers": [container | {"image": image}]}},
+                "template": template,
             },
             "status": {
                 "observedGeneration": 1,
@@ -342,13 +604,7 @@ def test_the_front_is_waited_for_too_and_is_no_replica(
     world.start("front", conditions=READY)
     world.cluster.objects["Pod", "front"]["metadata"]["labels"]["component"] = "transformer"
 
-    revision = inference_service.roll_out(
-        world.cluster,
-        _complete(sharded),
-        manifests.load(TEMPLATES, "disruption-budget"),
-        seconds=500,
-        pending_seconds=100,
-    )
+    revision = world.apply(_complete(sharded))
 
     assert world.clock.now == 40
     assert revision.replicas == ["a", "b"]

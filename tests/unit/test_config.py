@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan.config import Candidate, Config, Recipe, load, parse
+from mlpipeline.plan.config import Candidate, Config, Recipe, load, parse, write
 
 SHIPPED = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}
@@ -146,6 +146,11 @@ def test_a_candidate_may_be_called_like_a_section() -> None:
         (MINIMAL | {"name": "My Shirts"}, "name: got 'My Shirts'"),
         (MINIMAL | {"name": "../elsewhere"}, "name: got '../elsewhere'"),
         (MINIMAL | {"name": "x" * 41}, "name: got"),
+        (MINIMAL | {"name": "3d"}, "name: got '3d'"),  # KServe would refuse it in the end
+        (MINIMAL | {"name": "-x"}, "name: got '-x'"),
+        (MINIMAL | {"name": "x-"}, "name: got 'x-'"),
+        (MINIMAL | {"name": "a_b"}, "name: got 'a_b'"),
+        (MINIMAL | {"name": ""}, "name: got ''"),
         (MINIMAL | {"candidates": {}}, "candidates: got {}"),
         (MINIMAL | {"candidates": {"../cnn": {"model": "cnn"}}}, "candidates.../cnn.[key]"),
         (MINIMAL | {"candidates": {"cnn": None}}, "candidates.cnn: got None"),
@@ -154,8 +159,8 @@ def test_a_candidate_may_be_called_like_a_section() -> None:
         (MINIMAL | {"data": {"source": "web"}}, "data.source: got 'web', expected 'auto', 'tfds'"),
         (MINIMAL | {"seed": -1}, "seed: got -1, expected"),
         (MINIMAL | {"seed": 2**32}, "seed: got 4294967296, expected less than 4294967296"),
-        (["shirts"], "got ['shirts'], expected a valid dictionary"),
-        (None, "got None, expected a valid dictionary"),
+        (["shirts"], "got ['shirts'], expected keys and their values"),
+        (None, "got None, expected keys and their values"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -233,7 +238,7 @@ def test_a_number_may_be_written_as_people_do(tmp_path: Path, number: str) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        *(b"name: [shirts", b"name: 2024-13-01", b"a: b: c", b"\xff\xfe\xfa", b"name: !!python/x"),
+        *(b"name: [shirts", b"a: b: c", b"a: {b", b"\xff\xfe\xfa", b"name: !!python/x"),
         b"[" * 10_000,
     ],
     ids=lambda text: repr(text[:12]),
@@ -245,15 +250,114 @@ def test_a_file_that_is_no_yaml_is_an_error_that_names_it(tmp_path: Path, text: 
         load(file)
 
 
-def test_a_key_that_is_there_twice_is_an_error_that_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", ["cnn", '"cnn"', "'cnn'"])
+def test_a_key_that_is_there_twice_is_an_error_that_names_both_lines(
+    tmp_path: Path, again: str
+) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(
         "name: shirts\ncandidates:\n"
-        "  cnn: {model: cnn}\n  wide: {model: cnn}\n  cnn: {model: mlp}\n"
+        f"  cnn: {{model: cnn}}\n  wide: {{model: cnn}}\n  {again}: {{model: mlp}}\n"
     )
     with pytest.raises(ConfigurationError, match="the key `cnn` twice") as raised:
         load(file)
+    assert "line 3, column 3" in str(raised.value)
     assert "line 5, column 3" in str(raised.value)
+
+
+def _loaded(tmp_path: Path, data: str, encoding: str = "utf-8") -> Config:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"name: shirts\ncandidates: {{cnn: {{model: cnn}}}}\n{data}\n", encoding=encoding
+    )
+    return load(file)
+
+
+@pytest.mark.parametrize("seed", ["017", "0_17", "-017", "0o17", "1:30", "08", "+1:30:00"])
+def test_what_reads_two_ways_is_an_error_that_names_it(tmp_path: Path, seed: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        _loaded(tmp_path, f"seed: {seed}")
+    assert f"`{seed}`, which readers disagree about" in raised.value.got
+    assert "line 3, column 7" in raised.value.got
+    assert _loaded(tmp_path, f"data: {{revision: '{seed}'}}").data.revision == seed
+
+
+@pytest.mark.parametrize(("text", "seed"), [("17", 17), ("0", 0), ("1_000", 1000), ("0x1F", 31)])
+def test_a_number_that_reads_one_way_is_taken(tmp_path: Path, text: str, seed: int) -> None:
+    assert _loaded(tmp_path, f"seed: {text}").seed == seed
+
+
+def test_a_date_is_text(tmp_path: Path) -> None:
+    assert _loaded(tmp_path, "data: {revision: 2024-01-02}").data.revision == "2024-01-02"
+
+
+def test_a_number_as_people_write_it_is_one_in_an_option_too(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "name: x\ncandidates: {cnn: {model: cnn, options: {a: 1e-3, b: '1e-3', c: off}}}\n"
+    )
+    config = load(file)
+    assert config.candidates["cnn"].options == {"a": 0.001, "b": "1e-3", "c": False}
+    write(config, file)
+    assert load(file) == config
+
+
+def test_a_candidate_may_be_called_what_yaml_takes_for_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    names = ["on", "no", "y", "null", "3", "2024-01-02", "1e3", "017"]
+    each = "".join(f"  {name}: {{model: cnn}}\n" for name in names if name != "017")
+    file.write_text(f"name: x\ncandidates:\n{each}  '017': {{model: cnn}}\n")
+    assert list(load(file).candidates) == names
+    write(load(file), file)
+    assert list(load(file).candidates) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("!!python/name:os.system", "found the tag"),
+        ("!!timestamp x", "found the tag"),
+        ("!mine {}", "found the tag"),
+        ("&a [*a]", "an alias inside of what it stands for"),
+        ("{? [a] : b}", "a key that is a list or a mapping"),
+        ('"\\ud800"', "half a character"),
+        ("\0", "character 0x0"),
+        ("x\n---\nb: 1", "another document"),
+        ("\n\tname: x", "cannot start any token"),
+    ],
+)
+def test_what_a_configuration_has_no_use_for_is_an_error(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        _loaded(tmp_path, f"data: {text}")
+
+
+def test_a_short_text_that_stands_for_gigabytes_is_an_error(tmp_path: Path) -> None:
+    layers = "".join(f", &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12))
+    with pytest.raises(ConfigurationError, match="at most 100000, aliases written out"):
+        _loaded(tmp_path, f"data: [&l0 [1]{layers}]")
+
+
+def test_text_in_another_encoding_is_an_error_that_says_so(tmp_path: Path) -> None:
+    assert _loaded(tmp_path, "", encoding="utf-8-sig").name == "shirts"
+    for encoding in ("utf-16", "latin-1"):
+        with pytest.raises(ConfigurationError, match="is no UTF-8"):
+            _loaded(tmp_path, "# é", encoding=encoding)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "~", "5", "[a]"])
+def test_a_file_without_keys_is_an_error_that_says_so(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match="expected keys and their values"):
+        load(file)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "[::1]", "x/y", "\0"])
+def test_a_host_that_can_be_none_is_an_error(host: str) -> None:
+    (problem,) = _problems(MINIMAL | {"serving": {"host": host}})
+    assert problem.startswith("serving.host: got ")
 
 
 def test_a_mapping_that_another_is_merged_into_may_say_it_otherwise(tmp_path: Path) -> None:
@@ -291,3 +395,13 @@ def test_some_of_the_candidates_may_count() -> None:
     with pytest.raises(ConfigurationError, match="no candidates d, e") as raised:
         config.among("a,d,e")
     assert "a, b, c" in raised.value.expected
+
+
+def test_the_longest_name_fits_all_that_kserve_and_others_make_of_it() -> None:
+    """Names of Services and values of labels have 63 characters at most."""
+    name = "x" * 40
+    assert parse(MINIMAL | {"name": name}, origin="it").name == name
+    made = ("isvc.{}-predictor", "isvc.{}-transformer", "{}-address", "predict-{}")
+    assert all(len(pattern.format(name)) <= 63 for pattern in made)
+    # The version is a label's or an annotation's value, too.
+    assert len(f"{name}-0123456789abcdef") <= 63

@@ -797,9 +797,8 @@ def test_the_files_are_part_of_the_key(tmp_path: Path, form: str) -> None:
     assert key_of(settings) == before
     pinned = own_files.pinned(settings)
     assert key_of(pinned) == before
-    assert "files (0.0 MB, by content) are as they were" in own_files.compared(
-        settings.data.dataset
-    )
+    line = own_files.compared(settings.data.dataset, settings.data)
+    assert "files (0.0 MB, by content) are as they were" in line
     Image.fromarray(picture(77)).save(files[0])
     assert key_of(settings) != before
     assert key_of(pinned) == before  # a run keeps to what it began with

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mlpipeline.backends.local import display as displays
 from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.plan.config import parse
 from mlpipeline.plan.pipeline import VERIFY, Task, plan
@@ -200,3 +204,40 @@ def test_the_table_shows_a_candidate_that_failed_without_figures(tmp_path: Path)
     run = fabricate(tmp_path)
     run["tasks"][1].update(state="failed", error="out of memory")
     assert _summary(tmp_path, run)["cnn"] == ["training failed, failed"]
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "a pipe that nobody reads", "closed"])
+def test_a_display_that_cannot_be_written_to_ends_nothing(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if target == "/dev/full":
+        stream = Path(target).open("w", encoding="ascii", errors="replace")  # noqa: SIM115
+    else:
+        reading, writing = os.pipe()
+        stream = os.fdopen(writing, "w", encoding="ascii", errors="replace")
+        os.close(reading)
+    if target == "closed":
+        with contextlib.suppress(OSError):
+            stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    console = displays.console()
+    with Display(plan(CONFIG), console) as display:
+        for _ in range(3):
+            display.say("… a line")
+    stream.close()  # nothing is left in its buffer
+
+
+def test_a_display_that_is_read_says_all(capsys: pytest.CaptureFixture[str]) -> None:
+    displays.console().print("a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-1", "many", ""])
+def test_a_terminal_may_say_any_width(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console = displays.console()
+    with Display(plan(CONFIG), console) as display:
+        display.say("a line that is long")
+    assert "a line that is long" in capsys.readouterr().out

@@ -20,7 +20,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.MULTILINE))
 # What a command may begin with. Another one: think of who has it, then add it.
 PROGRAMS = {"argo", "cd", "curl", "docker", "git", "jq", "kind", "kubectl", "ls", "make"}
-PROGRAMS |= {"pip", "sed"}
+PROGRAMS |= {"mlpipeline", "pip", "pytest", "sed", "source"}
 OWN = {".venv/bin/mlpipeline", ".venv/bin/pytest", ".venv/bin/python"}
 OF_A_GPU = {"python3.11", ".venv-gpu/bin/pip", ".venv-gpu/bin/mlpipeline"}
 
@@ -66,7 +66,8 @@ def check_make(words: list[str]) -> None:
     for word in words:
         variable, is_set, _ = word.partition("=")
         if is_set:
-            assert f"$({variable}" in MAKEFILE, f"make knows no variable {variable}"
+            used = (f"$({variable}", f"$(call quoted,{variable})")
+            assert any(each in MAKEFILE for each in used), f"make knows no variable {variable}"
         elif word != "...":
             assert word in TARGETS, f"make has no target {word}"
 

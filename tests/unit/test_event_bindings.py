@@ -62,7 +62,20 @@ def test_a_binding_hands_on_what_its_template_takes_and_events_have(kind: str) -
     assert {name for name, p in takes.items() if "value" not in p} <= given.keys() <= takes.keys()
     for expression in given.values():
         _, _, field = expression.partition("payload.")
-        assert expression == "payload" or field in KINDS[kind].model_fields
+        assert expression == "toBase64(toJSON(payload))" or field in KINDS[kind].model_fields
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_a_template_puts_into_its_arguments_is_no_free_text(name: str) -> None:
+    used = set(
+        re.findall(r"\{\{workflow\.parameters\.([\w-]+)\}\}", yaml.safe_dump(TEMPLATES[name]))
+    )
+    given = {
+        p["name"]: p["valueFrom"]["event"]
+        for p in BINDINGS[name]["submit"]["arguments"]["parameters"]
+    }
+    assert used - {"image"} == given.keys()
+    assert all(expression.startswith("toBase64(") for expression in given.values())
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

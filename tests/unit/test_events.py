@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,61 @@ def test_all_problems_are_named_at_once() -> None:
         "  - model",
         "  - folder",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '{"kind": "predict", "id": "a", "model": "m", "folder": "x", "folder": "y"}',
+            "'folder' twice",
+        ),
+        (
+            '{"kind": "train", "id": "a", "configuration": {"name": "m", "name": "n"}}',
+            "'name' twice",
+        ),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(EventError, match=problem):
+        schema.parse(text, origin="it")
+
+
+@pytest.mark.parametrize(
+    ("event", "place"),
+    [
+        (PREDICT | {"folder": "a/{{workflow.name}}"}, "folder"),
+        (PREDICT | {"{{=1}}": "a"}, "a key"),
+        (
+            TRAIN | {"configuration": {"data": {"revision": "{{=1+1}}"}}},
+            "configuration.data.revision",
+        ),
+        (FEEDBACK | {"corrections": [{"image": "0" * 64, "label": "a {{"}]}, "corrections.0.label"),
+    ],
+)
+def test_what_argo_would_evaluate_is_refused_with_the_place(
+    event: dict[str, Any], place: str
+) -> None:
+    escaped = json.dumps(event).replace("{{", "\\u007b\\u007b") if "{{=1}}" not in event else None
+    for text in filter(None, (json.dumps(event), escaped)):
+        with pytest.raises(EventError, match=r"Argo would evaluate it") as raised:
+            schema.parse(text, origin="it")
+        assert f"in {place}:" in raised.value.got
+
+
+def test_an_argument_is_json_or_that_in_base64() -> None:
+    text = json.dumps(FEEDBACK, indent=2)
+    encoded = base64.b64encode(text.encode()).decode()
+    assert "{" not in encoded
+    expected = schema.parse(text, origin="it")
+    assert schema.parse_argument(text, origin="it") == expected
+    assert schema.parse_argument(encoded, origin="it") == expected
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "e30", "=", "/w==", "bnVsbA==", "ä"])
+def test_an_argument_that_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(EventError, match="it is n"):
+        schema.parse_argument(text, origin="it")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'["\\ud800"]'])

@@ -83,7 +83,7 @@ def test_large_batches_are_evaluated_in_parts_without_a_difference(
     exported: Any, averaging: ExportableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = export.predict(exported, IMAGES)
-    monkeypatch.setattr(export, "_EVALUATION_BATCH", 4)
+    monkeypatch.setattr(export, "rows_in_a_batch", lambda shape: 4)
     for parts in (export.predict(exported, IMAGES), averaging.predict(IMAGES)):
         np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-7)
 

@@ -43,7 +43,8 @@ def _imported() -> set[str]:
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.partition(".")[0])
-    return modules - sys.stdlib_module_names - {"mlpipeline"}
+    of_the_template = {"my_project"}
+    return modules - sys.stdlib_module_names - {"mlpipeline"} - of_the_template
 
 
 def test_whatever_is_imported_is_in_the_base_or_has_an_extra_to_name() -> None:

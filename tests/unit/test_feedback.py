@@ -15,7 +15,6 @@ from mlpipeline.errors import DamagedArtifactError, EventError, MissingArtifactE
 from mlpipeline.events import feedback, schema
 from mlpipeline.learning.data import corrections, datasets
 from mlpipeline.learning.data.images import Dataset, Split
-from mlpipeline.learning.data.tfrecords import read_split
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config, Data
 from mlpipeline.steps.ingestion import ingest
@@ -23,6 +22,7 @@ from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, Workspace
 from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard
 from mlpipeline.store.schemas.feedback import Correction, Snapshot
+from support.whole_split import read_split
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=4)
 CONTENT = {"name": "toy", "data": SETTINGS.model_dump(), "candidates": {"cnn": {"model": "cnn"}}}

@@ -259,6 +259,7 @@ def png(width: int, height: int) -> bytes:
     [
         (b"", "no image of a known format"),
         (b"hello", "no image of a known format"),
+        (bytes(4) + b"ftypheic" + bytes(40), "save it as JPEG or PNG"),
         (encoded(Image.fromarray(DRAWING).convert("RGB"), "EPS"), "no image of a known format"),
         (png(0, 10), "no image of a known format"),
         (png(60_000, 60_000), "too large"),
@@ -267,7 +268,18 @@ def png(width: int, height: int) -> bytes:
         (encoded(WIDE)[:-40], "damaged"),
         (encoded(WIDE, "JPEG")[:-40], "damaged"),
     ],
-    ids=["empty", "text", "eps", "no-height", "bomb", "large", "claim", "cut-png", "cut-jpeg"],
+    ids=[
+        "empty",
+        "text",
+        "heic",
+        "eps",
+        "no-height",
+        "bomb",
+        "large",
+        "claim",
+        "cut-png",
+        "cut-jpeg",
+    ],
 )
 def test_a_file_that_cannot_be_read_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):

@@ -37,7 +37,7 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inbox:
             print(shlex.join(command[3:]), file=file)
         on_output("a line")
         on_output("the result")
-        if "--folder=broken" in command:
+        if any('"folder":"broken"' in word for word in command):
             raise ProcessError("it broke", expected="that it works", remedy="mend it")
 
     monkeypatch.setattr(processes, "run", run)
@@ -70,9 +70,11 @@ def test_each_kind_is_done_by_its_command(inbox: Inbox) -> None:
         drop(inbox, f"{event['kind']}.json", event)
     do_all(inbox)
     workspace = f"--workspace {inbox.workspace}"
-    assert called(inbox, "predict-monday") == [
-        f"step predict-batch --model=shirts --folder=images/monday {workspace}"
-    ]
+    (predict,) = called(inbox, "predict-monday")
+    assert predict.startswith("step predict-batch '--event=")
+    assert shlex.split(predict)[2] == "--event=" + json.dumps(
+        {name: PREDICT[name] for name in ("id", "kind", "model", "folder")}, separators=(",", ":")
+    )
     (train,) = called(inbox, "train-week-7")
     assert train.startswith("run --config ")
     assert train.endswith(f"train-week-7.yaml {workspace}")
@@ -123,7 +125,9 @@ def test_what_fails_is_moved_with_the_reason_and_the_rest_is_done(inbox: Inbox) 
     drop(inbox, "c.json", PREDICT)
     do_all(inbox)
     assert names(inbox.folder / "failed") == {"a.json", "a.txt", "b.json", "b.txt"}
-    assert "it broke" in (inbox.folder / "failed" / "a.txt").read_text()
+    reason = (inbox.folder / "failed" / "a.txt").read_text()
+    assert "it broke" in reason
+    assert f"mv {inbox.folder}/failed/a.json {inbox.folder}/" in reason, "how to do it again"
     assert "id: String should match" in (inbox.folder / "failed" / "b.txt").read_text()
     assert names(inbox.folder / "done") == {"predict-monday.json"}
 
@@ -131,9 +135,32 @@ def test_what_fails_is_moved_with_the_reason_and_the_rest_is_done(inbox: Inbox) 
 def test_what_failed_is_done_when_it_is_dropped_again(inbox: Inbox) -> None:
     drop(inbox, "a.json", PREDICT | {"folder": "broken"})
     do_all(inbox)
-    drop(inbox, "a.json", PREDICT)
+    (inbox.folder / "failed" / "a.json").write_text(json.dumps(PREDICT))  # mended
+    (inbox.folder / "failed" / "a.json").rename(inbox.folder / "a.json")
     do_all(inbox)
+    assert len(called(inbox, "predict-monday")) == 2
     assert names(inbox.folder / "done") == {"predict-monday.json"}
+    assert names(inbox.folder / "failed") == set(), "nothing says any more that it failed"
+
+
+def test_what_is_asked_for_again_is_told_where_the_answer_is(
+    inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    drop(inbox, "a.json", PREDICT)
+    drop(inbox, "b.json", PREDICT)
+    do_all(inbox)
+    answer = inbox.workspace.answer("predict-monday")
+    assert f"predict-monday: done before: {answer}" in caplog.messages
+
+
+def test_a_link_among_the_events_is_no_event(inbox: Inbox, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.json").write_text(json.dumps(PREDICT))
+    (inbox.folder / "a.json").symlink_to(tmp_path / "elsewhere.json")
+    do_all(inbox)
+    assert called(inbox, "predict-monday") == []
+    assert "is a link" in (inbox.folder / "failed" / "a.txt").read_text()
+    assert (tmp_path / "elsewhere.json").exists()
 
 
 def test_what_is_being_written_is_not_looked_at(inbox: Inbox) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
 from mlpipeline.image_files import Preparation
 from mlpipeline.learning.data import datasets, images
 from mlpipeline.learning.data.images import Dataset, Split
-from mlpipeline.learning.data.tfrecords import read_split
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import cut_validation, ingest
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard
+from support.whole_split import read_split
 
 SETTINGS = Data(dataset="synthetic", validation=205, shards=3)
 
@@ -73,6 +76,21 @@ def test_the_card_describes_what_is_published(published: Path) -> None:
     text = (published / "README.md").read_text()
     assert "Made-up data" in text
     assert "| all | 3,795 | 205 | 1,000 |" in text
+
+
+def test_the_card_for_people_shows_names_as_they_are(published: Path, tmp_path: Path) -> None:
+    card = DatasetCard.load(DatasetFolder(published).card)
+    names = ("<b>bold</b>", "a|b", "two\nlines", "*star*", "`tick", "_under_", "[link](x)")
+    others = ("&amp;", "back\\slash", "T-shirt/top, x")
+    card.model_copy(update={"classes": names + others}).publish(DatasetFolder(tmp_path))
+    rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "README.md").read_text())
+    cells = re.findall(r"<tr>\s*<td>(.*?)</td>", rendered)
+    assert [html.unescape(cell) for cell in cells] == [
+        *(name.replace("\n", " ") for name in names + others),
+        "all",
+    ]
+    assert "<b>" not in rendered
+    assert "<em>" not in rendered
 
 
 def test_any_source_and_any_run_gives_the_same_shards(

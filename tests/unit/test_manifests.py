@@ -258,6 +258,35 @@ def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
     assert "s|@CA_BUNDLE@|" in (ROOT / "scripts" / "platform.sh").read_text()
 
 
+def test_no_controller_of_the_platform_can_take_all_memory_of_its_node() -> None:
+    limits: dict[str, list[str]] = {}
+    for path in (MANIFESTS / "platform").rglob("*.patch.yaml"):
+        for document in _read(path):
+            if not isinstance(document, dict) or document["kind"] != "Deployment":
+                continue
+            for container in document["spec"]["template"]["spec"].get("containers", ()):
+                memory = container.get("resources", {}).get("limits", {}).get("memory")
+                limits.setdefault(document["metadata"]["name"], []).extend([memory] * bool(memory))
+    assert limits.keys() == {
+        *("workflow-controller", "argo-server", "training-operator", "metrics-server"),
+        *("kserve-controller-manager", "kueue-controller-manager"),
+    }
+    assert {name: len(memory) for name, memory in limits.items()} == dict.fromkeys(limits, 1)
+
+
+def test_no_free_text_of_a_run_is_put_into_an_argument() -> None:
+    """What people write is in the parameters configuration, model, candidates; and in events."""
+    given = re.compile(r"\{\{workflow\.parameters\.([\w-]+)\}\}")
+    for path, document in _ours():
+        if document.get("kind") in ("Workflow", "WorkflowTemplate"):
+            text = yaml.safe_dump(document["spec"]["templates"], width=10_000)
+            assert "{{=" not in text, path
+            assert set(given.findall(text)) <= {
+                *("image", "pending-seconds", "queue", "priority", "queue-seconds"),
+                "event",  # in base64: tests/unit/test_event_bindings.py
+            }
+
+
 # --- Queues ---
 
 

@@ -7,13 +7,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from mlpipeline.backends.local.processes import free_ports
+from mlpipeline.cli import app
 from mlpipeline.errors import EventError
 from mlpipeline.events import posting, schema
+from mlpipeline.events.posting import Outcome
 from mlpipeline.events.schema import Event
 from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
@@ -32,6 +36,7 @@ class Server:
     bindings: dict[str, Any] = field(default_factory=lambda: BINDINGS)
     answers: list[tuple[int, str]] = field(default_factory=list)
     posted: list[tuple[str, str | None, Any]] = field(default_factory=list)
+    workflow: tuple[int, dict[str, Any]] = (404, {"code": 5, "message": "not found"})
 
 
 @pytest.fixture
@@ -40,6 +45,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            path, _, query = self.path.partition("?")
+            if path == "/api/v1/workflows/mlpipeline/predict-monday":
+                assert query == "fields=status.phase%2Cstatus.message"
+                assert self.headers["authorization"] == "Bearer secret"
+                self._answer(made.workflow[0], json.dumps(made.workflow[1]))
+                return
             assert self.path == "/api/v1/workflow-event-bindings/mlpipeline"
             self._answer(200, json.dumps(made.bindings))
 
@@ -70,7 +81,7 @@ def event(content: dict[str, Any]) -> Event:
     return schema.parse(json.dumps(content), origin="test")
 
 
-def post(server: Server, content: dict[str, Any] = PREDICT, seconds: float = 60) -> bool:
+def post(server: Server, content: dict[str, Any] = PREDICT, seconds: float = 60) -> Outcome:
     return posting.post(
         event(content), url=server.url, token="secret", namespace="mlpipeline", seconds=seconds
     )
@@ -80,7 +91,7 @@ def post(server: Server, content: dict[str, Any] = PREDICT, seconds: float = 60)
 def test_what_is_posted_is_the_event_to_where_its_binding_listens(
     server: Server, content: dict[str, Any]
 ) -> None:
-    assert post(server, content)
+    assert post(server, content).is_new
     ((path, token, posted),) = server.posted
     assert path == f"/api/v1/events/mlpipeline/{content['kind']}"
     assert token == "Bearer secret"
@@ -89,20 +100,97 @@ def test_what_is_posted_is_the_event_to_where_its_binding_listens(
 
 def test_a_server_that_cannot_now_is_asked_again(server: Server) -> None:
     server.answers = [(503, "operation queue full"), (429, ""), (502, "<html>"), (500, "{}")]
-    assert post(server)
+    assert post(server).is_new
     assert len(server.posted) == 5
 
 
 def test_what_had_been_posted_before_is_no_error(server: Server) -> None:
     server.answers = [(503, ""), (500, json.dumps({"code": 13, "message": THERE}))]
-    assert not post(server)
+    assert post(server) == Outcome(is_new=False)  # nobody says how it went: it is gone
     assert len(server.posted) == 2
+
+
+@pytest.mark.parametrize(
+    ("phase", "has_failed"),
+    [
+        ("Pending", False),
+        ("Running", False),
+        ("Succeeded", False),
+        ("Failed", True),
+        ("Error", True),
+    ],
+)
+def test_what_had_been_posted_before_is_said_how_it_went(
+    server: Server, phase: str, has_failed: bool
+) -> None:
+    server.answers = [(500, json.dumps({"code": 13, "message": THERE}))]
+    server.workflow = (200, {"status": {"phase": phase, "message": "why"}})
+    outcome = post(server)
+    assert outcome == Outcome(is_new=False, phase=phase, message="why")
+    assert outcome.has_failed is has_failed
+
+
+def test_a_token_that_may_not_look_how_it_went_is_no_error(server: Server) -> None:
+    server.answers = [(500, json.dumps({"code": 13, "message": THERE}))]
+    server.workflow = (403, {"code": 7, "message": "not allowed"})
+    assert post(server) == Outcome(is_new=False)
+
+
+def test_what_a_policy_refuses_is_not_tried_again(server: Server) -> None:
+    message = (
+        "failed to dispatch event: [failed to create workflow: workflows.argoproj.io "
+        "\"train-week-7\" is forbidden: ValidatingAdmissionPolicy 'mlpipeline-braces' "
+        "denied request: a parameter has double braces]"
+    )
+    server.answers = [(500, json.dumps({"code": 13, "message": message}))]
+    with pytest.raises(EventError, match="a parameter has double braces"):
+        post(server)
+    assert len(server.posted) == 1
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    paths = []
+    for number, content in enumerate((PREDICT, FEEDBACK)):
+        paths.append(str(tmp_path / f"{number}.json"))
+        Path(paths[-1]).write_text(json.dumps(content))
+    return paths
+
+
+def call(server: Server, *arguments: str) -> Result:
+    options = ["--url", server.url, "--token", "secret", "--workspace", "workspace-kind"]
+    return CliRunner().invoke(app.app, ["post-event", *options, *arguments])
+
+
+def test_the_command_says_where_the_answer_to_a_prediction_will_be(
+    server: Server, files: list[str]
+) -> None:
+    result = call(server, *files)
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "predict-monday: accepted; its answer: workspace-kind/answers/predict-monday.csv",
+        "feedback-ann-1: accepted",
+    ]
+
+
+def test_the_command_fails_for_an_event_that_has_failed_and_says_how_to_repeat_it(
+    server: Server, files: list[str]
+) -> None:
+    server.answers = [(500, json.dumps({"code": 13, "message": THERE}))]
+    server.workflow = (200, {"status": {"phase": "Failed", "message": "no folder"}})
+    result = call(server, *files)
+    assert isinstance(result.exception, EventError)
+    assert "kubectl -n mlpipeline delete workflow predict-monday" in result.exception.remedy
+    assert result.output.splitlines() == [
+        "predict-monday: was posted before, and failed: no folder",
+        "feedback-ann-1: accepted",  # the others are posted all the same
+    ]
 
 
 def test_another_workflow_that_is_there_already_says_nothing_of_this_one(server: Server) -> None:
     other = json.dumps({"code": 13, "message": THERE.replace("monday", "tuesday")})
     server.answers = [(500, other)]
-    assert post(server)
+    assert post(server).is_new
     assert len(server.posted) == 2
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from mlpipeline.cli.prediction import describe, read_image
 from mlpipeline.errors import ServingError
 from mlpipeline.image_files import Preparation
+from mlpipeline.plan import config
 from mlpipeline.plan.config import Candidate, Config
 from mlpipeline.serving import model
 from mlpipeline.serving.arrays import Images, Probabilities
@@ -101,6 +102,24 @@ def test_a_model_of_other_channels_than_files_have_refuses_every_file(
     with pytest.raises(ServingError, match=f"images of shape .28, 28, {channels}.") as raised:
         read_image(_save(tmp_path, _shirt()), _model((28, 28, channels), None))
     assert "1 or 3 channels" in raised.value.expected
+
+
+def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple(f"species\n{number}\x1b[31m" for number in range(1_000))
+    probabilities = np.arange(1_000, dtype=np.float32)[np.newaxis] / 499_500
+    known = PublishedModel(
+        "toy-1", "0", names, GREY, lambda images: probabilities, Preparation.of_shape(GREY)
+    )
+    monkeypatch.setattr(model, "load", lambda folder: known)
+    monkeypatch.setattr(model, "use_available_processors", lambda: None)
+    monkeypatch.setattr(registry, "current", lambda workspace, name: "toy-1")
+    candidates = {"cnn": {"model": "cnn"}}
+    settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
+    lines = list(describe(settings, Workspace(tmp_path), _save(tmp_path, _shirt())))
+    assert [line.split("species ")[1] for line in lines] == [f"{n} [31m" for n in (999, 998, 997)]
+    assert all(line.isprintable() for line in lines)
 
 
 def _cut(content: bytes) -> bytes:

@@ -13,11 +13,18 @@ import pytest
 import tensorflow as tf
 
 from mlpipeline.errors import DamagedArtifactError
-from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.data import splits, tfrecords
 from mlpipeline.learning.data.images import Split
-from mlpipeline.learning.data.tfrecords import read_split, shards_of, training_batches, write_shards
+from mlpipeline.learning.data.splits import StoredSplit
+from mlpipeline.learning.data.tfrecords import (
+    shards_of,
+    split_batches,
+    training_batches,
+    write_shards,
+)
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard, Shard
+from support.whole_split import read_split
 
 ROWS_PER_SHARD = 2
 
@@ -231,6 +238,52 @@ def test_damage_to_a_shard_is_an_error_that_names_it(
     with pytest.raises(DamagedArtifactError, match=reason) as raised:
         read_split(tmp_path, "train")
     assert str(path) in str(raised.value)
+    with pytest.raises(DamagedArtifactError, match=reason):  # whichever images a worker reads
+        list(split_batches(tmp_path, "train", 3, worker=1, workers=2))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10, 64])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_split_is_read_in_the_order_of_its_files(tmp_path: Path, rows: int, workers: int) -> None:
+    publish(tmp_path, count=50, shards=4)
+    _, order = read_split(tmp_path, "train")
+    assert sorted(order.tolist()) == list(range(50))
+    for worker in range(workers):
+        batches = list(split_batches(tmp_path, "train", rows, worker=worker, workers=workers))
+        own = order[worker::workers]
+        assert [len(labels) for _, labels in batches[:-1]] == [rows] * (len(batches) - 1)
+        np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), own)
+        for images, labels in batches:
+            assert images.dtype == np.uint8
+            assert (images == labels[:, np.newaxis, np.newaxis]).all()
+
+
+def test_a_small_split_is_read_once_and_a_large_one_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = publish(tmp_path, count=50, shards=4)
+    small, large = (StoredSplit(tmp_path, "train").share(1, 2) for _ in range(2))
+    assert (small.count, small.shape) == (25, (4, 3))
+    small.hold_if_small()
+    monkeypatch.setattr(splits, "HELD_BYTES", 25 * 12 - 1)
+    large.hold_if_small()
+    for _ in range(2):
+        for held, read in zip(small.batches(7), large.batches(7), strict=True):
+            np.testing.assert_array_equal(held[0], read[0])
+            np.testing.assert_array_equal(held[1], read[1])
+    for shard in published.shards:
+        (tmp_path / shard.name).unlink()
+    assert len(list(small.batches(7))) == 4
+    with pytest.raises(DamagedArtifactError):
+        next(large.batches(7))
+
+
+def test_images_are_found_by_their_places(tmp_path: Path) -> None:
+    publish(tmp_path, count=50, shards=4)
+    images, _ = read_split(tmp_path, "train")
+    places = np.array([49, 3, 3, 17])
+    found = StoredSplit(tmp_path, "train").images(places, rows=8)
+    np.testing.assert_array_equal(found, images[places])
 
 
 def test_a_record_of_another_shape_is_damage(tmp_path: Path) -> None:

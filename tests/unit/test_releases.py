@@ -100,6 +100,11 @@ def test_no_reference_leads_into_the_namespace_of_the_other(overlay: str) -> Non
             assert subject["namespace"] == OTHER["NAMESPACE"]
         if document["kind"] == "PersistentVolume":
             assert document["spec"]["claimRef"]["namespace"] == OTHER["NAMESPACE"]
+        if "braces" in document["metadata"]["name"] and "spec" in document:
+            constraints = document["spec"].get("matchConstraints")
+            if constraints:  # and not the binding
+                (namespace,) = constraints["namespaceSelector"]["matchLabels"].values()
+                assert namespace == OTHER["NAMESPACE"]
         if document["kind"] == "ClusterQueue":
             (namespace,) = document["spec"]["namespaceSelector"]["matchLabels"].values()
             assert namespace == OTHER["NAMESPACE"]

@@ -304,13 +304,80 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert page.text.count("alert('x')") >= 7
 
 
-def test_without_room_for_the_matrix_the_confusions_remain(
+def test_without_room_for_the_matrix_its_colours_and_the_confusions_remain(
     tmp_path: Path, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "_CLASSES_IN_MATRIX", len(CLASSES) - 1)
     page = _page(tmp_path, run)
-    assert "Confusion matrix" not in page.text
+    assert {"class": "matrix"} not in page.all("table")
+    assert "map" in [image.get("class") for image in page.all("img")]
     assert "Most frequent confusions" in page.text
+
+
+@pytest.mark.parametrize(("classes", "joined"), [(26, 1), (100, 1), (1_000, 5)])
+def test_many_classes_stay_readable(tmp_path: Path, classes: int, joined: int) -> None:
+    names = tuple(f"species {number}" for number in range(classes))
+    images = np.random.default_rng(0).integers(0, 255, (3_000, 8, 8), np.uint8)
+    labels = np.arange(3_000) % classes
+    run = fabricate(tmp_path, images=images, labels=labels, classes=names)
+    page = _page(tmp_path, run)
+
+    assert "The 20 weakest classes" in page.text
+    assert f"All {classes:,}".replace(",", "\u202f") in page.html
+    assert {"class": "matrix"} not in page.all("table")
+    (heat_map,) = [image for image in page.all("img") if image.get("class") == "map"]
+    stored = base64.b64decode(str(heat_map["src"]).partition(",")[2])
+    assert Image.open(BytesIO(stored)).size == (classes // joined,) * 2
+    assert (f"stands for {joined} neighbouring" in page.text) == (joined > 1)
+    assert page.html.count("<details>") >= 2
+    assert f"and {classes - 30} more" in page.text if classes > 30 else "more" not in page.text
+    assert len(page.html) < 600_000
+
+
+def test_names_of_classes_are_text_and_long_ones_are_cut(tmp_path: Path) -> None:
+    names = ["<b>bold</b>", "a|b, c\nd", "x" * 500, *map(str, range(7))]
+    run = fabricate(tmp_path, classes=tuple(names))
+    page = _page(tmp_path, run)
+
+    assert "<b>bold</b>" in page.text
+    assert "<b>bold" not in page.html
+    assert "a|b, c d" in page.text
+    assert "x" * 500 not in page.text
+    assert "x" * 500 in {attributes.get("title") for attributes in page.all("span")}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ([400] * 4, "The whole test split was sent through every protocol"),
+        ([100] * 3 + [400], "through one protocol, and a sample of it through the others"),
+        ([100] * 4, "A sample of the test split was sent through every protocol"),
+    ],
+)
+def test_it_says_how_many_images_were_sent_of_how_many(
+    tmp_path: Path, run: dict[str, Any], sent: list[int], said: str
+) -> None:
+    run["verification"]["test_images"] = 400
+    for protocol, images in zip(run["verification"]["protocols"], sent, strict=True):
+        accuracy = protocol["accuracy"] if images == 400 else 0.75
+        protocol |= {"images": images, "accuracy": accuracy, "recorded_accuracy": accuracy}
+    page = _page(tmp_path, run)
+    assert said in page.text
+    assert page.text.count("✓ equal") == 4
+    for images in sent:
+        assert f"{images} of 400" in page.text
+    run["verification"]["protocols"][0]["recorded_accuracy"] = 0.5
+    assert "✗ recorded: 50.00%" in _page(tmp_path, run).text
+
+
+def test_neighbouring_classes_are_joined_to_groups() -> None:
+    matrix = np.arange(25).reshape(5, 5)
+    np.testing.assert_array_equal(measures.coarse(matrix, 5), matrix)
+    joined = measures.coarse(matrix, 3)
+    assert joined.shape == (3, 3)
+    assert joined.sum() == matrix.sum()
+    assert joined[0, 0] == matrix[:2, :2].sum()
+    assert joined[2, 2] == matrix[4, 4]
 
 
 def test_large_colour_images_fit(tmp_path: Path) -> None:

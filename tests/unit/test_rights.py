@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from support.fake_cluster import RESOURCES
-from support.rights import Right, used_by_steps
+from support.rights import Right, used_by_retraining, used_by_steps
 
 ROOT = Path(__file__).parents[2]
 ROLES = (ROOT / "manifests/base/roles.yaml", ROOT / "manifests/components/kueue/roles.yaml")
@@ -24,12 +24,12 @@ CALLS = {
 }
 
 
-def _granted() -> list[Right]:
+def _granted(roles: tuple[str, ...] = OF_STEPS) -> list[Right]:
     documents = [d for file in ROLES for d in yaml.safe_load_all(file.read_text())]
     return [
         (verb, group, resource)
         for role in documents
-        if role["kind"] == "Role" and role["metadata"]["name"] in OF_STEPS
+        if role["kind"] == "Role" and role["metadata"]["name"] in roles
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
@@ -58,10 +58,17 @@ def test_every_right_that_is_given_is_used_and_every_one_that_is_used_is_given()
     assert used_by_steps() - set(granted) == set(), "these are missing"
 
 
+def test_whoever_runs_the_pipeline_once_more_may_do_that_and_no_more() -> None:
+    granted = _granted(("retrain",))
+    assert len(set(granted)) == len(granted), "one rule for each need"
+    assert set(granted) == used_by_retraining()
+
+
 def test_no_call_in_the_sources_was_left_out() -> None:
     calls = list(_called())
     assert len(calls) > 10
-    assert [(place, right) for place, right in calls if right not in used_by_steps()] == []
+    used = used_by_steps() | used_by_retraining()
+    assert [(place, right) for place, right in calls if right not in used] == []
 
 
 def test_of_config_maps_the_memo_alone_may_be_touched() -> None:

@@ -10,12 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support.not_tested import needs
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
-LIBRARIES = {"lib.sh", "wait.sh", "apply.sh", "platform.sh", "system.sh"}  # they are sourced
+LIBRARIES = {
+    "lib.sh",
+    "address.sh",
+    "wait.sh",
+    "apply.sh",
+    "platform.sh",
+    "system.sh",
+}  # they are sourced
 MAKEFILE = (ROOT / "Makefile").read_text()
 # That of the environment first, as in `make check`.
 SHELLCHECK = shutil.which("shellcheck", path=Path(sys.executable).parent) or "shellcheck"
@@ -81,3 +89,124 @@ def test_the_smoke_test_removes_no_cluster_that_it_has_not_made(
     assert done.returncode == 1
     assert said in done.stderr
     assert calls.read_text() == "kind get clusters\n"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "parameters", "said"),
+    [
+        (
+            "name: m\ndata: {revision: '{{workflow.name}}'}",
+            [],
+            "data: {revision: '{{workflow.name}}'}",
+        ),
+        ("name: m", ["workers=2", "model={{=1+1}}"], "the parameter `model` has double braces"),
+    ],
+)
+def test_what_argo_would_evaluate_is_not_submitted(
+    tmp_path: Path, configuration: str, parameters: list[str], said: str
+) -> None:
+    (tmp_path / "my.yaml").write_text(configuration)
+    for program in ("argo", "kubectl"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho "{program} $*" >>{tmp_path}/calls\n')
+        stub.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts/submit.sh", "image:1", tmp_path / "my.yaml", *parameters],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "to do: " in done.stderr
+    assert not (tmp_path / "calls").exists()
+
+
+KUBECTL = """#!/bin/bash
+# Two models are served, a Service of the nodes' ports leads to the first.
+echo "$*" >>$CALLS
+case "$*" in
+  *"get inferenceservices.serving.kserve.io"*) [[ -z $NO_MODELS ]] && printf '%s\\n' \
+    "shirts   shirts-1   True" "shoes   shoes-1   True" || true ;;
+  *"get service inference "*"inferenceservice}") echo -n shirts ;;
+  *"get service inference "*".spec.type}") echo -n $TYPE ;;
+  *"get service inference "*"nodePort}") echo -n 30080 ;;
+  *"get service inference "*".ingress[0]"*) echo -n $BALANCER ;;
+  *"get service inference "*"component}") echo -n predictor ;;
+  *"get service shoes-address "*".spec.type}") echo -n NodePort ;;
+  *"get service shoes-address "*"nodePort}") echo -n 31234 ;;
+  *"get nodes"*) echo -n 172.18.0.2 ;;
+  *"get inferenceservice shoes"*) echo -n uid-of-shoes ;;
+  *apply*) cat >$APPLIED ;;
+  *) echo "unexpected: $*" >&2; exit 1 ;;
+esac
+"""
+
+
+def list_models(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call `make models` on a cluster that only answers; what is applied is in a file."""
+    (folder / "kubectl").write_text(KUBECTL)
+    (folder / "kubectl").chmod(0o755)
+    told = {"CALLS": str(folder / "calls"), "APPLIED": str(folder / "applied.yaml")}
+    return subprocess.run(
+        [ROOT / "scripts/models.sh"],
+        env=os.environ
+        | {"PATH": f"{folder}:{os.environ['PATH']}", "TYPE": "NodePort", "NO_MODELS": ""}
+        | {"BALANCER": "", "NAMESPACE": "here", "RELEASE": "ours"}
+        | told
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_model_has_an_address_that_leads_to_it(tmp_path: Path) -> None:
+    done = list_models(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["MODEL", "VERSION", "READY", "ADDRESS"],
+        ["shirts", "shirts-1", "True", "http://127.0.0.1:30080"],
+        ["shoes", "shoes-1", "True", "http://172.18.0.2:31234"],
+    ]
+    applied = yaml.safe_load((tmp_path / "applied.yaml").read_text())
+    assert applied["metadata"]["name"] == "shoes-address"
+    assert applied["metadata"]["labels"]["app.kubernetes.io/instance"] == "ours"
+    (owner,) = applied["metadata"]["ownerReferences"]  # it goes with the model
+    assert (owner["kind"], owner["name"], owner["uid"]) == (
+        *("InferenceService", "shoes", "uid-of-shoes"),
+    )
+    assert applied["spec"]["selector"] == {
+        "serving.kserve.io/inferenceservice": "shoes",
+        "component": "predictor",
+    }
+    # The same ports as the one that a deployment brings, but for those that are one Service's.
+    (service,) = yaml.safe_load_all(
+        (ROOT / "manifests/components/node-port/service.yaml").read_text()
+    )
+    ports = [{k: v for k, v in p.items() if k != "nodePort"} for p in service["spec"]["ports"]]
+    assert applied["spec"]["ports"] == ports
+    assert applied["spec"]["type"] == service["spec"]["type"]
+
+
+def test_where_addresses_are_not_free_a_model_has_a_tunnel(tmp_path: Path) -> None:
+    done = list_models(tmp_path, TYPE="LoadBalancer", BALANCER="203.0.113.7")
+    assert done.returncode == 0, done.stderr
+    _, first, second = done.stdout.splitlines()
+    assert first.endswith(" http://203.0.113.7")
+    assert second.endswith("kubectl -n here port-forward service/shoes-predictor 9080:80")
+    assert not (tmp_path / "applied.yaml").exists()
+
+
+def test_without_a_model_it_says_so(tmp_path: Path) -> None:
+    done = list_models(tmp_path, NO_MODELS="1")
+    assert done.returncode == 1
+    assert "no model is served in the namespace here" in done.stderr
+
+
+def test_a_configuration_that_is_not_there_is_not_submitted(tmp_path: Path) -> None:
+    command = [ROOT / "scripts/submit.sh", "image:1", tmp_path / "none.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"there is no file {tmp_path}/none.yaml" in done.stderr

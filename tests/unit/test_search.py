@@ -185,3 +185,15 @@ def test_a_trial_that_is_called_like_a_candidate_is_a_problem() -> None:
 def test_a_search_that_cannot_be_expanded_is_the_one_problem_where_there_is_nothing_else() -> None:
     (said,) = _problems({"cnn": GRID | {"method": "all"}})
     assert said.startswith("search.cnn.method")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RANDOM | {"trials": 10**9},
+        GRID | {"space": {"options.a": [*range(100)], "options.b": [*range(100)]}},
+    ],
+)
+def test_more_trials_than_anybody_trains_are_an_error_at_once(content: dict[str, Any]) -> None:
+    (problem,) = _problems({"cnn": content})
+    assert "expected at most 1000" in problem

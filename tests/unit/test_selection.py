@@ -13,7 +13,8 @@ import pytest
 
 from mlpipeline.errors import DamagedArtifactError, SelectionError
 from mlpipeline.image_files import Preparation
-from mlpipeline.learning.data import Dataset, Split, datasets, tfrecords
+from mlpipeline.learning.data import Dataset, Split, datasets
+from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import export
 from mlpipeline.plan.config import Data
 from mlpipeline.plan.decision import RULE, choose
@@ -25,6 +26,7 @@ from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.selection import ModelCard
 from support.stored_documents import metrics as metrics_of
+from support.whole_split import read_split
 
 SHAPE, CLASSES, TEST_IMAGES = (4, 3), ("left", "right"), 60
 
@@ -217,7 +219,7 @@ def test_the_test_accuracy_is_that_of_the_recorded_answers(workspace: Workspace)
     decision = artifacts.read_json(workspace.output / "decision.json")
     probabilities = np.load(workspace.output / "test_probabilities.npy")
     labels = np.load(workspace.output / "test_labels.npy")
-    images, expected_labels = tfrecords.read_split(workspace.dataset, "test")
+    images, expected_labels = read_split(workspace.dataset, "test")
 
     np.testing.assert_array_equal(labels, expected_labels)
     assert probabilities.shape == (TEST_IMAGES, 2)
@@ -232,7 +234,7 @@ def test_the_test_accuracy_is_that_of_the_recorded_answers(workspace: Workspace)
 
 
 def test_the_mistakes_are_the_wrong_answers_the_surest_first(workspace: Workspace) -> None:
-    images, labels = tfrecords.read_split(workspace.dataset, "test")
+    images, labels = read_split(workspace.dataset, "test")
     probabilities = np.load(workspace.output / "test_probabilities.npy")
     with np.load(workspace.output / "mistakes.npz") as mistakes:
         index, probability = mistakes["index"], mistakes["probability"]
@@ -249,7 +251,7 @@ def test_the_mistakes_are_the_wrong_answers_the_surest_first(workspace: Workspac
 
 
 def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
-    images, _ = tfrecords.read_split(workspace.dataset, "test")
+    images, _ = read_split(workspace.dataset, "test")
     served = export.predict(export.load(workspace.model / "saved_model"), images)
     np.testing.assert_array_equal(served, np.load(workspace.output / "test_probabilities.npy"))
 
@@ -277,7 +279,7 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
 
 def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace) -> None:
     request = json.loads((layout.ModelFolder(workspace.model).example).read_text())
-    images, _ = tfrecords.read_split(workspace.dataset, "test")
+    images, _ = read_split(workspace.dataset, "test")
     assert request == {"instances": [images[0].tolist()]}
 
 
@@ -319,10 +321,11 @@ def test_at_most_so_many_mistakes_are_kept(
         np.testing.assert_array_equal(mistakes["index"], surest)
 
 
-def test_a_model_without_a_mistake_can_be_recorded(tmp_path: Path) -> None:
-    labels = np.array([0, 1])
-    images, probabilities = np.zeros((2, *SHAPE), np.uint8), np.eye(2, dtype=np.float32)
-    selection._save_mistakes(tmp_path / "mistakes.npz", images, labels, probabilities)
+def test_a_model_without_a_mistake_can_be_recorded(workspace: Workspace, tmp_path: Path) -> None:
+    split = StoredSplit(workspace.dataset, "test")
+    _, labels = read_split(workspace.dataset, "test")
+    probabilities = np.eye(2, dtype=np.float32)[labels]
+    selection._save_mistakes(tmp_path / "mistakes.npz", split, labels, probabilities)
     with np.load(tmp_path / "mistakes.npz") as mistakes:
         assert {name: len(mistakes[name]) for name in mistakes.files} == dict.fromkeys(
             ["index", "images", "labels", "predicted", "probability"], 0

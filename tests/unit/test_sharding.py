@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlpipeline.learning.data import images as data_images
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.sharding import (
     Description,
@@ -161,6 +162,21 @@ def test_no_replica_has_more_than_its_share_at_a_time() -> None:
 
     run(test())
     assert [replica.most_running for replica in world.replicas.values()] == [2, 2]
+
+
+def test_a_piece_of_large_images_has_fewer_of_them_in_whole_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data_images, "_BATCH_BYTES", 2 * 5)  # two of them in a batch
+    world = World(FakeReplica("a"), FakeReplica("b"), limits=Limits())
+
+    async def test() -> None:
+        async with world.running() as service:
+            await service.predict(np.zeros((60, 5), np.uint8))
+
+    run(test())
+    sizes = [len(piece) // 5 for replica in world.replicas.values() for piece in replica.pieces]
+    assert sorted(sizes) == [12, 16, 16, 16]
 
 
 def test_a_slow_replica_answers_fewer_pieces() -> None:

@@ -46,7 +46,6 @@ def _forget() -> None:
     modules.origin.cache_clear()
     modules.reached.cache_clear()
     modules._is_library.cache_clear()
-    modules.distributions.cache_clear()
 
 
 @pytest.fixture
@@ -239,6 +238,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("import importlib\nhelper = importlib.import_module('helper')", "helper.py"),
         ("from importlib import import_module\nimport_module('helper')", "helper.py"),
         ("helper = __import__('helper')", "helper.py"),
+        ("from importlib import import_module as load\nload('helper')", "helper.py"),
+        (
+            "import importlib\n\ndef data(name):\n"
+            "    return importlib.import_module(f'family.{name}')",
+            "family/child.py",
+        ),
+        (
+            "import importlib\n\ndef data(name):\n"
+            "    return importlib.import_module('family.' + name)",
+            "family/child.py",
+        ),
         ("import space.sub.part as p", "space/sub/part.py"),
         ("from space.sub import part", "space/sub/part.py"),
         ("import family.child", "family/child.py"),
@@ -339,6 +349,7 @@ def test_a_library_counts_by_its_version_and_what_is_edited_by_its_code(
     (project / "mydata.py").write_text("import helpful\n")
     _install(project / folder, "helpful", module=True, record=record)
     monkeypatch.syspath_prepend(project / folder)
+    modules.distributions.cache_clear()
     _forget()
     assert ("helpful" in modules.reached("mydata").own) == is_own
 
@@ -353,6 +364,7 @@ def test_a_package_that_is_installed_to_be_edited_is_ones_own(
     (project / "elsewhere/helpful.py").write_text("SCALE = 1\n")
     monkeypatch.syspath_prepend(project / "site-packages")
     monkeypatch.syspath_prepend(project / "elsewhere")
+    modules.distributions.cache_clear()
     _forget()
     before = code_version("mydata")
     (project / "elsewhere/helpful.py").write_text("SCALE = 2\n")

@@ -19,9 +19,13 @@ from mlpipeline.plan.pipeline import SERVE, STEPS, needs_of
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
-FILES = ("pipeline.yaml", "asynchronous.yaml", "workflow-template.yaml", "cron-workflow.yaml")
+FILES = (
+    *("pipeline.yaml", "asynchronous.yaml", "workflow-template.yaml"),
+    *("retrain.yaml", "cron-workflow.yaml"),
+)
 RUN = ("plan", *(step.name for step in STEPS), "record")
-MEMOIZED = {step.name for step in STEPS}
+# What is served may change at any time: the step serve looks.
+MEMOIZED = {step.name for step in STEPS} - {SERVE.name}
 
 Manifest = dict[str, Any]
 
@@ -40,7 +44,9 @@ TEMPLATES = _templates("pipeline")
 ASYNCHRONOUS = _templates("asynchronous")
 PODS = [template for template in TEMPLATES.values() if "container" in template]
 JUDGES = [ASYNCHRONOUS["judge"], ASYNCHRONOUS["judge-last"]]
-each_pod = pytest.mark.parametrize("pod", [*PODS, *JUDGES], ids=lambda pod: pod["name"])
+RETRAIN = _templates("retrain")["retrain"]
+OTHERS = [*JUDGES, RETRAIN, TEMPLATES["undo"]]
+each_pod = pytest.mark.parametrize("pod", [*PODS, *JUDGES, RETRAIN], ids=lambda pod: pod["name"])
 each_workflow = pytest.mark.parametrize("templates", [TEMPLATES, ASYNCHRONOUS], ids=len)
 
 
@@ -91,10 +97,25 @@ def test_no_yaml_is_left_of_what_is_no_longer_rendered(rendered: dict[str, str])
 def test_what_is_called_and_what_goes_by_the_clock_is_the_same_pipeline() -> None:
     template = yaml.safe_load((WORKFLOWS / "workflow-template.yaml").read_text())
     assert template["spec"] == _spec()
+    retrain = yaml.safe_load((WORKFLOWS / "retrain.yaml").read_text())
+    args = RETRAIN["container"]["args"]
+    assert args[args.index("--template") + 1] == template["metadata"]["name"]
     cron = yaml.safe_load((WORKFLOWS / "cron-workflow.yaml").read_text())
-    assert cron["spec"]["workflowSpec"]["workflowTemplateRef"] == {
-        "name": template["metadata"]["name"]
+    assert cron["spec"]["workflowSpec"] == {
+        "workflowTemplateRef": {"name": retrain["metadata"]["name"]}
     }
+
+
+def test_training_anew_waits_for_as_long_as_its_runs_may_take() -> None:
+    spec = _spec("retrain")
+    assert spec["activeDeadlineSeconds"] > _spec()["activeDeadlineSeconds"]
+    assert spec["activeDeadlineSeconds"] == 60 * int(RETRAIN["timeout"].removesuffix("m"))
+
+
+def test_what_is_not_verified_is_undone_and_that_is_no_success() -> None:
+    (undo,) = (t for t in TEMPLATES["publish"]["dag"]["tasks"] if t["name"] == "undo")
+    assert undo["depends"] == "verify.Failed || verify.Errored"
+    assert TEMPLATES[undo["template"]]["container"]["args"][:2] == ["cluster", "undo"]
 
 
 # --- the steps --------------------------------------------------------------------------------
@@ -102,7 +123,7 @@ def test_what_is_called_and_what_goes_by_the_clock_is_the_same_pipeline() -> Non
 
 def test_every_step_of_the_pipeline_has_its_template_and_no_other_pod_runs() -> None:
     assert [_pod_of(step) for step in RUN if step in TEMPLATES] == [_pod_of(step) for step in RUN]
-    assert {pod["name"] for pod in PODS} == {_pod_of(step)["name"] for step in RUN}
+    assert {pod["name"] for pod in PODS} == {_pod_of(step)["name"] for step in RUN} | {"undo"}
 
 
 @pytest.mark.parametrize("workflow", ["pipeline", "asynchronous"])
@@ -121,7 +142,7 @@ def test_steps_come_in_the_order_of_the_plan() -> None:
     needs = {
         task["name"]: set(re.split(r"[^\w-]+", task.get("depends", "").split(".")[0])) - {""}
         for parent, task in _tasks()
-        if parent["name"] in ("pipeline", "publish")
+        if parent["name"] in ("pipeline", "publish") and task["name"] != "undo"
     }
     expected = {step.name: {needed.name for needed in needs_of(step)} for step in STEPS}
     # Of this workflow alone: `plan` comes before all, and `publish` is a graph of its own.
@@ -155,6 +176,11 @@ def test_a_memoized_step_hands_all_that_it_is_given_to_its_pod_and_back(step: st
     }
     prefix = f"{{{{tasks.{task['name']}.outputs.parameters."
     assert handed == {name: f"{prefix}{name}}}}}" for name in _parameters(pod, "outputs")}
+
+
+def test_a_verification_is_remembered_by_what_is_served_and_how_much_was_sent() -> None:
+    key = TEMPLATES["verify"]["memoize"]["key"]
+    assert key == "verify-{{inputs.parameters.revision}}-{{inputs.parameters.images}}"
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
@@ -247,7 +273,8 @@ def test_a_pod_meets_the_restricted_standard(pod: Manifest) -> None:
 @each_pod
 def test_a_pod_has_a_token_only_if_it_talks_to_the_api(pod: Manifest) -> None:
     talks = pod["container"]["args"][0] == "cluster"
-    assert pod["serviceAccountName"] == ("pipeline" if talks else "step")
+    account = "retrain" if pod is RETRAIN else "pipeline"
+    assert pod["serviceAccountName"] == (account if talks else "step")
     assert pod["automountServiceAccountToken"] is talks
 
 
@@ -265,7 +292,7 @@ def test_a_pod_is_of_the_runs_image_mounts_only_what_there_is_and_says_what_it_i
     assert {m["name"] for m in container["volumeMounts"]} <= {v["name"] for v in _spec()["volumes"]}
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
-    assert pod in JUDGES if component == "judge" else _pod_of(component) is pod
+    assert pod in OTHERS if component not in RUN else _pod_of(component) is pod
 
 
 # --- the commands -----------------------------------------------------------------------------
@@ -289,7 +316,7 @@ def test_a_command_is_one_of_our_command_line_with_options_that_it_has(pod: Mani
     while isinstance(command, typer.core.TyperGroup):
         command = command.commands[rest.pop(0)]
     with command.make_context(command.name, rest) as context:  # fails if an option is unknown
-        assert str(context.params["workspace"]) == "/workspace"
+        assert str(context.params.get("workspace", "/workspace")) == "/workspace"
 
 
 @each_pod

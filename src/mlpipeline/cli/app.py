@@ -5,9 +5,12 @@ TensorFlow and KServe are imported by the commands that need them, so that the o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -50,6 +53,7 @@ app.add_typer(cluster.app, name="cluster", rich_help_panel=_FOR_MACHINES)
 def main() -> None:
     """Run the command line; an error with a remedy is printed without a traceback."""
     environment.prepare()
+    _find_modules_here()
     try:
         logs.configure()
         with extras.named_when_missing():
@@ -77,6 +81,13 @@ def main() -> None:
         else:
             raise
         os._exit(1)
+
+
+def _find_modules_here() -> None:
+    """Let a configuration name modules of the working folder, as `python -m mlpipeline` does."""
+    with contextlib.suppress(FileNotFoundError):  # it was removed
+        if not sys.flags.safe_path and (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
 
 
 def _is_of_a_full_disk(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import signal
@@ -14,13 +15,14 @@ import typer
 
 from mlpipeline import logs
 from mlpipeline.cli.options import Among, Workspace
-from mlpipeline.errors import ClusterError
+from mlpipeline.errors import ArtifactError, ClusterError, ServingError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import predictor_arguments
-from mlpipeline.plan.pipeline import SELECT, TRAIN
-from mlpipeline.store import artifacts
+from mlpipeline.plan.fingerprint import code_version
+from mlpipeline.plan.pipeline import SELECT, TRAIN, VERIFY
+from mlpipeline.store import artifacts, layout, registry
 from mlpipeline.store.schemas.candidate import Metrics
 
 if TYPE_CHECKING:  # importing it takes a second
@@ -31,11 +33,14 @@ app = typer.Typer(
 )
 _log = logging.getLogger(__name__)
 
+_SERVING = ("mlpipeline.steps.serving", "mlpipeline.steps.front")  # what the replicas run
+
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
 Outputs = Annotated[Path, typer.Option(help="The folder for the step's output parameters.")]
 Templates = Annotated[Path, typer.Option(help="The folder of the manifests to complete.")]
 Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
 PendingSeconds = Annotated[int, typer.Option(help="Seconds that a pod may take to start.")]
+Memo = Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")]
 Owner = Annotated[str, typer.Option("--workflow", help="The workflow, as NAME/UID.")]
 
 
@@ -49,23 +54,20 @@ def plan(
     config: ConfigFile,
     workspace: Workspace,
     outputs: Outputs,
-    templates: Templates,
-    image: Image,
     workflow: Owner,
-    memo: Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")],
+    memo: Memo,
 ) -> None:
     """Check the configuration of a workflow, write it for the run, say what has to be done."""
     from mlpipeline.backends.cluster import api, planning
 
     cluster = api.connect()
     given = planning.parameters(_workflow(cluster, workflow))
+    planning.check_braces(given)
     overrides = planning.Overrides.of(given)
     resolved = planning.resolve(given.get("configuration", ""), overrides)
     settings = own_files.pinned(feedback.joined(resolved, workspace))
-    configuration.write(settings, config)
-    planned = planning.plan(
-        settings, workspace, cluster, memo=memo, image=image, templates=templates
-    )
+    planned = planning.plan(settings, workspace, cluster, cache=memo)
+    configuration.write(settings, config)  # one that can be planned: the record plans it, too
     _write_outputs(outputs, planned)
 
 
@@ -126,11 +128,14 @@ def serve(
     outputs: Outputs,
     templates: Templates,
     image: Image,
+    workflow: Owner,
+    memo: Memo,
     pending_seconds: PendingSeconds = 300,
     among: Among = "",
 ) -> None:
     """Publish the selected version by an InferenceService, and return who serves it."""
-    from mlpipeline.backends.cluster import api, inference_service, manifests
+    from mlpipeline.backends.cluster import api, inference_service, manifests, planning, rollout
+    from mlpipeline.backends.cluster import memo as memos
 
     settings = configuration.load(config).among(among)
     version = pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
@@ -141,20 +146,32 @@ def serve(
         name=settings.name,
         version=version,
         content=inference_service.digest_of(folder),
+        code=code_version(*_SERVING),
         image=image,
         arguments=predictor_arguments(
             settings.name, version, workspace=workspace, host=settings.serving.host
         ),
         replicas=settings.serving.replicas,
     )
-    revision = inference_service.roll_out(
-        api.connect(),
+    cluster, good = api.connect(), _verified(workspace, settings.name)
+    revision = rollout.roll_out(
+        cluster,
         service,
         manifests.load(templates, "disruption-budget"),
-        # They roll one after the other.
-        seconds=settings.serving.ready_timeout_seconds * (1 + settings.serving.replicas),
+        rollout.Publication(
+            good,
+            planning.parameters(_workflow(cluster, workflow)),
+            code_version(VERIFY.module),
+            stop=_stop_event(),
+            is_over=functools.partial(_is_over, cluster, workflow),
+        ),
+        seconds=_roll_out_seconds(settings),
         pending_seconds=pending_seconds,
     )
+    # The step after this one, if Argo remembers that this very state was verified.
+    images = str(settings.verify.images)
+    verified = f"{VERIFY.name}-{revision.digest}-{images}"
+    memos.forget(cluster, memo, {verified: good == version}, answers={verified: "figures"})
     _log.info("version %s is served by %s", version, ", ".join(revision.replicas))
     _write_outputs(
         outputs,
@@ -163,7 +180,29 @@ def serve(
             "name": settings.name,
             "revision": revision.digest,
             "replicas": ",".join(revision.replicas),
+            "images": images,  # for the key of the verification's memo
+            "rolled": str(revision.rolled).lower(),
         },
+    )
+
+
+@app.command()
+def undo(config: ConfigFile, workspace: Workspace, pending_seconds: PendingSeconds = 300) -> None:
+    """Serve the version again that was last verified, because another one was not; then fail."""
+    from mlpipeline.backends.cluster import api, rollout
+
+    settings = configuration.load(config)
+    said = rollout.undo(
+        api.connect(),
+        settings.name,
+        _verified(workspace, settings.name),
+        seconds=_roll_out_seconds(settings),
+        pending_seconds=pending_seconds,
+    )
+    raise ClusterError(
+        f"what was rolled out was not verified: {said}",
+        expected="that verification succeeds",
+        remedy="read the message of the step verify; then run it again",
     )
 
 
@@ -172,25 +211,30 @@ def judge(
     config: ConfigFile,
     workspace: Workspace,
     outputs: Outputs,
+    memo: Memo,
     last: Annotated[
         bool, typer.Option("--last", help="Say so where no other candidate is going to be trained.")
     ] = False,
 ) -> None:
     """Say which candidates' selection is to be served, and whether that is another model."""
     from mlpipeline.backends.cluster import api, inference_service
+    from mlpipeline.backends.cluster import memo as memos
     from mlpipeline.plan import succession
 
     settings = configuration.load(config)
-    served = inference_service.version(api.connect(), settings.name)
+    cluster = api.connect()
+    served = inference_service.version(cluster.get("InferenceService", settings.name))
     found = succession.judge(settings, workspace, served, last=last)
     among = ",".join(found.among)
+    selection = pipeline.plan(settings.among(among))[SELECT.name]
+    memos.forget(cluster, memo, {selection.key: selection.is_done(workspace)})
     _log.info("%s", found.reason)
     _write_outputs(
         outputs,
         {
             "replaces": str(found.replaces).lower(),
             "among": among,
-            "key": pipeline.plan(settings.among(among))[SELECT.name].key,
+            "key": selection.key,
         },
     )
 
@@ -214,6 +258,22 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     tfjob.delete_unfinished(cluster, owner)
 
 
+@app.command()
+def retrain(
+    workflow: Owner,
+    template: Annotated[str, typer.Option(help="The WorkflowTemplate that is the pipeline.")],
+) -> None:
+    """Run the pipeline once more for each model that is served, as it was run for it."""
+    from mlpipeline.backends.cluster import api, retraining, tfjob
+
+    retraining.retrain(
+        api.connect(),
+        tfjob.WorkflowReference.parse(workflow),
+        template=template,
+        stop=_stop_event(),
+    )
+
+
 def _workflow(cluster: Cluster, owner: str) -> Manifest:
     """Return the workflow that this step belongs to, given as NAME/UID."""
     name = owner.partition("/")[0]
@@ -225,6 +285,25 @@ def _workflow(cluster: Cluster, owner: str) -> Manifest:
             remedy="nothing, if it was deleted: there is nothing left to do for it",
         )
     return found
+
+
+def _is_over(cluster: Cluster, workflow: str) -> bool:
+    from mlpipeline.backends.cluster import tfjob
+
+    return tfjob.is_over(cluster.get("Workflow", tfjob.WorkflowReference.parse(workflow).name))
+
+
+def _verified(workspace: layout.Workspace, name: str) -> str:
+    """The version of a model that was last verified; empty for none that could be served."""
+    try:
+        return registry.current(workspace, name)
+    except (ArtifactError, ServingError):
+        return ""
+
+
+def _roll_out_seconds(settings: configuration.Config) -> float:
+    """How long all replicas may take, one after the other."""
+    return settings.serving.ready_timeout_seconds * (1 + settings.serving.replicas)
 
 
 def _write_outputs(folder: Path, values: Mapping[str, str]) -> None:

@@ -9,17 +9,20 @@ from typing import Annotated
 import typer
 
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
+from mlpipeline.errors import EventError
 from mlpipeline.events import schema
 from mlpipeline.plan import config as configuration
 from mlpipeline.store import layout
 from mlpipeline.store.schemas.run import Run
 
 _log = logging.getLogger(__name__)
+_WORKSPACE_OF_PODS = layout.Workspace(Path("/workspace"))
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to a command line, in the order in which its help shows them."""
     panels = {
+        "Begin": (new,),
         "Run the pipeline, use its model": (run, serve, predict),
         "Events": (watch, post_event),
         "Look at what was done": (report, lineage, track),
@@ -27,6 +30,19 @@ def add_to(app: typer.Typer) -> None:
     for panel, commands in panels.items():
         for command in commands:
             app.command(rich_help_panel=panel)(command)
+
+
+def new(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write it; its name is the project's, and the model's.")
+    ],
+) -> None:
+    """Write a small project of your own: data, model, configuration, test, image."""
+    from mlpipeline.cli import project
+
+    written = project.write(folder)
+    typer.echo(f"{folder}: {', '.join(str(file) for file in written)}")
+    typer.echo("To begin with: read its README.md, then run `pytest` and `make` there.")
 
 
 def run(
@@ -100,13 +116,37 @@ def post_event(
         str, typer.Option(envvar="NAMESPACE", help="The namespace that workflows run in.")
     ] = "mlpipeline",
     seconds: Annotated[float, typer.Option(help="How long to try to post each.")] = 120,
+    workspace: Annotated[
+        layout.Workspace,
+        typer.Option(
+            parser=layout.Workspace.parse,
+            metavar="DIRECTORY",
+            help="Where the cluster's workspace is, for the addresses of answers.",
+        ),
+    ] = _WORKSPACE_OF_PODS,
 ) -> None:
-    """Post events to a cluster, each until it is accepted."""
+    """Post events to a cluster, each until it is accepted; say where answers will be."""
     from mlpipeline.events import posting
 
+    failed = []
     for event in [schema.read(file) for file in files]:
-        new = posting.post(event, url=url, token=token, namespace=namespace, seconds=seconds)
-        typer.echo(f"{event.name}: {'accepted' if new else 'was posted before'}")
+        outcome = posting.post(event, url=url, token=token, namespace=namespace, seconds=seconds)
+        said = "accepted" if outcome.is_new else "was posted before"
+        if outcome.has_failed:
+            failed.append(event.name)
+            said += f", and failed: {outcome.message}"
+        elif isinstance(event, schema.PredictEvent):
+            said += f"; its answer: {workspace.answer(event.name)}"
+        typer.echo(f"{event.name}: {said}")
+    if failed:
+        names = " ".join(failed)
+        raise EventError(
+            f"posted before, and failed: {names}",
+            expected="events that are new, under way or done",
+            remedy="mend what it says, then have it done again, as it is: "
+            f"kubectl -n {namespace} delete workflow {names}, and post it again. Mended itself, "
+            "it is another event: give it another id",
+        )
 
 
 def report(

@@ -40,7 +40,12 @@ def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]
     yield from read.notes
     (probabilities,) = published.predict(read.pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:_SHOWN]:
-        yield f"{probabilities[index]:7.2%}  {published.classes[index]}"
+        yield f"{probabilities[index]:7.2%}  {_on_one_line(published.classes[index])}"
+
+
+def _on_one_line(name: str) -> str:
+    """Return a name without what a terminal would obey; class names are the data's own."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def read_image(file: Path, model: PublishedModel) -> ImageFile:

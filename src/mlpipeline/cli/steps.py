@@ -11,12 +11,12 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
 
-from mlpipeline import logs
+from mlpipeline import addresses, logs
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,
@@ -32,7 +32,7 @@ from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.fingerprint import module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
-from mlpipeline.store import artifacts, layout, registry
+from mlpipeline.store import artifacts, files, layout, registry
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.prediction import PredictionSummary
 from mlpipeline.store.schemas.selection import Decision
@@ -44,6 +44,16 @@ _EVENTS = "What an event starts"
 ReplicaName = Annotated[
     str | None,
     typer.Option("--replica", help="This server's name in its answers; by default the host's."),
+]
+
+
+_Event = TypeVar("_Event", schema.PredictEvent, schema.FeedbackEvent)
+
+EventText = Annotated[
+    str,
+    typer.Option(
+        "--event", help="The event as JSON, or that in base64: see mlpipeline.events.schema."
+    ),
 ]
 
 
@@ -196,27 +206,27 @@ def verify(
     ] = False,
     among: Among = "",
 ) -> None:
-    """Send the whole test split through every protocol, compare, make the version current."""
+    """Send the test split to what is served, compare, make the version current."""
     settings = configuration.load(config).among(among)
     tasks = pipeline.plan_of_finished(settings, workspace)
-    from mlpipeline.learning.data import tfrecords
+    from mlpipeline.learning.data.splits import StoredSplit
     from mlpipeline.steps import verification
 
     selection = workspace.selection(tasks[SELECT.name].key)
     artifacts.verify(selection.path)
-    images, labels = tfrecords.read_split(workspace.dataset(tasks[INGEST.name].key).path, "test")
-    serving = settings.serving
+    dataset = workspace.dataset(tasks[INGEST.name].key).path
+    serving, host = settings.serving, addresses.reachable(settings.serving.host)
     figures = verification.verify(
-        base_url=url or f"http://{serving.host}:{serving.port}",
-        grpc_address=grpc or f"{serving.host}:{serving.grpc_port}",
+        base_url=url or f"http://{addresses.join(host, serving.port)}",
+        grpc_address=grpc or addresses.join(host, serving.grpc_port),
         name=settings.name,
         expected=verification.Expected(
-            images=images,
-            labels=labels,
-            probabilities=np.load(selection.test_probabilities),
+            split=StoredSplit(dataset, "test"),
+            probabilities=np.load(selection.test_probabilities, mmap_mode="r"),
             accuracy=Decision.load(selection.decision).test.accuracy,
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
+        images=settings.verify.images,
     )
     registry.promote(workspace, settings.name, tasks[SELECT.name].key)
     if output:
@@ -265,13 +275,13 @@ def front(
 
 @app.command(rich_help_panel=_EVENTS)
 def predict_batch(
-    model: Annotated[str, typer.Option(help="The model's name; its current version predicts.")],
-    folder: Annotated[str, typer.Option(help="The image files' folder below the workspace.")],
+    event: EventText,
     workspace: Workspace = DEFAULT_WORKSPACE,
     output: Annotated[Path | None, typer.Option(help="File to write the key to, too.")] = None,
 ) -> None:
-    """Predict a folder of image files."""
-    batch = predictions.plan(workspace, model, folder)
+    """Predict a folder of image files; the answer is a file with the event's name."""
+    asked = _posted(event, schema.PredictEvent)
+    batch = predictions.plan(workspace, asked.model, asked.folder)
     place = workspace.predictions(batch.key)
     if artifacts.is_whole(place.path):
         typer.echo(f"{batch.key} is there already")
@@ -280,23 +290,20 @@ def predict_batch(
 
         batch_prediction.predict(batch, place.path)
     summary = PredictionSummary.load(place.summary)
+    answer = workspace.answer(asked.name)
+    files.copy(place.table, answer)
     if output:
         artifacts.write_text(output, batch.key)
     typer.echo(
-        f"{place.table}: {summary.files} files, of which {summary.unreadable} "
+        f"{answer}: {summary.files} files, of which {summary.unreadable} "
         f"could not be read, by version {summary.version}"
     )
 
 
 @app.command(rich_help_panel=_EVENTS)
-def feedback(
-    event: Annotated[str, typer.Option(help="The event as JSON: see mlpipeline.events.schema.")],
-    workspace: Workspace = DEFAULT_WORKSPACE,
-) -> None:
+def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     """Keep corrected labels for the next run."""
-    posted = schema.parse(event, origin="--event")
-    if not isinstance(posted, schema.FeedbackEvent):
-        raise typer.BadParameter(f"got a {posted.kind} event, expected feedback")
+    posted = _posted(event, schema.FeedbackEvent)
     kept = "kept" if corrections.add(workspace, posted) else "there already"
     typer.echo(f"corrected labels: {len(posted.corrections)}, {kept}")
 
@@ -306,6 +313,14 @@ def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:
         from mlpipeline.learning.model import models
 
         models.check(settings.candidates, shape, classes)
+
+
+def _posted(text: str, kind: type[_Event]) -> _Event:
+    """Check an event where it is used: what was posted raw, nobody has looked at before."""
+    posted = schema.parse_argument(text, origin="--event")
+    if not isinstance(posted, kind):
+        raise typer.BadParameter(f"got a {posted.kind} event, expected {kind.__name__}")
+    return posted
 
 
 def _is_reused(task: Task, workspace: layout.Workspace) -> bool:

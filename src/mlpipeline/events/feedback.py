@@ -50,7 +50,7 @@ def joined(config: Config, workspace: Workspace) -> Config:
     posted = [
         event
         for file in workspace.feedback.events(config.name)
-        if isinstance(event := schema.read(file), schema.FeedbackEvent)
+        if isinstance(event := schema.read_posted(file), schema.FeedbackEvent)
     ]
     if not posted or config.data.feedback is not None:
         return config

@@ -7,6 +7,9 @@ https://argo-workflows.readthedocs.io/en/stable/events/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import httpx
 from tenacity import (
     Retrying,
@@ -22,14 +25,36 @@ from mlpipeline.events.schema import Event
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds
 _CALL_SECONDS = 30.0
 _TRANSIENT = {httpx.codes.TOO_MANY_REQUESTS, *range(500, 600)}
+# Argo's server hands on an admission policy's refusal with status 500, like a failure of its own.
+_REFUSED = "denied request"
 
 
 class _TransientError(Exception):
     """An answer that says nothing of the event: a later one may be another."""
 
 
-def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) -> bool:
-    """Post an event; return whether it is new, rather than posted before.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an event that was posted.
+
+    Attributes:
+        is_new: Whether it starts a workflow now: otherwise one of its name is there already.
+        phase: How that other one is, in Argo's words, such as `Running`; empty if nobody says.
+        message: What Argo says of it.
+    """
+
+    is_new: bool
+    phase: str = ""
+    message: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was posted before, and was not done: posted again it is not done either."""
+        return self.phase in ("Failed", "Error")
+
+
+def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) -> Outcome:
+    """Post an event; return whether it is new, or how it went when it was posted before.
 
     Args:
         event: What is posted.
@@ -38,9 +63,6 @@ def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) 
         namespace: Kubernetes namespace of the event bindings and their workflows.
         seconds: Time-out of all attempts of one call together.
 
-    Returns:
-        True if the event starts a workflow now, False if one of its name is there already.
-
     Raises:
         EventError: It was refused, or not accepted in time.
 
@@ -48,10 +70,10 @@ def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) 
         What `mlpipeline cluster post` does::
 
             event = schema.read(Path("monday.json"))
-            is_new = post(event, url=url, token=token, namespace="mlpipeline", seconds=60)
+            outcome = post(event, url=url, token=token, namespace="mlpipeline", seconds=60)
     """
     headers = {"authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=_CALL_SECONDS) as client:
+    with _client(url, headers) as client:
         _check_binding(client, event.kind, namespace, seconds)
         response = _request(
             client,
@@ -62,7 +84,40 @@ def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) 
             # Argo's server says so with status 500, like anything else that it could not create.
             settled_by=f'"{event.name}" already exists',
         )
-    return response.is_success
+        if response.is_success:
+            return Outcome(is_new=True)
+        return _before(client, event.name, namespace, seconds)
+
+
+def _before(client: httpx.Client, name: str, namespace: str, seconds: float) -> Outcome:
+    """Return how the workflow is that an event has started before."""
+    path = f"/api/v1/workflows/{namespace}/{name}"
+    try:
+        response = _request(
+            client, "GET", path, seconds, query={"fields": "status.phase,status.message"}
+        )
+    except EventError:  # gone since; or the token's rights are those of an earlier version
+        return Outcome(is_new=False)
+    status = response.json().get("status") or {}
+    return Outcome(
+        is_new=False, phase=str(status.get("phase", "")), message=str(status.get("message", ""))
+    )
+
+
+def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+    """Return a client, which asks the user's proxy for an address that is not of this machine.
+
+    Raises:
+        EventError: There cannot be one for such an address, or such a proxy.
+    """
+    try:
+        return httpx.Client(base_url=url, headers=headers, timeout=_CALL_SECONDS)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise EventError(
+            f"{url} cannot be asked: {error}",
+            expected="a URL such as http://127.0.0.1:2746, and a proxy that speaks HTTP, or none",
+            remedy="mend --url, or `unset all_proxy` and its like",
+        ) from error
 
 
 def _check_binding(client: httpx.Client, kind: str, namespace: str, seconds: float) -> None:
@@ -85,16 +140,17 @@ def _request(
     seconds: float,
     content: object = None,
     settled_by: str | None = None,
+    query: Mapping[str, str] | None = None,
 ) -> httpx.Response:
     """Return the first response that is a success, or an error with the text `settled_by`."""
 
     def attempt() -> httpx.Response:
-        response = client.request(method, path, json=content)
+        response = client.request(method, path, json=content, params=query)
         message = _message(response)
         if response.is_success or (settled_by is not None and settled_by in message):
             return response
         status = f"{response.status_code}: {message}"
-        if response.status_code in _TRANSIENT:
+        if response.status_code in _TRANSIENT and _REFUSED not in message:
             raise _TransientError(status)
         raise EventError(
             f"{client.base_url}{path} refused it with {status}",

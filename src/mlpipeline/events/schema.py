@@ -13,6 +13,8 @@ has got no answer asks again.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -20,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
 
 from mlpipeline.errors import EventError
+from mlpipeline.plan import braces
 from mlpipeline.plan.config import Config, ModelName
 from mlpipeline.plan.section import Section
 from mlpipeline.store.files import parse_json
@@ -121,6 +124,40 @@ def read(file: Path) -> Event:
         raise _unusable(f"cannot read {file}: {error}") from error
 
 
+def read_posted(file: Path) -> Event:
+    """Read an event that somebody else has put where it lies: as `read`, but no link.
+
+    Args:
+        file: A file of one JSON object, in UTF-8.
+
+    Raises:
+        EventError: There is no such file, it is a link, or not an event; names every problem.
+    """
+    if file.is_symlink():
+        raise _unusable(f"{file} is a link, and may lead to a file that is not its sender's")
+    return read(file)
+
+
+def parse_argument(text: str, *, origin: str) -> Event:
+    """Check an event that comes as an argument of a command line: JSON, or that in base64.
+
+    Argo evaluates what stands between double braces in any argument. In base64 there are none.
+
+    Args:
+        text: One JSON object, or its encoding.
+        origin: What messages call it: the option that it came by.
+
+    Raises:
+        EventError: It is not an event; names every problem.
+    """
+    if not text.lstrip().startswith("{"):
+        try:
+            text = base64.b64decode(text, validate=True).decode()
+        except (binascii.Error, ValueError) as error:  # also: not UTF-8
+            raise _unusable(f"{origin} is neither JSON nor that in base64: {error}") from error
+    return parse(text, origin=origin)
+
+
 def parse(text: str, *, origin: str) -> Event:
     """Check the JSON text of an event.
 
@@ -137,7 +174,12 @@ def parse(text: str, *, origin: str) -> Event:
         'predict-monday'
     """
     try:
-        return _EVENT.validate_python(parse_json(text))
+        content = parse_json(text)
+        if places := braces.places(content):
+            raise _unusable(
+                f"{origin} has `{braces.OPEN}` in {', '.join(places)}: Argo would evaluate it"
+            )
+        return _EVENT.validate_python(content)
     except ValidationError as error:
         problems = "\n".join(f"  - {_describe(problem)}" for problem in error.errors())
         raise _unusable(f"{origin} is not an event:\n{problems}") from error

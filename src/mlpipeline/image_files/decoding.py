@@ -61,7 +61,10 @@ def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
     Raises:
         UnreadableImageError: It is no picture, or a damaged one, or it does not say its range.
     """
-    with _refusing_whatever_is_wrong(), Image.open(BytesIO(content), formats=_formats()) as opened:
+    with (
+        _refusing_whatever_is_wrong_with(content),
+        Image.open(BytesIO(content), formats=_formats()) as opened,
+    ):
         notes = []
         frames = getattr(opened, "n_frames", 1) if opened.format in _SERIES else 1
         if frames > 1:
@@ -109,7 +112,7 @@ def picture_of(array: NDArray[np.generic]) -> Image.Image:
 
 
 @contextmanager
-def _refusing_whatever_is_wrong() -> Iterator[None]:
+def _refusing_whatever_is_wrong_with(content: bytes) -> Iterator[None]:
     """Let one error stand for the dozen kinds that Pillow's decoders raise for damaged files."""
     try:
         with warnings.catch_warnings():
@@ -118,7 +121,8 @@ def _refusing_whatever_is_wrong() -> Iterator[None]:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:  # its message names an object in memory
-        raise UnreadableImageError("it is no image of a known format") from None
+        hint = ": HEIC, say; save it as JPEG or PNG" if content[4:8] == b"ftyp" else ""
+        raise UnreadableImageError(f"it is no image of a known format{hint}") from None
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(f"it is too large: {error}") from error
     except Exception as error:

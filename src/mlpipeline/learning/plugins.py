@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlpipeline.errors import ConfigurationError
+from mlpipeline.plan import permissions
 
 
 def described(error: BaseException) -> str:
@@ -50,7 +51,7 @@ def resolve(
         kind: What the functions make, for messages.
 
     Raises:
-        ConfigurationError: There is no such function.
+        ConfigurationError: There is no such function, or it may not be named here.
     """
     if reference in builtin:
         return builtin[reference]
@@ -62,6 +63,7 @@ def resolve(
             expected=f"one of {', '.join(sorted(builtin))}, or `package.module:function`",
             remedy=f"mend the {kind}'s name in the configuration",
         )
+    permissions.check([reference])  # an import runs code, too
     try:
         if not all(part.isidentifier() for part in module.split(".")):
             raise ModuleNotFoundError(f"`{module}` is no module's name")
@@ -78,4 +80,5 @@ def resolve(
             expected="a function",
             remedy="name the function that makes it",
         )
+    permissions.check_function(reference, function)
     return function  # type: ignore[no-any-return]

@@ -23,6 +23,7 @@ class Batch:
     Attributes:
         folder: The folder of the files.
         files: The SHA-256 of each file by its path in the folder, sorted.
+        links: Paths of what is a link, or behind one, in the folder: these are not followed.
         model: What the model is called.
         published: The folder of the version that predicts.
         key: The key of the predictions: they are published in `predictions/KEY`.
@@ -33,6 +34,7 @@ class Batch:
     model: str
     published: Path
     key: str
+    links: tuple[str, ...] = ()
 
     @property
     def publishes(self) -> Path:
@@ -52,25 +54,30 @@ def plan(workspace: Workspace, model: str, folder: str) -> Batch:
         ServingError: There is no such folder or no file in it, or no current model.
     """
     place = workspace.root / folder
-    if not place.resolve().is_relative_to(workspace.root.resolve()):
-        raise _no_files(f"{place} is not in {workspace}")
+    root = workspace.root.resolve()
+    # Whoever can write below the workspace must not reach by a link what only this step can read.
+    if place.resolve() != root / folder or root not in place.resolve().parents:
+        raise _no_files(f"{place} is not below {workspace}, or behind a link")
     paths = {
         path.relative_to(place).as_posix(): path
         for path in place.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(place).parts)
+        if not any(part.startswith(".") for part in path.relative_to(place).parts)
     }
-    if not paths:
+    links = tuple(sorted(name for name, path in paths.items() if path.is_symlink()))
+    found = {n: path for n, path in paths.items() if n not in links and path.is_file()}
+    if not found and not links:
         raise _no_files(f"there are no files in {place}")
-    digests = {name: sha256(path) for name, path in sorted(paths.items())}
+    digests = {name: sha256(path) for name, path in sorted(found.items())}
     version = registry.current(workspace, model)
     code = code_version("mlpipeline.steps.batch_prediction")
+    parameters = {"files": digests} | ({"links": links} if links else {})
     return Batch(
         folder=place,
         files=digests,
         model=model,
         published=workspace.model(model, version).path,
-        key=artifacts.make_key(model, code=code, parameters={"files": digests}, inputs=[version]),
+        key=artifacts.make_key(model, code=code, parameters=parameters, inputs=[version]),
+        links=links,
     )
 
 

@@ -99,24 +99,22 @@ def front_arguments(
 
 
 def predict_batch_arguments(
-    model: str, folder: str, *, workspace: str | Workspace, output: str | Path | None = None
+    event: str, *, workspace: str | Workspace, output: str | Path | None = None
 ) -> list[str]:
     """Return the command line that predicts a folder of image files.
 
     Args:
-        model: The model's name; its current version predicts.
-        folder: The folder's path below the workspace.
+        event: The event that asks for it, as JSON or that in base64.
         workspace: The folder of all artifacts.
         output: File for the key of the predictions, if it is wanted.
     """
-    # Each is one word: what begins with a dash is a value all the same.
-    arguments = ["step", "predict-batch", f"--model={model}", f"--folder={folder}"]
-    arguments += ["--workspace", str(workspace)]
+    # One word: what begins with a dash is a value all the same.
+    arguments = ["step", "predict-batch", f"--event={event}", "--workspace", str(workspace)]
     return arguments if output is None else [*arguments, "--output", str(output)]
 
 
 def feedback_arguments(event: str, *, workspace: str | Workspace) -> list[str]:
-    """Return the command line that keeps the corrected labels of an event, given as JSON."""
+    """Return the command line that keeps the corrected labels of an event, as that has it."""
     return ["step", "feedback", f"--event={event}", "--workspace", str(workspace)]
 
 

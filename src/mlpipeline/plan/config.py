@@ -10,8 +10,8 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -24,6 +24,7 @@ from pydantic import (
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import search as searching
+from mlpipeline.plan import yaml_text
 from mlpipeline.plan.search import Search
 from mlpipeline.plan.section import Section
 from mlpipeline.store import artifacts
@@ -34,7 +35,9 @@ Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_le
 # Digests as the workspace's files have them in their names.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+# KServe's own rule: it becomes the name of its objects, and begins with a letter. With `isvc.` and
+# `-transformer` around it, KServe makes a label of it, which has 63 characters at most.
+ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
 SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
@@ -169,8 +172,8 @@ class Serving(Section):
 
     replicas: PositiveInt = 2
     """Copies of the model that share the requests."""
-    host: str = "127.0.0.1"
-    """The address that replicas listen on."""
+    host: Annotated[str, Field(pattern=r"^[0-9A-Za-z._:%-]+$")] = "127.0.0.1"
+    """The address that replicas listen on: IPv4, IPv6 without brackets, or a host's name."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8080
     """The port of REST, V1 and V2."""
     grpc_port: Annotated[int, Field(ge=1, le=65_535)] = 8081
@@ -182,6 +185,24 @@ class Serving(Section):
     def replica_names(self) -> list[str]:
         """What the replicas of the local backend call themselves in their answers."""
         return [f"replica-{index}" for index in range(self.replicas)]
+
+
+def _all_or_a_number(value: Any) -> Any:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"got {value!r}, expected `all` or a number of images from 1 on")
+
+
+class Verify(Section):
+    """What is sent to the served model and compared: part of the key of verification alone."""
+
+    images: Annotated[
+        int | Literal["all"],
+        Field(json_schema_extra={"minimum": 1}),
+        BeforeValidator(_all_or_a_number),
+    ] = "all"
+    """Test images that are sent by gRPC, `all` or so many. V1 and V2 as JSON and binary send a
+    sample of these: 1,000, and of images above 67 kB as many as have 64 MB, at least 100."""
 
 
 class Config(Section):
@@ -205,6 +226,8 @@ class Config(Section):
     """When a first model is good enough to be served while others still train."""
     serving: Serving = Serving()
     """How many replicas answer, at which address."""
+    verify: Verify = Verify()
+    """How much of the test split is sent to them before the version is current."""
 
     @model_validator(mode="before")
     @classmethod
@@ -282,27 +305,6 @@ class Config(Section):
         return self.model_copy(update={"candidates": kept})
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML forbids it, but its own loader takes the last one."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Compose a mapping, and compare its keys before others are merged into it."""
-        node = super().compose_mapping_node(anchor)
-        seen = set[tuple[str, str]]()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            if (key.tag, key.value) in seen:
-                raise yaml.composer.ComposerError(
-                    "while reading a mapping",
-                    node.start_mark,
-                    f"found the key `{key.value}` twice",
-                    key.start_mark,
-                )
-            seen.add((key.tag, key.value))
-        return node
-
-
 def read_yaml(text: str) -> Any:
     """Return what the text of a configuration file says, not checked yet.
 
@@ -310,12 +312,9 @@ def read_yaml(text: str) -> Any:
         text: YAML.
 
     Raises:
-        ValueError: It is not YAML.
+        ValueError: It is not YAML, or reads two ways: see `mlpipeline.plan.yaml_text`.
     """
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+    return yaml_text.read(text)
 
 
 def load(path: Path) -> Config:
@@ -336,7 +335,13 @@ def load(path: Path) -> Config:
             expected="a configuration file",
             remedy="name one with --config, such as configs/default.yaml",
         ) from error
-    except ValueError as error:  # also: not UTF-8, a date that there is not
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not YAML: its byte {error.start} is no UTF-8",
+            expected="text in UTF-8",
+            remedy="save it as UTF-8: `iconv -f UTF-16 -t UTF-8`, for example",
+        ) from error
+    except ValueError as error:
         raise ConfigurationError(
             f"{path} is not YAML: {error}",
             expected="a mapping such as configs/default.yaml",
@@ -382,7 +387,7 @@ def write(config: Config, file: Path) -> None:
         file: Where to write it.
     """
     content = config.model_dump(mode="json")
-    artifacts.write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    artifacts.write_text(file, yaml_text.write(content))
 
 
 def _is_inherited(location: tuple[Any, ...], raw: Any) -> bool:
@@ -406,6 +411,10 @@ def _describe(error: dict[str, Any]) -> list[str]:
             return [f"{place}: unknown key; {hint}"]
         case "missing":
             return [f"{place}: missing"]
+        case "model_type" | "dict_type":
+            return [f"{prefix}got {error['input']!r}, expected keys and their values"]
+        case "string_type":
+            return [f"{prefix}got {error['input']!r}, expected text: put it in quotes"]
         case "value_error":
             return [f"{prefix}{line}" for line in str(error["ctx"]["error"]).splitlines()]
         case _:

@@ -206,18 +206,38 @@ def _imports(tree: ast.Module, module: str) -> Iterator[str]:
                 yield from (f"{base}.{alias.name}" for alias in names)
                 if any(alias.name == "*" for alias in names) and not is_ours(module):
                     yield from (f"{base}.{name}" for name in _exported(base))
-            case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]) if not is_ours(
-                module
-            ) and _imports_by_name(function):
-                yield _absolute(name, module)
+            case ast.Call(func=function, args=[argument, *_]) if not is_ours(module):
+                if _last_name(function) in ("import_module", "__import__", *_other_names(tree)):
+                    yield from _by_name(argument, module)
 
 
-def _imports_by_name(function: ast.expr) -> bool:
-    """Whether it is `importlib.import_module` or `__import__`."""
+def _by_name(argument: ast.expr, module: str) -> Iterator[str]:
+    """The modules that `importlib.import_module` gets: of a computed name, all that it may be."""
+    match argument:
+        case ast.Constant(value=str(name)):
+            yield _absolute(name, module)
+        case (
+            ast.JoinedStr(values=[ast.Constant(value=str(name)), *_])
+            | ast.BinOp(left=ast.Constant(value=str(name)))
+        ):
+            package = _absolute(name.rpartition(".")[0], module)
+            file = origin(package) if package else None
+            if file is not None:
+                yield from (f"{package}.{beside.stem}" for beside in file.parent.glob("*.py"))
+
+
+def _last_name(function: ast.expr) -> str:
     match function:
         case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name in ("import_module", "__import__")
-    return False
+            return name
+    return ""
+
+
+def _other_names(tree: ast.Module) -> Iterator[str]:
+    """What `import_module` is called in a module that imports it by another name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "importlib":
+            yield from (alias.asname for alias in node.names if alias.asname)
 
 
 def _exported(package: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Which files a user's own data or code reads, as far as it can be told without running it.
 
-Text in the code that is the path of a file or folder which is there names data. Where the code
-computes its paths, or names what is no data, the configuration's key `files` says what counts.
+Text in the code, or in its options, that is the path of a file or folder which is there names data.
+Where the code computes its paths, or names what is no data, the configuration's key `files` says
+what counts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import JsonValue
 
 from mlpipeline.errors import ConfigurationError, SourceError
 from mlpipeline.plan import data_files, modules, sources
@@ -27,13 +30,13 @@ _SYSTEM = tuple(Path(name) for name in ("/proc", "/sys", "/dev"))
 _PASSING = {Path(name) for name in ("/tmp", "/var/tmp", "/dev/shm")}
 
 
-def found(reference: str, files: Iterable[str] | None = None) -> Compared | None:
+def found(reference: str, section: Data | Candidate) -> Compared | None:
     """Return what the files of a function are like; None where it has none.
 
     Args:
         reference: `package.module:function`, a source such as `folder:PATH`, or a built-in name,
             which has no files.
-        files: The patterns that the configuration gives; None to go by what the code names.
+        section: The section of the configuration that names it, and may say which files count.
 
     Raises:
         ConfigurationError: A pattern fits nothing, nothing lies where a source should, or a folder
@@ -45,8 +48,12 @@ def found(reference: str, files: Iterable[str] | None = None) -> Compared | None
     module = module_of(reference)
     if module is None:
         return None
-    named = _named_by(module) if files is None else _fitting(files)
-    return data_files.compare(named, limit=_LIMIT if files is None else None) if named else None
+    if section.files is not None:
+        named = _fitting(section.files)
+        return data_files.compare(named) if named else None
+    options = section.options if isinstance(section, Candidate) else {}
+    named = _named_by(module, set(_texts_in(options)))
+    return data_files.compare(named, limit=_LIMIT) if named else None
 
 
 def digest(reference: str, section: Data | Candidate) -> str | None:
@@ -58,7 +65,7 @@ def digest(reference: str, section: Data | Candidate) -> str | None:
     """
     if section.files_digest is not None:
         return None if section.files_digest == _NO_FILES else section.files_digest
-    files = found(reference, section.files)
+    files = found(reference, section)
     return files.digest if files else None
 
 
@@ -90,20 +97,20 @@ def confirm(reference: str, section: Data | Candidate) -> None:
     data_files.forget()
     if digest(reference, section.model_copy(update={"files_digest": None})) != before:
         raise SourceError(
-            f"the files of {reference} have changed while the run is under way",
-            expected="that they stay as they were when it began",
-            remedy="run again once nobody writes to them; finished steps are reused",
+            f"the files of {reference} are not what they were when the run began",
+            expected="that its steps see them, and that nobody changes them while it is under way",
+            remedy="run again; or say which files count: `files` in the configuration",
         )
 
 
-def compared(reference: str, files: Iterable[str] | None = None) -> str:
+def compared(reference: str, section: Data | Candidate) -> str:
     """Say what a function's modules and files were compared by; empty for a built-in name.
 
     Args:
         reference: `package.module:function`, a source such as `folder:PATH`, or a built-in name.
-        files: The patterns that the configuration gives; None to go by what the code names.
+        section: The section of the configuration that names it.
     """
-    of_data = found(reference, files)
+    of_data = found(reference, section)
     module = module_of(reference)
     if module is None:
         return f"{_described(of_data)} are as they were" if of_data else ""
@@ -126,7 +133,7 @@ _SectionT = TypeVar("_SectionT", Data, Candidate)
 def _pinned(section: _SectionT, reference: str) -> _SectionT:
     if module_of(reference) is None and sources.parse(reference) is None:
         return section
-    files = found(reference, section.files)
+    files = found(reference, section)
     return section.model_copy(update={"files_digest": files.digest if files else _NO_FILES})
 
 
@@ -145,12 +152,13 @@ def _fitting(patterns: Iterable[str]) -> dict[str, Path]:
     return named
 
 
-def _named_by(module: str) -> dict[str, Path]:
-    """The files and folders that a module names, and those that it imports, by their names."""
+def _named_by(module: str, options: set[str]) -> dict[str, Path]:
+    """The files and folders that a module, its options and its imports name, by their names."""
     named: dict[str, Path] = {}
     places = set[Path]()
     for own in sorted(modules.reached(module).own):
-        for text in sorted(_texts(own)):
+        texts = filter(_may_be_a_path, _texts(own) | (options if own == module else set()))
+        for text in sorted(texts):
             for path in _paths(text, own):
                 if path not in places:
                     places.add(path)
@@ -160,15 +168,29 @@ def _named_by(module: str) -> dict[str, Path]:
 
 
 def _texts(module: str) -> set[str]:
-    """The texts in a module's code that may be paths."""
+    """The texts in a module's code."""
     try:
         tree = modules.parse(module)
     except ConfigurationError:  # it counts by its bytes
         return set()
     nodes = ast.walk(without_docstrings(tree)) if tree else ()
     values = (node.value for node in nodes if isinstance(node, ast.Constant))
-    texts = (value for value in values if isinstance(value, str))
-    return {text for text in texts if 0 < len(text) <= _LONGEST and text.isprintable()}
+    return {value for value in values if isinstance(value, str)}
+
+
+def _texts_in(value: JsonValue) -> Iterator[str]:
+    """The texts anywhere in a value of a configuration."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from (text for each in value.values() for text in _texts_in(each))
+        case list():
+            yield from (text for each in value for text in _texts_in(each))
+
+
+def _may_be_a_path(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST and text.isprintable()
 
 
 def _paths(text: str, module: str) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mlpipeline.plan import own_files
+from mlpipeline.plan import own_files, permissions
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.config import Candidate, Config, Data
 from mlpipeline.plan.fingerprint import code_version, module_of
@@ -156,7 +156,7 @@ SERVE = Step(
 )
 VERIFY = Step(
     "verify",
-    "send the whole test split through every protocol and compare",
+    "send the test split to what is served, by every protocol, and compare",
     module="mlpipeline.steps.verification",
     reads=(MODEL, DATASET),
     after=(SERVE,),
@@ -233,7 +233,11 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
         config: The configuration.
         without: Candidates that failed: what comes after the trainings goes on with the others,
             under another key.
+
+    Raises:
+        ConfigurationError: It names a function that may not be named here, or is in no module.
     """
+    permissions.check_configuration(config)
     tasks: dict[str, Task] = {}
     for step in STEPS:
         candidates = tuple(config.candidates) if step.per == "candidate" else (None,)
@@ -326,7 +330,7 @@ def compared(task: Task, config: Config) -> str:
     identity = task.step.identity(config, task.candidate)
     if identity.reads is None:
         return ""
-    return own_files.compared(identity.plugin, identity.reads.files)
+    return own_files.compared(identity.plugin, identity.reads)
 
 
 def _code(step: Step, plugin: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
@@ -33,6 +34,7 @@ from mlpipeline.plan.section import Section
 _OPTIONS = "options."
 _NAME_DIGITS = 6
 _LARGEST = 2**53  # beyond, a float is not every integer
+_MOST_TRIALS = 1_000  # each is a training, and a task of the workflow
 
 Trial: TypeAlias = dict[str, JsonValue]
 
@@ -115,6 +117,9 @@ class Search(Section):
             raise ValueError(
                 f"space has ranges ({', '.join(ranges)}): expected lists with method `grid`"
             )
+        count = self.trials or math.prod(len(each.values) for each in self.space.values())
+        if count > _MOST_TRIALS:
+            raise ValueError(f"it has {count} trials: expected at most {_MOST_TRIALS}")
         return self
 
     def expand(self) -> Iterator[Trial]:

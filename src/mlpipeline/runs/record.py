@@ -86,7 +86,7 @@ class RunRecord:
         """
         now = datetime.now(UTC)
         return cls(
-            folder=workspace.run(f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"),
+            folder=_new_folder(workspace, f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"),
             started=now.isoformat(timespec="seconds"),
             config_file=config_file.name,
             config=config,
@@ -167,6 +167,19 @@ class RunRecord:
         return round(time.time() - began, 1)
 
 
+def _new_folder(workspace: Workspace, name: str) -> RunFolder:
+    """Make the folder of a run: containers that begin in one second may well have one pid."""
+    folder, number = workspace.run(name), 1
+    while True:
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = workspace.run(f"{name}.{number}")
+        else:
+            return folder
+
+
 @contextmanager
 def under_way(folder: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder, which the kernel lets go however this process ends."""
@@ -223,11 +236,14 @@ def describe_source() -> str:
     folder = Path(__file__).parent
     try:
         git = ["git", "-C", str(folder)]
+        # Within a hook of another repository, these name that one.
+        elsewhere = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
         # An installed copy may lie in a repository that is not ours.
         subprocess.run(
             [*git, "ls-files", "--error-unmatch", Path(__file__).name],
             check=True,
             capture_output=True,
+            env=elsewhere,
             timeout=10,
         )
         described = subprocess.run(
@@ -235,6 +251,7 @@ def describe_source() -> str:
             check=True,
             capture_output=True,
             text=True,
+            env=elsewhere,
             timeout=10,
         )
     except (OSError, subprocess.SubprocessError):

@@ -102,7 +102,7 @@ class _RestClient(AbstractContextManager["_RestClient"]):
             name: What the model is called in URLs.
         """
         self._name = name
-        self._http = httpx.Client(base_url=base_url)
+        self._http = httpx.Client(base_url=base_url, trust_env=False)  # no proxy
 
     def __enter__(self) -> Self:
         """Begin to use the connection."""
@@ -226,6 +226,7 @@ class GrpcClient(AbstractContextManager["GrpcClient"]):
         options = [
             # Channels share a connection otherwise, and so would always reach the same replica.
             ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),
             ("grpc.service_config", json.dumps(_RETRIES)),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.max_receive_message_length", _MAX_MESSAGE),

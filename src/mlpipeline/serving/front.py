@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 from kserve.errors import InvalidInput
 
+from mlpipeline import addresses
 from mlpipeline.serving import clients
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.dataplane import StrictDataPlane
@@ -129,7 +130,8 @@ class Resolver:
         Args:
             names: HOST:PORT each, where one host may have many addresses.
         """
-        self._names = [name.rsplit(":", 1) for name in names]
+        parted = [name.rpartition(":") for name in names]
+        self._names = [(host.strip("[]"), port) for host, _, port in parted]
         self._known: dict[str, set[str]] = {}
 
     async def find(self) -> set[str]:
@@ -137,18 +139,17 @@ class Resolver:
         loop = asyncio.get_running_loop()
         for host, port in self._names:
             try:
-                addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError:
                 # Keep what is known: a replica that has gone does not answer and so is not asked,
                 # but one is not to be lost because the name server has a bad moment.
                 continue
-            self._known[host + port] = {_address(info[4]) for info in addresses}
+            self._known[host + port] = {_address(info[4]) for info in found}
         return set().union(*self._known.values())
 
 
 def _address(sockaddr: Sequence[Any]) -> str:
-    host, port = sockaddr[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return addresses.join(*sockaddr[:2])
 
 
 class Front(ImagesModel):

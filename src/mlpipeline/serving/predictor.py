@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.learning.training import devices
 from mlpipeline.serving import messages
 from mlpipeline.serving.arrays import Images, Probabilities
@@ -21,12 +22,13 @@ class Predictor(ImagesModel):
         Args:
             name: What the model is called in URLs.
             model: What predicts.
-            max_batch: The most images that go through the model at once.
+            max_batch: The most images that go through the model at once; of large ones fewer.
         """
         super().__init__(name)
         self._model = model
         threads = devices.cpu_count()
-        self._batcher = Batcher(model.predict, max_batch=max_batch, threads=threads)
+        rows = rows_in_a_batch(model.input_shape, max_batch)
+        self._batcher = Batcher(model.predict, max_batch=rows, threads=threads)
         self.ready = True
 
     def metadata(self) -> dict[str, Any]:

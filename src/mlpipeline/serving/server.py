@@ -8,12 +8,14 @@ import logging
 import socket
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fastapi.exceptions import FastAPIDeprecationWarning
 from kserve import Model, ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 
+from mlpipeline import addresses
 from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
@@ -115,8 +117,8 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
     def _begin(self) -> None:
         settings = self._settings
         names = ", ".join(self.registered_models.get_models())
-        address = f"{settings.host}:{settings.http_port}"
-        grpc = f"{settings.host}:{settings.grpc_port}"
+        address = addresses.join(settings.host, settings.http_port)
+        grpc = addresses.join(settings.host, settings.grpc_port)
         _log.info("%s serves %s on %s (REST) and %s (gRPC)", settings.replica, names, address, grpc)
         self._on_ready()
 
@@ -124,7 +126,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         settings = self._settings
         with _shared_listener(settings.host, settings.http_port) as listener:
             await self._grpc_server.start(
-                f"{settings.host}:{settings.grpc_port}",
+                addresses.join(settings.host, settings.grpc_port),
                 replica=settings.replica,
                 max_message=settings.max_body,
             )
@@ -137,13 +139,14 @@ def _shared_listener(host: str, port: int) -> socket.socket:
 
     The kernel deals new connections out between them: https://lwn.net/Articles/542629/
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise port_in_use(f"{host}:{port}", error) from None
-    return listener
+    with ExitStack() as stack:
+        try:
+            family, address = addresses.resolve(host, port)
+            listener = stack.enter_context(socket.socket(family))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise port_in_use(addresses.join(host, port), error) from None
+        stack.pop_all()
+        return listener

@@ -11,14 +11,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.serving.arrays import Images, Probabilities
+
+_BATCH = 64  # a replica's
 
 _Result = TypeVar("_Result")
 
@@ -88,7 +99,7 @@ class Limits:
     Attributes:
         piece: The most images in a piece. A multiple of a replica's batch (64), so that the
             batches, and with them the last bits of the sums, are those of a request that was not
-            cut.
+            cut. Of large images a batch has fewer, and a piece as many batches.
         running: Pieces that a replica is sent at a time: one that it works on, one on its way.
         attempts: How often a piece is tried.
         attempt_seconds: Time-out of one attempt.
@@ -190,7 +201,8 @@ class ShardedService:
             raise NoAnswerError(f"no answer within {seconds:.0f} s") from None
 
     async def _predict(self, images: Images, version: str) -> JoinedPrediction:
-        pieces = enumerate(_cut(images, self.limits.piece))
+        size = self._images_in_a_piece(images.shape[1:])
+        pieces = enumerate(_cut(images, size))
         parts: dict[int, tuple[Probabilities, str]] = {}
 
         async def work() -> None:
@@ -199,7 +211,7 @@ class ShardedService:
                 await asyncio.sleep(0)  # who waits for a replica gets this one first
 
         # Only as many of its pieces as can run wait at a time: other requests get their turn.
-        count = min(-(-len(images) // self.limits.piece), self.limits.running * len(self._members))
+        count = min(-(-len(images) // size), self.limits.running * len(self._members))
         workers = [asyncio.create_task(work()) for _ in range(count)]
         try:
             await asyncio.gather(*workers)
@@ -209,6 +221,10 @@ class ShardedService:
         probabilities = np.concatenate([parts[index][0] for index in sorted(parts)])
         replicas = sorted({name for _, name in parts.values()})
         return JoinedPrediction(probabilities, version, tuple(replicas))
+
+    def _images_in_a_piece(self, shape: Sequence[int]) -> int:
+        batches = max(1, self.limits.piece // _BATCH)
+        return min(self.limits.piece, batches * rows_in_a_batch(shape, _BATCH))
 
     async def _predict_piece(self, piece: Images, version: str) -> tuple[Probabilities, str]:
         failed: set[_Member] = set()

@@ -16,15 +16,16 @@ import numpy as np
 
 from mlpipeline import image_files, progress
 from mlpipeline.errors import ServingError
+from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.plan.batch import Batch
 from mlpipeline.serving.model import PublishedModel, load
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import PredictionsFolder
 from mlpipeline.store.schemas.prediction import PredictionSummary
 
-_BATCH = 500  # bounds the memory, however many files there are
-
 Line = dict[str, Any]
+
+_COLUMNS = ("file", "image", "class", "error", "note")
 
 
 def predict(batch: Batch, output: Path) -> PredictionSummary:
@@ -35,16 +36,17 @@ def predict(batch: Batch, output: Path) -> PredictionSummary:
         ServingError: A file is no longer what it was when the batch was planned.
     """
     model = load(batch.published)
-    names = list(batch.files)
+    names = sorted((*batch.files, *batch.links))
     unreadable = 0
     with artifacts.publish(output) as draft:
         with PredictionsFolder(draft).table.open("w", encoding="utf-8", newline="") as stream:
-            columns = ["file", "image", "class", *model.classes, "error", "note"]
+            columns = [*_COLUMNS[:3], *map(_column_of, model.classes), *_COLUMNS[3:]]
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
-            for start in range(0, len(names), _BATCH):
+            rows = rows_in_a_batch(model.input_shape)  # bounds the memory, however many files
+            for start in range(0, len(names), rows):
                 progress.report(start, len(names))
-                lines = _predict(model, batch, names[start : start + _BATCH])
+                lines = _predict(model, batch, names[start : start + rows])
                 writer.writerows(lines)
                 unreadable += sum("error" in line for line in lines)
         summary = PredictionSummary(
@@ -62,6 +64,9 @@ def _predict(model: PublishedModel, batch: Batch, names: list[str]) -> list[Line
     for name in names:
         line: Line = {"file": name}
         lines.append(line)
+        if name in batch.links:
+            line["error"] = "it is a link, which is not followed"
+            continue
         try:
             image = model.read(_content(batch, name))
         except image_files.UNREADABLE as error:
@@ -74,14 +79,19 @@ def _predict(model: PublishedModel, batch: Batch, names: list[str]) -> list[Line
     if images:
         for line, probabilities in zip(readable, model.predict(np.stack(images)), strict=True):
             line["class"] = model.classes[probabilities.argmax()]
-            line |= dict(zip(model.classes, probabilities.tolist(), strict=True))
+            line |= dict(zip(map(_column_of, model.classes), probabilities.tolist(), strict=True))
     return lines
+
+
+def _column_of(label: str) -> str:
+    """The column of a class's probabilities: its name, unless another column is called so."""
+    return f"probability of {label}" if label in _COLUMNS else label
 
 
 def _content(batch: Batch, name: str) -> bytes:
     """What is in a file; the key stands for what was in it when the batch was planned."""
     file = batch.folder / name
-    content = file.read_bytes() if file.is_file() else b""
+    content = file.read_bytes() if file.is_file() and not file.is_symlink() else b""
     if hashlib.sha256(content).hexdigest() != batch.files[name]:
         raise ServingError(
             f"{file} has changed meanwhile",

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline import progress
-from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.data.images import rows_in_a_batch
+from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import export
 from mlpipeline.plan.decision import choose
 from mlpipeline.store import artifacts
@@ -55,18 +56,17 @@ def select(
     _log.info("selected %s: %s", choice.chosen, choice.reason)
     chosen = folders[choice.chosen]
 
-    images, labels = tfrecords.read_split(dataset, "test")
-    signature = export.load(chosen.saved_model)
-    probabilities = export.predict(signature, images)
+    split = StoredSplit(dataset, "test")
+    probabilities, labels = _predict(split, chosen)
     test = _measure(probabilities, labels)
-    progress.report(1, 1, test_accuracy=test.accuracy)
+    progress.report(split.count, split.count, test_accuracy=test.accuracy)
 
     card = DatasetCard.load(DatasetFolder(dataset).card)
     with artifacts.publish(output) as draft:
         selection = SelectionFolder(draft)
         np.save(selection.test_probabilities, probabilities)
         np.save(selection.test_labels, labels)
-        _save_mistakes(selection.mistakes, images, labels, probabilities)
+        _save_mistakes(selection.mistakes, split, labels, probabilities)
         Decision(
             chosen=choice.chosen,
             reason=choice.reason,
@@ -85,7 +85,8 @@ def select(
     with artifacts.publish(model) as draft:
         registered = ModelFolder(draft)
         shutil.copytree(chosen.saved_model, registered.saved_model)
-        artifacts.write_json(registered.example, {"instances": images[:1].tolist()})
+        first, _ = next(split.batches(1))
+        artifacts.write_json(registered.example, {"instances": first.tolist()})
         accuracy = metrics[choice.chosen].validation_accuracy
         assert accuracy is not None, "a candidate that can be chosen has it"
         ModelCard(
@@ -102,6 +103,21 @@ def select(
         ).save(registered.card)
 
 
+def _predict(
+    split: StoredSplit, chosen: CandidateFolder
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return a model's probabilities, float32 `[N, classes]`, and the labels, int64 `[N]`."""
+    signature = export.load(chosen.saved_model)
+    answers, labels = [], []
+    done = 0
+    for images, of_images in split.batches(rows_in_a_batch(split.shape)):
+        progress.report(done, split.count, doing="testing")
+        answers.append(export.predict(signature, images))
+        labels.append(of_images)
+        done += len(of_images)
+    return np.concatenate(answers), np.concatenate(labels)
+
+
 def _measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> TestFigures:
     hits = int((probabilities.argmax(axis=1) == labels).sum())
     return TestFigures(images=len(labels), hits=hits, accuracy=hits / len(labels))
@@ -109,7 +125,7 @@ def _measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> T
 
 def _save_mistakes(
     file: Path,
-    images: NDArray[np.uint8],
+    split: StoredSplit,
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float32],
 ) -> None:
@@ -120,7 +136,7 @@ def _save_mistakes(
     np.savez(
         file,
         index=surest,
-        images=images[surest],
+        images=split.images(surest, rows=rows_in_a_batch(split.shape)),
         labels=labels[surest],
         predicted=predicted[surest],
         probability=probabilities[surest].max(axis=1),

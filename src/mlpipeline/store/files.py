@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,25 @@ def parse_json(text: str) -> Any:
         text: JSON.
 
     Raises:
-        ValueError: It is not JSON, or has half a character, which could not be written again.
+        ValueError: It is not JSON, has a key twice, or half a character, which could not be
+            written again.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_without_repetition)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if "\\ud" in text.lower():  # two such escapes are one character, one alone is none
         json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs: of a key that is there twice, one reader takes the first."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice!r} twice")
     return content
 
 
@@ -78,6 +90,18 @@ def write_text(file: Path, content: str) -> None:
         draft.write_text(content, encoding="utf-8")
         sync(draft)
         draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file so that a reader sees the old target or the whole new one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.draft")
+    try:
+        shutil.copyfile(source, draft)
+        sync(draft)
+        draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -3,10 +3,12 @@
     datasets/KEY/           dataset.json  README.md  SPLIT-00000-of-00004.tfrecord …
     candidates/KEY/         metrics.json  history.json  saved_model/  checkpoints/  tensorboard/
     candidates/.KEY.work/   the same while it is trained
+    */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
     models/NAME/VERSION/    model.json  request.json  saved_model/
     models/NAME/current     the version that passed verification last
     predictions/KEY/        predictions.csv  summary.json
+    answers/EVENT.csv       the predictions.csv that an event has asked for last
     runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
                             logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
@@ -31,6 +33,7 @@ CANDIDATES = "candidates"
 SELECTIONS = "selections"
 MODELS = "models"
 PREDICTIONS = "predictions"
+ANSWERS = "answers"
 RUNS = "runs"
 
 MANIFEST = "MANIFEST.json"
@@ -51,6 +54,11 @@ class Folder:
     def manifest(self) -> Path:
         """The manifest, which is there only once the folder is published as an artifact."""
         return self.path / MANIFEST
+
+    @property
+    def lease(self) -> Path:
+        """Held by the run that makes it."""
+        return self.path.with_name(f".{self.path.name}.lease")
 
 
 @dataclass(frozen=True)
@@ -324,6 +332,10 @@ class Workspace:
         """Return the batch predictions that are published under a key."""
         return PredictionsFolder(self.root / PREDICTIONS / key)
 
+    def answer(self, event: str) -> Path:
+        """Return the file that answers a predict event, given its name, such as predict-monday."""
+        return self.root / ANSWERS / f"{event}.csv"
+
     def run(self, run: str) -> RunFolder:
         """Return the folder of a run."""
         return RunFolder(self.root / RUNS / run)
@@ -347,6 +359,10 @@ class Workspace:
     def serving_logs(self) -> Path:
         """The folder of the logs of `mlpipeline serve`."""
         return self.root / "serving"
+
+    def ports_lease(self, host: str, port: int) -> Path:
+        """Return what the run holds that serves on a port of a host."""
+        return self.serving_logs / f".{host}-{port}.lease"
 
     @property
     def report(self) -> Path:

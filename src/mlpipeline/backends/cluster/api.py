@@ -40,6 +40,7 @@ _GROUPS = {
     "ConfigMap": "v1",
     "Event": "v1",
     "Pod": "v1",
+    "ControllerRevision": "apps/v1",
     "Deployment": "apps/v1",
     "PodDisruptionBudget": "policy/v1",
     "TFJob": "kubeflow.org/v1",
@@ -279,6 +280,7 @@ def connect() -> Cluster:
         ClusterError: There is no cluster to connect to.
     """
     settings = Configuration()
+    settings.no_proxy = os.environ.get("no_proxy")  # the client reads it, and forgets it again
     # A busy API server or a restarted one is no reason to fail a step: about a minute of patience.
     # urllib3's own, which knows of Retry-After, rather than tenacity around every call.
     settings.retries = Retry(
@@ -291,6 +293,7 @@ def connect() -> Cluster:
     try:
         if _NAMESPACE_FILE.exists():
             kubernetes.config.load_incluster_config(client_configuration=settings)
+            settings.proxy = None  # which it has from the variables; this is the pod's own cluster
             namespace = _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
         else:
             kubernetes.config.load_kube_config(client_configuration=settings)

@@ -1,30 +1,24 @@
 """Step `plan` in a cluster: turns a configuration into the cache keys that the workflow goes by.
 
 Argo memoizes a step by its key without a look at what it made. So this step looks, with the same
-eyes as the local backend, and has Argo forget what is gone or damaged, and the roll-out of what is
-not served any more: a hit is always true.
+eyes as the local backend, and has Argo forget what is gone, damaged or unreadable: a hit is always
+true. What is served may change until the run's turn to publish has come: the step `serve` looks.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mlpipeline.backends.cluster import inference_service
+from mlpipeline.backends.cluster import memo
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan import config, pipeline, search
+from mlpipeline.plan import braces, config, pipeline, search
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.fingerprint import code_version
-from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN
-from mlpipeline.store import artifacts
+from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN
 from mlpipeline.store.layout import Workspace
-
-_log = logging.getLogger(__name__)
 
 _ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
 
@@ -61,6 +55,22 @@ def parameters(workflow: Manifest) -> dict[str, str]:
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             values[parameter["name"]] = str(parameter.get("value", ""))
     return values
+
+
+def check_braces(parameters: Mapping[str, str]) -> None:
+    """Check that no parameter of a run has what Argo evaluates.
+
+    The admission policy refuses such a run before it begins; this is for a cluster without it.
+
+    Raises:
+        ConfigurationError: One has; names them all.
+    """
+    if places := braces.places(parameters):
+        raise ConfigurationError(
+            f"there is `{braces.OPEN}` in the parameters {', '.join(places)}",
+            expected="none: Argo evaluates what follows, so what runs is not what was submitted",
+            remedy="write it in another way",
+        )
 
 
 def resolve(text: str, overrides: Overrides) -> Config:
@@ -118,80 +128,33 @@ def _chosen(candidates: Any, names: str) -> dict[str, Any]:
     return {name: known[name] for name in chosen}
 
 
-def plan(
-    settings: Config,
-    workspace: Workspace,
-    cluster: Cluster,
-    *,
-    memo: str,
-    image: str,
-    templates: Path,
-) -> dict[str, str]:
+def plan(settings: Config, workspace: Workspace, cluster: Cluster, *, cache: str) -> dict[str, str]:
     """Have Argo forget every memo that is worth nothing, and return the workflow's parameters.
 
     Args:
         settings: The run's configuration.
         workspace: The folder of all artifacts.
         cluster: Cluster that the cache is in.
-        memo: The name of the ConfigMap that is Argo's cache.
-        image: Image of the replicas.
-        templates: The folder of the manifests that steps complete.
+        cache: The name of the ConfigMap that is Argo's cache.
     """
-    remembered: Mapping[str, str] = (cluster.get("ConfigMap", memo) or {}).get("data") or {}
     tasks = pipeline.plan(settings)
     keys = {task.name: task.key for task in tasks.values() if task.key}
     done = {name: tasks[name].is_done(workspace) for name in keys}
-    keys[SERVE.name] = _serving_key(settings, keys[SELECT.name], image, templates)
-    done[SERVE.name] = done[SELECT.name] and _is_served(
-        cluster,
-        remembered.get(keys[SERVE.name]),
-        workspace.model(settings.name, keys[SELECT.name]).path,
-    )
     for name, key in keys.items():
         # This step's result, as `mlpipeline cluster plan` shows it.
-        found = pipeline.compared(tasks[name], settings) if done[name] and name in tasks else ""
+        found = pipeline.compared(tasks[name], settings) if done[name] else ""
         state = f"done: {found}" if found else "done" if done[name] else "to do"
         print(f"{name:<22} {key}  {state}", flush=True)  # noqa: T201
-    stale = [key for name, key in keys.items() if key in remembered and not done[name]]
-    if stale:
-        _log.info("forgotten, because it is gone, damaged or changed: %s", ", ".join(stale))
-        cluster.patch("ConfigMap", memo, {"data": dict.fromkeys(stale)})
     trainings = [t for t in tasks.values() if t.step is TRAIN]
+    memo.forget(
+        cluster,
+        cache,
+        {keys[name]: is_done for name, is_done in done.items()},
+        answers={task.key: "metrics" for task in trainings},
+    )
     return {
         "name": settings.name,
         "ingest-key": keys[INGEST.name],
         "select-key": keys[SELECT.name],
-        "serve-key": keys[SERVE.name],
         "trainings": json.dumps([{"candidate": t.candidate, "key": t.key} for t in trainings]),
     }
-
-
-def _serving_key(settings: Config, selection: str, image: str, templates: Path) -> str:
-    """The key of the roll-out of a selection: of all that the service is completed from."""
-    files = sorted(file for file in templates.iterdir() if file.is_file())
-    return artifacts.make_key(
-        SERVE.name,
-        code=code_version(inference_service.__name__),
-        parameters={
-            "name": settings.name,
-            "image": image,
-            "serving": settings.serving.model_dump(),
-            "templates": {file.name: file.read_text(encoding="utf-8") for file in files},
-        },
-        inputs=[selection],
-    )
-
-
-def _is_served(cluster: Cluster, remembered: str | None, version: Path) -> bool:
-    """Whether the service is still as it was when its roll-out was remembered.
-
-    Another run, or a person, may have changed it since; it then has another revision.
-    """
-    if not remembered:
-        return False
-    found = inference_service.current(
-        cluster, version.parent.name, inference_service.digest_of(version)
-    )
-    outputs = (json.loads(remembered).get("outputs") or {}).get("parameters") or ()
-    revisions = [p.get("value") for p in outputs if p["name"] == "revision"]
-    return found is not None and revisions == [found.digest]

@@ -51,11 +51,12 @@ class StartWatch:
             uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
             reason = waiting_reason(pod)
             if reason is None:
-                self._since.pop(uid, None)
+                if not has_crashed(pod):  # which runs for a moment, and crashes again
+                    self._since.pop(uid, None)
                 continue
             waited = now - self._since.setdefault(uid, now)
             allowed = self._seconds
-            if reason.partition(":")[0] in _HOPELESS:
+            if is_hopeless(pod):
                 allowed = min(allowed, _HOPELESS_SECONDS)
             if waited >= allowed:
                 lines = [*self._events(name), *self._cluster.last_lines(name)]
@@ -78,13 +79,27 @@ def waiting_reason(pod: Manifest) -> str | None:
     for container in statuses:
         waiting = container.get("state", {}).get("waiting")
         if waiting and waiting.get("reason") not in (None, "PodInitializing"):
-            return ": ".join(filter(None, [waiting["reason"], waiting.get("message", "")]))
+            ended = container.get("lastState", {}).get("terminated") or {}
+            how = f"{ended.get('reason', '')}, status {ended.get('exitCode')}" if ended else ""
+            return ": ".join(filter(None, [waiting["reason"], how, waiting.get("message", "")]))
     if status.get("phase", "Pending") != "Pending":
         return None
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
     return "Pending: it has not been started"
+
+
+def is_hopeless(pod: Manifest) -> bool:
+    """Whether a pod waits for what waiting does not mend, such as the end of its crashes."""
+    return (waiting_reason(pod) or "").partition(":")[0] in _HOPELESS
+
+
+def has_crashed(pod: Manifest) -> bool:
+    """Whether a pod does not answer, and was started again at least once."""
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    crashed = any(container.get("lastState", {}).get("terminated") for container in containers)
+    return crashed and not is_ready(pod)
 
 
 def is_ready(pod: Manifest) -> bool:

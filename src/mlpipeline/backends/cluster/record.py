@@ -205,7 +205,9 @@ def _has_rolled(node: Mapping[str, Any]) -> bool:
 
 
 def _is_hit(node: Mapping[str, Any]) -> bool:
-    return bool((node.get("memoizationStatus") or {}).get("hit"))
+    """Whether the memo has answered, or, of the step serve, nothing was to be done."""
+    is_there = _parameters(node, "outputs").get("rolled") == "false"
+    return is_there or bool((node.get("memoizationStatus") or {}).get("hit"))
 
 
 def _verification(nodes: Mapping[str, Any]) -> Verification | None:

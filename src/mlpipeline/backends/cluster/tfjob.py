@@ -186,7 +186,7 @@ def run(
             _log.info("TFJob %s: applied again, because a worker's pod was deleted", name)
     except StoppedError:
         # The pod alone may be meant: its node is drained. Then its successor goes on waiting.
-        if _is_over(cluster.get("Workflow", workflow.name)):
+        if is_over(cluster.get("Workflow", workflow.name)):
             cluster.delete("TFJob", name)
             _log.info("TFJob %s: deleted, because the workflow was stopped", name)
         raise
@@ -342,7 +342,7 @@ def _outcome(job: Manifest) -> Manifest | None:
     return next((c for c in endings if c["status"] == "True"), None)
 
 
-def _is_over(workflow: Manifest | None) -> bool:
+def is_over(workflow: Manifest | None) -> bool:
     """Whether the workflow was stopped, terminated or deleted."""
     if workflow is None or "deletionTimestamp" in workflow["metadata"]:
         return True

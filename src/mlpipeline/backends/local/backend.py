@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from mlpipeline.backends.local.display import Display
 from mlpipeline.backends.local.policies import Asynchronous, Synchronous
 from mlpipeline.backends.local.service import Service
 from mlpipeline.backends.local.training import TrainingProcesses, own_processors, shares
+from mlpipeline.backends.local.turns import turn
 from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
@@ -30,6 +31,8 @@ from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import ModelCard
+
+_LONGEST_WAIT_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,15 @@ class LocalBackend:
             PipelineError: A task failed for good; what was finished before is kept.
         """
         logs = self.record.folder.logs
-        async with Service(self.config, self.workspace, logs) as service:
+        say, run = self.display.say, self.record.run
+        async with Service(self.config, self.workspace, logs, run=run, say=say) as service:
             policy = (
                 Asynchronous(self.config, self.workspace, service, self.display.say)
                 if asynchronous
                 else Synchronous(self.config)
             )
-            await walk(policy, Execution(self, service).carry_out)
+            execution = Execution(self, service, needs_ports_early=asynchronous)
+            await walk(policy, execution.carry_out)
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,13 @@ class Execution:
     Attributes:
         backend: The run.
         service: What serves its model.
+        needs_ports_early: Whether it holds the ports once there is data: one that is in use is
+            found before the first training.
     """
 
     backend: LocalBackend
     service: Service
+    needs_ports_early: bool = False
     processors: asyncio.Queue[list[int]] = field(default_factory=asyncio.Queue)
     """A share of this machine's processors for each training that may run at once."""
 
@@ -106,11 +114,13 @@ class Execution:
             self._note_served()
         elif task.step == VERIFY:
             await self._timed(task, self._verify)
-        elif task.step == INGEST:  # which looks at models of one's own, unless it is reused
-            if await self._memoized(task, self._run_process) and self._has_new_models(tasks):
-                await self._check_models()
         else:
-            await self._memoized(task, self._run_process)
+            is_reused = await self._memoized(task, self._run_process)
+            if self.needs_ports_early:
+                await self.service.hold_ports()
+            # Ingestion has looked at them, unless it is reused.
+            if task.step == INGEST and is_reused and self._has_new_models(tasks):
+                await self._check_models()
 
     @asynccontextmanager
     async def _share(self) -> AsyncIterator[list[int]]:
@@ -122,19 +132,35 @@ class Execution:
 
     async def _memoized(self, task: Task, work: Callable[[Task], Awaitable[object]]) -> bool:
         """Do a task unless its result is there; tell whether it was."""
-        record, display = self.backend.record, self.backend.display
-        workspace = self.backend.workspace
-        if task.is_done(workspace):
-            record.add(task, "reused", 0.0)
-            display.finish(task, "reused", 0.0)
-            if found := pipeline.compared(task, self.backend.config):
-                display.say(f"reused {task.key}: {found}")
+        if self._is_reused(task):
             return True
-        for published in task.publishes:
-            if workspace.artifact(published).path.exists():
-                display.say(f"{published} is damaged: it is made anew")
-        await self._timed(task, work)
+        async with self._turn(task):
+            if self._is_reused(task):  # by now
+                return True
+            for published in task.publishes:
+                if self.backend.workspace.artifact(published).path.exists():
+                    self.backend.display.say(f"{published} is damaged: it is made anew")
+            await self._timed(task, work)
         return False
+
+    def _is_reused(self, task: Task) -> bool:
+        if not task.is_done(self.backend.workspace):
+            return False
+        self.backend.record.add(task, "reused", 0.0)
+        found = pipeline.compared(task, self.backend.config)
+        self.backend.display.finish(task, "reused", 0.0, found)
+        return True
+
+    def _turn(self, task: Task) -> AbstractAsyncContextManager[None]:
+        """While another run makes the same, it is waited for, and then reused."""
+        settings = self.backend.config.training
+        return turn(
+            task.name,
+            self.backend.workspace.artifact(task.publishes[0]).lease,
+            run=self.backend.record.run,
+            seconds=max(settings.deadline_seconds, _LONGEST_WAIT_SECONDS),
+            say=self.backend.display.say,
+        )
 
     def _has_new_models(self, tasks: Mapping[str, Task]) -> bool:
         """Whether a training that is still to be done calls a function of the user's own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from mlpipeline.backends.local import replicas, sharded
+from mlpipeline import addresses, environment
+from mlpipeline.backends.local import display, replicas, sharded
 from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import own_files, pipeline
+from mlpipeline.plan import own_files, permissions, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
@@ -55,12 +57,12 @@ def close_killed(workspace: Workspace) -> None:
 
 
 def _run(config: Config, workspace: Workspace, record: RunRecord, *, asynchronous: bool) -> None:
-    console = Console(highlight=False)
+    console = display.console()
     try:
         config_file = record.folder.config  # what the steps read is what was planned
         configuration.write(config, config_file)
-        with Display(pipeline.plan(config), console) as display:
-            backend = LocalBackend(config, config_file, workspace, record, display)
+        with Display(pipeline.plan(config), console) as shown:
+            backend = LocalBackend(config, config_file, workspace, record, shown)
             asyncio.run(_stoppable(backend.run(asynchronous=asynchronous)))
         record.state = "succeeded"
     except KeyboardInterrupt:
@@ -116,7 +118,8 @@ def serve(
             service = replicas.serving(config, workspace, version, logs=logs)
             who = f"{config.serving.replicas} replicas"
         async with service as ended:
-            say(_greeting(config, workspace, version, who))
+            with contextlib.suppress(OSError):  # nobody reads it
+                say(_greeting(config, workspace, version, who))
             await ended
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -124,19 +127,25 @@ def serve(
 
 
 def watch(workspace: Workspace) -> None:
-    """Do the events that are dropped into the workspace's inbox, until Ctrl-C."""
+    """Do the events that are dropped into the workspace's inbox, until Ctrl-C.
+
+    An event is somebody else's: it names only whose code is allowed, as in a cluster.
+    """
+    permissions.restrict()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_stoppable(Inbox(workspace).watch()))
 
 
 def _greeting(config: Config, workspace: Workspace, version: str, who: str) -> str:
-    url = f"http://{config.serving.host}:{config.serving.port}/v1/models/{config.name}:predict"
+    address = addresses.join(addresses.reachable(config.serving.host), config.serving.port)
     request = workspace.model(config.name, version).example
+    command = ["curl", *(("--noproxy", "*") if environment.has_proxy() else ())]
+    command += ["-H", "Content-Type: application/json", "-d", f"@{request}"]
+    command += [f"http://{address}/v1/models/{config.name}:predict"]
     return (
         f"{config.name}, version {version}: {who} "
-        f"behind {config.serving.host}:{config.serving.port} (gRPC: {config.serving.grpc_port}); "
-        f"Ctrl-C stops them. Try:\n\n"
-        f"curl -H 'Content-Type: application/json' -d @{request} {url}\n"
+        f"behind {address} (gRPC: {config.serving.grpc_port}); "
+        f"Ctrl-C stops them. Try:\n\n{shlex.join(command)}\n"
     )
 
 
@@ -145,7 +154,7 @@ async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP, as under nohup
             loop.add_signal_handler(number, task.cancel)
     try:
         await work

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +19,7 @@ from mlpipeline.plan.pipeline import Task
 if TYPE_CHECKING:  # the report's modules import matplotlib
     from mlpipeline.runs.report.evidence import Evidence
 
+_NARROWEST = 20
 _PLAIN_INTERVAL_SECONDS = 10
 _TELLING_SHARE = 0.02
 _SHOWN = ("epoch", "loss", "accuracy", "test_accuracy", "images_per_second")
@@ -25,6 +29,47 @@ _SYMBOLS = {
     "failed": "[red]✘[/]",
     "skipped": "[dim]-[/]",
 }
+
+
+class _LastingStream:
+    """A stream that is given up, without an error, once it cannot be written to.
+
+    The disk may be full, or the other end of a pipe gone, as after `make run | head`: the run goes
+    on all the same, and its record and its report say what it did.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._given_up():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._given_up():
+            self._stream.flush()
+
+    @contextmanager
+    def _given_up(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: it is closed
+            with suppress(OSError, ValueError):  # what is left in its buffer goes nowhere
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+
+def console() -> Console:
+    """Return where a person sees a run: standard output, as long as somebody reads it."""
+    made = Console(highlight=False, file=cast("IO[str]", _LastingStream(sys.stdout)))
+    if made.width < _NARROWEST:  # a terminal that does not know its size says 0
+        made.width = 80
+    return made
 
 
 class Display:
@@ -102,7 +147,7 @@ class Display:
             task: The task.
             state: What became of it: `succeeded`, `reused`, `failed` or `skipped`.
             seconds: How long it took.
-            note: Why it failed, for example.
+            note: Why it failed, for example, or what of the user's own is as it was.
         """
         self._waiting.pop(task.name, None)
         self._running.pop(task.name, None)

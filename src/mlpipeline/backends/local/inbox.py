@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -76,18 +77,22 @@ class Inbox:
 
     async def _do(self, file: Path) -> None:
         try:
-            event = schema.read(file)
+            event = schema.read_posted(file)
             if self._is_done(event):
-                _log.info("%s: done before", event.name)
+                _log.info("%s: done before%s", event.name, self._answer_to(event))
                 file.unlink(missing_ok=True)
                 return
             _log.info("%s: begun", event.name)
             result = await self._run(event)
         except PipelineError as error:
             _log.error("%s: failed: %s", file.name, error)
-            artifacts.write_text(self.workspace.inbox.reason(file), f"{error}\n")
-            _move(file, self.workspace.inbox.failed(file))
+            failed = self.workspace.inbox.failed(file)
+            how = f"to do it again, the same or mended: mv {shlex.quote(str(failed))} {self.folder}"
+            artifacts.write_text(self.workspace.inbox.reason(file), f"{error}\n\n{how}/\n")
+            _move(file, failed)
         else:
+            for old in (self.workspace.inbox.reason(file), self.workspace.inbox.failed(file)):
+                old.unlink(missing_ok=True)  # it had failed under this name before
             _move(file, self.workspace.inbox.done(event.name))
             _log.info("%s: done: %s", event.name, result)
 
@@ -100,13 +105,17 @@ class Inbox:
         before = self.workspace.inbox.done(event.name)
         if not before.exists():
             return False
-        if schema.read(before) != event:
+        if schema.read_posted(before) != event:
             raise EventError(
                 f"the id {event.id!r} was that of another {event.kind} event",
                 expected=f"an id for each event; {before} has this one",
                 remedy="give it another id, and post it again",
             )
         return True
+
+    def _answer_to(self, event: schema.Event) -> str:
+        is_answered = isinstance(event, schema.PredictEvent)
+        return f": {self.workspace.answer(event.name)}" if is_answered else ""
 
     async def _run(self, event: schema.Event) -> str:
         """Do an event by the command that does it in a cluster, too; return its result."""
@@ -116,7 +125,7 @@ class Inbox:
             match event:
                 case schema.PredictEvent():
                     arguments = commands.predict_batch_arguments(
-                        event.model, event.folder, workspace=self.workspace
+                        event.model_dump_json(), workspace=self.workspace
                     )
                 case schema.FeedbackEvent():
                     arguments = commands.feedback_arguments(

@@ -75,11 +75,9 @@ class Asynchronous:
         Raises:
             TrainingError: All candidates failed.
             SelectionError: All were trained, and none can be selected.
-            ProcessError: A replica has ended by itself, or a port is in use.
+            ProcessError: A replica has ended by itself.
         """
         tasks = _without_failed(self._config, ended)
-        if ended.done:  # from before the first training: a port that is in use is found early
-            self._service.hold_ports()
         if ended.done.issuperset(self._publication.values()):
             self._service.check()
             self._publish_if_due(tasks, ended)

@@ -6,24 +6,22 @@ import asyncio
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from mlpipeline import progress
+from mlpipeline import addresses, progress
+from mlpipeline import environment as variables
 from mlpipeline.errors import ProcessError
 
 _GRACE_SECONDS = 15  # for a worker to save, or a replica to finish its requests
 _LAST_LINES = 12
 _LONGEST_LINE = 1 << 20
-# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
-_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
 
 
 def python_m(arguments: Sequence[str]) -> list[str]:
@@ -87,12 +85,12 @@ async def started(
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *_ENDS_WITH_US,
+            *variables.ENDS_WITH_US,
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE if on_output else asyncio.subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={**variables.of_children(), **(environment or {})},
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others
             limit=_LONGEST_LINE,
         )
@@ -249,7 +247,7 @@ def _signal_group(process: asyncio.subprocess.Process, number: int) -> None:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nothing listens on at the moment."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
@@ -265,19 +263,23 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
     Raises:
         ProcessError: Something else uses the port.
     """
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with ExitStack() as stack:
         try:
+            family, address = addresses.resolve(host, port)
             # Without SO_REUSEPORT first: with it, the port of another program that sets it too
             # would seem free, and that program would get a part of the requests.
-            with socket.create_server((host, port)):
-                pass
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
             # This refuses a port whose last connections, of a program that ended, are not over.
-            holder.bind((host, port))
+            holder = stack.enter_context(socket.socket(family))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind(address)
         except OSError as error:
             raise ProcessError(
-                f"port {port} of {host} cannot be used: {error.strerror}",
-                expected="a free port",
+                f"port {port} of {host} cannot be used: {error.strerror or error}",
+                expected="a free port of an address that this machine has",
                 remedy=f"stop what uses it (`ss -tanp 'sport = :{port}'`), or choose another port",
             ) from error
         yield port

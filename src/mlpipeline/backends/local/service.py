@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, ExitStack
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
 from mlpipeline.backends.local import replicas
+from mlpipeline.backends.local.turns import turn
 from mlpipeline.plan.config import Config
 from mlpipeline.store.layout import Workspace
+
+_LONGEST_WAIT_SECONDS = 3_600.0
 
 
 class Service:
     """Serves while its body runs; another version takes the place of the one before."""
 
-    def __init__(self, config: Config, workspace: Workspace, logs: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        logs: Path,
+        *,
+        run: str = "",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Serve nothing yet.
 
         Args:
             config: The configuration.
             workspace: The folder of all artifacts.
             logs: The folder for a log of each replica.
+            run: The name of the run.
+            say: Called with whom it waits for.
         """
         self.version = ""
         """The version that is served; empty for none."""
         self._config, self._workspace, self._logs = config, workspace, logs
-        self._ports: ExitStack | None = None
+        self._run, self._say = run, say
+        self._ports: AsyncExitStack | None = None
         self._replicas = AsyncExitStack()
         self._ended: asyncio.Task[None] | None = None
 
@@ -36,19 +52,32 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         """End the replicas, then let the ports go."""
-        with self._ports or ExitStack():  # the replicas end first
+        async with self._ports or AsyncExitStack():  # the replicas end first
             await self._replicas.aclose()
 
-    def hold_ports(self) -> None:
+    async def hold_ports(self, *, seconds: float = _LONGEST_WAIT_SECONDS) -> None:
         """Hold the ports for replicas until the end, if they are not held yet.
 
+        Another run of this workspace that has them is waited for: it ends by itself.
+
+        Args:
+            seconds: How long to wait for it.
+
         Raises:
-            ProcessError: One is in use.
+            ProcessError: Something else uses one, or that run did not end in time.
         """
-        if self._ports is None:
-            with ExitStack() as stack:
-                stack.enter_context(replicas.reserved(self._config.serving))
-                self._ports = stack.pop_all()
+        if self._ports is not None:
+            return
+        settings = self._config.serving
+        async with AsyncExitStack() as stack:
+            for port in sorted((settings.port, settings.grpc_port)):  # not in each other's way
+                lease = self._workspace.ports_lease(socket.gethostname(), port)
+                what = f"port {port}"
+                await stack.enter_async_context(
+                    turn(what, lease, run=self._run, seconds=seconds, say=self._say)
+                )
+            stack.enter_context(replicas.reserved(settings))
+            self._ports = stack.pop_all()
 
     async def roll(self, version: str) -> None:
         """Start a version's replicas; once all of them answer, end those of the version before.
@@ -60,7 +89,7 @@ class Service:
             ProcessError: A port is in use, or a replica did not become ready in time; the version
                 before goes on.
         """
-        self.hold_ports()
+        await self.hold_ports()
         newer = AsyncExitStack()
         running = replicas.started(self._config, self._workspace, version, logs=self._logs)
         self._ended = await newer.enter_async_context(running)

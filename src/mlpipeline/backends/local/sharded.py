@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from mlpipeline import addresses
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.backends.local.restarts import keep_running
 from mlpipeline.plan.commands import front_arguments
@@ -39,7 +40,7 @@ async def serving(
     }
     front = front_arguments(
         config.name,
-        [f"{settings.host}:{port}" for port in ports[:count]],
+        [addresses.join(settings.host, port) for port in ports[:count]],
         at_least=count,
         host=settings.host,
         port=settings.port,

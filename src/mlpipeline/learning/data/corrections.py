@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from mlpipeline.learning.data.images import Dataset, Split
+from mlpipeline.learning.data.images import Dataset, Split, slices
 from mlpipeline.store.schemas.dataset import AppliedFeedback
 from mlpipeline.store.schemas.feedback import Correction
 
@@ -53,8 +53,9 @@ def corrected(
 def _rows_of(split: Split, wanted: Collection[str]) -> dict[str, list[int]]:
     """Return the rows of some images, by their digests: an image may be there twice."""
     rows: dict[str, list[int]] = {}
-    for row, image in enumerate(split.images):
-        digest = hashlib.sha256(image.tobytes()).hexdigest()
-        if digest in wanted:
-            rows.setdefault(digest, []).append(row)
+    for start, images in slices(split.images):
+        for row, image in enumerate(images, start):
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            if digest in wanted:
+                rows.setdefault(digest, []).append(row)
     return rows

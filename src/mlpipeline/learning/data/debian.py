@@ -30,16 +30,16 @@ def fetch() -> Path:
     Raises:
         SourceError: There are no Debian tools here, or no mirror answers.
     """
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = cache_home / "mlpipeline" / PACKAGE
     try:
+        cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = cache_home / "mlpipeline" / PACKAGE
         if not artifacts.is_whole(cache):
             with artifacts.publish(cache) as draft, tempfile.TemporaryDirectory() as download:
                 apt = ["apt-get", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10"]
                 _run([*apt, "download", PACKAGE], Path(download))
                 (package,) = Path(download).glob("*.deb")
                 _run(["dpkg-deb", "-x", str(package), str(draft)], Path(download))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         text = str(getattr(error, "stderr", None) or error).strip()
         raise SourceError(
             f"cannot fetch {PACKAGE}: {(text.splitlines() or [type(error).__name__])[0]}",

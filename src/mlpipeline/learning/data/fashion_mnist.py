@@ -128,7 +128,7 @@ def from_download() -> Dataset:
         httpx.head(probe, timeout=_PROBE_SECONDS, follow_redirects=True).raise_for_status()
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # killed when left
             pool.apply_async(_prepare, [_tfds_root()]).get(timeout=_DOWNLOAD_SECONDS)
-    except (httpx.HTTPError, OSError, multiprocessing.TimeoutError) as error:
+    except _NO_ANSWER as error:
         raise SourceError(
             f"cannot download from {url}: {_first_line(error)}",
             expected=f"an answer in {_PROBE_SECONDS} s, all of it in {_DOWNLOAD_SECONDS} s",
@@ -162,6 +162,9 @@ def from_debian() -> Dataset:
     return _read_folder(debian.fetch(), f"Debian's package {debian.PACKAGE}")
 
 
+# ImportError, ValueError: of a proxy of a kind that httpx does not know.
+_NO_ANSWER = (httpx.HTTPError, OSError, ImportError, ValueError, multiprocessing.TimeoutError)
+
 SOURCES: dict[str, Callable[[], Dataset]] = {
     "tfds": from_tfds,
     "download": from_download,
@@ -182,7 +185,14 @@ def _check_content(dataset: Dataset) -> None:
 
 
 def _tfds_root() -> Path:
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    try:
+        return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    except RuntimeError as error:
+        raise SourceError(
+            f"the folder of TensorFlow Datasets is nowhere: {error}",
+            expected="a home, or the folder's name",
+            remedy="set HOME or TFDS_DATA_DIR",
+        ) from error
 
 
 def _prepare(root: Path) -> None:

@@ -23,6 +23,8 @@ from mlpipeline.store.schemas.dataset import Unreadable
 SLICE_BYTES = 32 << 20
 """How much of the images is held at a time."""
 
+_BATCH_BYTES = 4 << 20
+
 
 @dataclass(frozen=True)
 class Split:
@@ -76,6 +78,26 @@ class Dataset:
 def rows_in_a_slice(shape: Sequence[int]) -> int:
     """Return how many images of a shape `SLICE_BYTES` hold; one at least."""
     return max(1, SLICE_BYTES // math.prod(shape))
+
+
+def rows_in_a_batch(shape: Sequence[int], most: int = 500) -> int:
+    """Return how many images a model is given at a time.
+
+    `most`, and of large ones so many that they have 4 MB: this bounds what their activations take,
+    which are some hundred times that.
+    """
+    return min(most, max(1, _BATCH_BYTES // math.prod(shape)))
+
+
+def slices(images: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield all images, a slice of `SLICE_BYTES` at a time, each with the number of its first one.
+
+    Of a memory-mapped file no more than that counts as this process's memory.
+    """
+    held = rows_in_a_slice(images.shape[1:])
+    for start in range(0, len(images), held):
+        yield start, images[start : start + held]
+        release(images)
 
 
 def take(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -167,12 +189,9 @@ def _row_digests(split: Split) -> NDArray[np.void]:
     labels = split.labels.astype("<i8")
 
     def digests() -> Iterator[bytes]:
-        held = rows_in_a_slice(split.images.shape[1:])
-        for start in range(0, len(labels), held):
-            part = slice(start, start + held)
-            for image, label in zip(split.images[part], labels[part], strict=True):
+        for start, images in slices(split.images):
+            for image, label in zip(images, labels[start : start + len(images)], strict=True):
                 yield hashlib.sha256(image.tobytes() + label.tobytes()).digest()
-            release(split.images)
 
     return np.fromiter(digests(), dtype="V32", count=len(labels))
 

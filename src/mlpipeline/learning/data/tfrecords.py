@@ -181,27 +181,48 @@ def shard_batches(
     return _shuffled_epoch(windows, shard_seed, epoch).rebatch(rows).prefetch(tf.data.AUTOTUNE)
 
 
-def read_split(folder: Path, split: SplitName) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return a whole split in memory, in the order of its files.
+def split_batches(
+    folder: Path, split: SplitName, rows: int, *, worker: int = 0, workers: int = 1
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Yield a split in the order of its files, `rows` images at a time; of it two batches are held.
 
-    Returns:
-        Images uint8 `[N, *shape]` and labels int64 `[N]`.
+    Of several workers, each has every `workers`-th image of the whole split: which images these are
+    does not depend on the files.
+
+    Args:
+        folder: The published data set.
+        split: Which split.
+        rows: Images in a batch; the last one may have fewer.
+        worker: Whose share to read.
+        workers: How many share it.
+
+    Yields:
+        Images uint8 `[B, *shape]` and labels int64 `[B]`, in arrays of their own.
 
     Raises:
         DamagedArtifactError: A shard is missing, truncated or altered.
     """
     card = DatasetCard.load(DatasetFolder(folder).card)
-    images = np.empty((card.counts[split], *card.shape), np.uint8)
-    labels = np.empty(card.counts[split], np.int64)
-    window = rows_in_a_slice(card.shape)
-    end = 0
+    images = np.empty((rows, *card.shape), np.uint8)
+    labels = np.empty(rows, np.int64)
+    filled = first = 0
     for shard in card.shards[split]:
+        every = (workers, (worker - first) % workers)
+        first += shard.count
         with _naming_damage(folder / shard.name):
-            parts = _windows(str(folder / shard.name), shard.count, card.shape, window)
-            for part in parts.as_numpy_iterator():
-                start, end = end, end + len(part[1])
-                images[start:end], labels[start:end] = part
-    return images, labels
+            parts = _windows(str(folder / shard.name), shard.count, card.shape, rows, every)
+            for part_images, part_labels in parts.prefetch(1).as_numpy_iterator():
+                room = rows - filled  # a batch may span two files
+                images[filled : filled + len(part_labels)] = part_images[:room]
+                labels[filled : filled + len(part_labels)] = part_labels[:room]
+                filled += len(part_labels)
+                if filled >= rows:
+                    yield images, labels
+                    filled -= rows
+                    images, labels = np.empty_like(images), np.empty_like(labels)
+                    images[:filled], labels[:filled] = part_images[room:], part_labels[room:]
+    if filled:
+        yield images[:filled], labels[:filled]
 
 
 def _encode(image: NDArray[np.uint8], label: np.int64) -> bytes:
@@ -219,8 +240,17 @@ def _window_of(shape: Sequence[int], *, shards: int) -> int:
     return max(1, _SHUFFLE_BYTES // shards // math.prod(shape))
 
 
-def _windows(path: Any, count: Any, shape: Sequence[int], rows: int) -> tf.data.Dataset:
-    """Return the `count` rows of a file in their order, decoded, `rows` at a time."""
+def _windows(
+    path: Any,
+    count: Any,
+    shape: Sequence[int],
+    rows: int,
+    every: tuple[int, int] | None = None,
+) -> tf.data.Dataset:
+    """Return the `count` rows of a file in their order, decoded, `rows` at a time.
+
+    With `every` (N, I) only each Nth of them, from number I on.
+    """
     features = {
         "image": tf.io.FixedLenFeature([], tf.string),
         "label": tf.io.FixedLenFeature([], tf.int64),
@@ -234,6 +264,8 @@ def _windows(path: Any, count: Any, shape: Sequence[int], rows: int) -> tf.data.
     records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
     # An empty file would make a stream without end that never yields anything.
     records = records.apply(tf.data.experimental.assert_cardinality(count))
+    if every is not None:
+        records = records.shard(*every)
     return records.batch(rows).map(decode)
 
 

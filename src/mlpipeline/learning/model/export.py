@@ -6,7 +6,6 @@ same function evaluates during training, so that what is measured is what is exp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlpipeline.learning.data.images import rows_in_a_batch
+
 SIGNATURE = "serving_default"
 INPUT, OUTPUT = "images", "probabilities"
-# Bound the memory that a batch's activations take: as many images, and of large ones fewer.
-_EVALUATION_BATCH = 500
-_EVALUATION_BYTES = 4 << 20
 
 
 def preprocess(images: Any) -> Any:
@@ -90,5 +88,5 @@ def predict(signature: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    size = min(_EVALUATION_BATCH, max(1, _EVALUATION_BYTES // math.prod(images.shape[1:])))
+    size = rows_in_a_batch(images.shape[1:])
     return (images[start : start + size] for start in range(0, len(images), size))

@@ -115,6 +115,7 @@ class Chief:
     ) -> None:
         self._job, self._cluster, self._coordinator = job, cluster, coordinator
         self._data, self._state, self._sums, self._attempt = data, state, sums, attempt
+        data.validation.hold_if_small()
         self._pieces = _schedule_of(job, data)
         self._total_steps = self._pieces[-1].end  # if no piece has to be done again
         self._allowance = FIRST_CALL_SECONDS  # until the first step: it is being compiled
@@ -284,7 +285,7 @@ class Chief:
         self._journal.finish_epoch(
             step,
             training=sums,
-            validation=self._state.evaluate(self._data.images, self._data.labels),
+            validation=self._state.evaluate(self._data.validation),
             learning_rate=rate,
         )
 

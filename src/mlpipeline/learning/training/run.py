@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model.export import ExportableModel
 from mlpipeline.plan.config import Candidate, Training
 from mlpipeline.store.layout import DatasetFolder
@@ -47,23 +44,21 @@ class TrainingData:
 
     Attributes:
         card: What the data set is, and its files.
-        images: The validation split, uint8 `[N, *shape]`.
-        labels: Its labels, int64 `[N]`.
+        validation: The validation split, of which each process that evaluates takes its share.
     """
 
     card: DatasetCard
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    validation: StoredSplit
 
     @classmethod
     def load(cls, folder: Path) -> TrainingData:
-        """Read the card and the validation split of a published data set.
+        """Read the card of a published data set.
 
         Raises:
-            DamagedArtifactError: A file is missing, truncated or altered.
+            ArtifactError: It is missing, altered, or of a newer version.
         """
         card = DatasetCard.load(DatasetFolder(folder).card)
-        return cls(card, *tfrecords.read_split(folder, "validation"))
+        return cls(card, StoredSplit(folder, "validation"))
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class Trainer:
     ) -> None:
         self._job, self._data, self._state, self._attempt = job, data, state, attempt
         self._workers = workers
+        self._validation = data.validation.share(workers.index, workers.size)
+        self._validation.hold_if_small()
         self._total_steps = end_of_epoch(job.candidate.epochs, job, data)
         self._journal = Journal(
             job,
@@ -192,8 +194,7 @@ class Trainer:
         # Batch normalisation's statistics: each worker keeps those of the images that it saw.
         self._workers.average(self._state.model.non_trainable_weights)
         self._state.update_exportable()
-        own = slice(self._workers.index, None, self._workers.size)
-        figures = self._state.evaluate(self._data.images[own], self._data.labels[own])
+        figures = self._state.evaluate(self._validation)
         *validation, cpu = self._workers.sum([*figures, time.process_time()])
         self._journal.finish_epoch(
             step,

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from mlpipeline.learning.data.images import rows_in_a_batch
+from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import augmentation, models, optimization
 from mlpipeline.learning.model.export import ExportableModel, preprocess
 from mlpipeline.learning.training import devices
@@ -41,6 +42,7 @@ class TrainState:
         self, candidate: Candidate, card: DatasetCard, strategy: Any, total_steps: int
     ) -> None:
         self._candidate, self._card = candidate, card
+        _forget_preferences()
         keras.config.set_dtype_policy(devices.policy(candidate.precision))
         with strategy.scope():
             self.model = self._build_model()
@@ -106,22 +108,25 @@ class TrainState:
             for own, average in zip(targets, averages, strict=True):
                 own.assign(average.numpy())
 
-    def evaluate(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64]
-    ) -> tuple[float, float, float]:
-        """Evaluate the exported model.
+    def evaluate(self, split: StoredSplit) -> tuple[float, float, float]:
+        """Evaluate the exported model, in batches: of each image a probability is held.
 
         Args:
-            images: uint8 `[N, *shape]`.
-            labels: int64 `[N]`.
+            split: Images and labels.
 
         Returns:
             The sums of the loss and of the hits, and the number of images.
+
+        Raises:
+            DamagedArtifactError: A file is missing, truncated or altered.
         """
-        probabilities = self.exportable.predict(images)
-        of_label = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-9)
-        hits = probabilities.argmax(axis=1) == labels
-        return float(-np.log(of_label).sum()), float(hits.sum()), float(len(labels))
+        of_labels, hits = [np.empty(0, np.float32)], 0
+        for images, labels in split.batches(rows_in_a_batch(split.shape)):
+            probabilities = self.exportable.predict(images)
+            of_labels.append(probabilities[np.arange(len(labels)), labels])
+            hits += int((probabilities.argmax(axis=1) == labels).sum())
+        losses = -np.log(np.maximum(np.concatenate(of_labels), 1e-9))
+        return float(losses.sum()), float(hits), float(len(losses))
 
     def learning_rate(self) -> float:
         """Return the learning rate at the next step."""
@@ -129,3 +134,10 @@ class TrainState:
 
     def _build_model(self) -> keras.Model:
         return models.build(self._candidate, self._card.shape, len(self._card.classes))
+
+
+def _forget_preferences() -> None:
+    """Set what Keras has from the user's `~/.keras/keras.json`: that file is part of no key."""
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")

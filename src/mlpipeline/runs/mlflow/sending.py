@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mlpipeline import environment
 from mlpipeline.store.layout import Workspace
 
 DEADLINE_SECONDS = 30.0
@@ -62,11 +63,12 @@ def sending(workspace: Workspace, uri: str, seconds: float = DEADLINE_SECONDS) -
         return
     command = [sys.executable, "-m", "mlpipeline", "track", "--workspace", str(workspace)]
     with subprocess.Popen(
-        command,
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        [*environment.ENDS_WITH_US, *command],
+        env=environment.of_children() | {"MLFLOW_TRACKING_URI": uri},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         try:
             yield

@@ -8,6 +8,7 @@ follows the reader's light or dark setting, so the figures take their colours fr
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
 
 _MISTAKES_SHOWN = 24
-_CLASSES_IN_MATRIX = 25  # more do not fit a page; the list of confusions beside it takes over
+_CLASSES_IN_MATRIX = 25  # more do not fit a page with names and numbers: colours alone show them
+_CELLS_IN_MAP = 200  # more are too small to be seen, and neighbouring classes are joined
+_WEAKEST_SHOWN = 20  # of more classes than fit; all of them can be unfolded
+_NAMES_SHOWN = 30
 
 
 def write(workspace: Workspace, run: Run) -> Path:
@@ -68,6 +72,7 @@ def build(workspace: Workspace, run: Run) -> str:
         ],
         series=figures.SERIES,
         fewest_in_bin=figures.FEWEST_IN_BIN,
+        names_shown=_NAMES_SHOWN,
     )
 
 
@@ -80,14 +85,23 @@ def _quality(collected: evidence.Evidence) -> dict[str, Any] | None:
     matrix = measures.confusion_matrix(predictions.labels, predictions.predicted, classes)
     calibration = measures.calibrate(predictions.probabilities, predictions.labels)
     hits, images = int(matrix.trace()), int(matrix.sum())
+    has_room = classes <= _CLASSES_IN_MATRIX
+    per_class = measures.per_class(matrix)
+    mapped = measures.coarse(matrix, _CELLS_IN_MAP)
+    known = [row.f1 for row in per_class if row.f1 is not None]
     return {
         "images": images,
         "hits": hits,
         "accuracy": hits / images,
         "interval": measures.wilson_interval(hits, images),
-        "matrix": matrix.tolist() if classes <= _CLASSES_IN_MATRIX else None,
-        "confusions": measures.confusions(matrix),
-        "classes": measures.per_class(matrix),
+        "matrix": matrix.tolist() if has_room else None,
+        "map": None if has_room else figures.heat_map(mapped),
+        "joined": -(-classes // len(mapped)),
+        "confusions": measures.confusions(matrix, most=8 if has_room else 20),
+        "classes": per_class if has_room else per_class[:_WEAKEST_SHOWN],
+        "all_classes": [] if has_room else per_class,
+        "median_f1": statistics.median(known) if known else None,
+        "below_half": sum(f1 < 0.5 for f1 in known),
         "calibration": calibration,
         "reliability": figures.reliability(calibration),
     }

@@ -55,6 +55,7 @@ _STYLE: dict[Any, Any] = {
 _ACCURACIES = (0.9, 0.99, 0.999, 0.95, 0.8, 0.98, 0.5, 0.995, 0.97, 0.93, 0.85, 0.7, 0.6, 0.2, 0.0)
 _BEST_DRAWN = 0.9995  # no mistake at all lies infinitely high
 FEWEST_IN_BIN = 20  # fewer images say next to nothing, but would catch the eye
+_HEAT = (46, 108, 190)  # the page's blue in the dark, which stands on light paper, too
 _LARGEST_PICTURE = 112  # pixels; larger images are scaled down to keep the page small
 
 
@@ -109,6 +110,25 @@ def picture(image: NDArray[np.uint8]) -> str:
     drawn.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE))
     stream = BytesIO()
     drawn.save(stream, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def heat_map(matrix: NDArray[np.int64]) -> str:
+    """Return a confusion matrix as the data URI of a PNG, a pixel for each cell, dark where many.
+
+    The colour is a mask's: the page lays its own behind it, light or dark.
+
+    Args:
+        matrix: Counts by true class (row) and predicted class (column).
+    """
+    totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = matrix / totals
+    heat = np.where(shares > 0, 0.12 + 0.88 * np.sqrt(shares), 0)  # one mistake of many shows, too
+    pixels = np.zeros((*matrix.shape, 4), np.uint8)
+    pixels[..., :3] = _HEAT
+    pixels[..., 3] = np.rint(255 * heat)
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

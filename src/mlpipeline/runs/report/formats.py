@@ -65,6 +65,12 @@ def moment(iso: str) -> str:
     return f"{time.day} {time:%B %Y, %H:%M %Z}".strip()
 
 
+def short(name: str, most: int = 48) -> str:
+    """Write a name on one line, cut where it is longer than `most` characters."""
+    name = " ".join(name.split())
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def as_yaml(content: Any) -> str:
     """Write nested settings as YAML, in the order in which they are given."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
@@ -77,5 +83,5 @@ def _is_known(number: object) -> TypeGuard[float]:
 
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (percent, count, decimal, difference, duration, moment, as_yaml)
+    for function in (percent, count, decimal, difference, duration, moment, short, as_yaml)
 }

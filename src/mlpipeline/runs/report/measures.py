@@ -144,6 +144,21 @@ def per_class(matrix: NDArray[np.int64]) -> list[ClassFigures]:
     return sorted(rows, key=lambda row: (1.0 if row.f1 is None else row.f1, row.index))
 
 
+def coarse(matrix: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Join neighbouring classes, so that at most `most` groups of them remain.
+
+    Args:
+        matrix: A confusion matrix, as `confusion_matrix` returns it.
+        most: How many groups there may be.
+
+    Returns:
+        The counts of images by true and predicted group: int64 `[groups, groups]`.
+    """
+    starts = np.arange(0, len(matrix), -(-len(matrix) // most))
+    by_row: NDArray[np.int64] = np.add.reduceat(matrix, starts, axis=0)
+    return np.add.reduceat(by_row, starts, axis=1)
+
+
 def confusions(matrix: NDArray[np.int64], *, most: int = 8) -> list[Confusion]:
     """Return the most frequent mistakes, by ordered pair of classes.
 

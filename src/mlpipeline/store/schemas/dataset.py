@@ -5,6 +5,7 @@ Reading it needs no TensorFlow.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -135,7 +136,7 @@ def _describe(card: DatasetCard) -> str:
     warning = "\n**Made-up data: figures say nothing of real images.**\n" if card.synthetic else ""
     columns = [card.per_class[name] for name in SPLITS]
     rows = "\n".join(
-        f"| {label} | {' | '.join(f'{count:,}' for count in counts)} |"
+        f"| {_in_a_cell(label)} | {' | '.join(f'{count:,}' for count in counts)} |"
         for label, *counts in zip(card.classes, *columns, strict=True)
     )
     totals = " | ".join(f"{card.counts[name]:,}" for name in SPLITS)
@@ -150,11 +151,33 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
 
 `validation` was cut from the source's training images, in proportion to the classes, with seed
 {card.seed}. Choose between models by `validation`; measure the chosen one on `test`, once.
-{_describe_feedback(card.feedback)}{_describe_faults(card)}
+{_describe_feedback(card.feedback)}{_describe_preparation(card.preparation)}{_describe_faults(card)}
 - Files: TFRecord, one `tf.train.Example` for each image: `image` (raw bytes), `label` (int64).
   `dataset.json` lists them with their counts and SHA-256.
 - SHA-256 of the content, in whatever order it is stored: `{card.digest}`
 """
+
+
+def _describe_preparation(preparation: Preparation | None) -> str:
+    if preparation is None:
+        return ""
+    height, width = preparation.size
+    colour = "grey" if preparation.channels == 1 else "RGB"
+    negative = (
+        ";\n  one that is dark on a bright ground is inverted, as these images have a dark one"
+        if preparation.dark_ground
+        else ""
+    )
+    return f"""
+- A file to predict becomes such an image: upright, {colour}, {width} pixels wide and {height} high,
+  by `{preparation.fit}`{negative}.
+"""
+
+
+def _in_a_cell(name: str) -> str:
+    """Return a name as the text of a Markdown table's cell, whatever characters it has."""
+    on_one_line = " ".join(name.split())
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", on_one_line)
 
 
 def _describe_feedback(feedback: AppliedFeedback | None) -> str:

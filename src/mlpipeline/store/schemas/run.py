@@ -30,6 +30,8 @@ class ProtocolFigures(Part):
         images: How many images were sent.
         max_difference: The largest difference between a served and a recorded probability.
         accuracy: The share of served classes that were right, 0 to 1.
+        recorded_accuracy: The share of recorded classes of the same images that were right; None
+            in a record from before samples were sent, when all images were.
         seconds: Time for all images.
         images_per_second: Rate over several connections at once.
         replicas: Who answered, sorted.
@@ -39,6 +41,7 @@ class ProtocolFigures(Part):
     images: int
     max_difference: float
     accuracy: float
+    recorded_accuracy: float | None = None
     seconds: float
     images_per_second: float
     replicas: tuple[str, ...] = ()
@@ -50,12 +53,15 @@ class Verification(Document):
     Attributes:
         replicas: All replicas that answered, by whatever protocol, sorted.
         protocols: The figures of each protocol.
+        test_images: How many images the test split has; None in a record from before samples were
+            sent, when every protocol sent all of them.
     """
 
     CALLED: ClassVar[str] = "verification"
 
     replicas: tuple[str, ...]
     protocols: tuple[ProtocolFigures, ...]
+    test_images: int | None = None
 
 
 class TaskRecord(Part):

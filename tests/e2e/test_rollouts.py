@@ -1,0 +1,213 @@
+"""What is served, current and said is one and the same, whatever happens on the way there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpipeline.store import artifacts
+from support.pipelines import states
+from support.workflows_on_kind import (
+    NAMESPACE,
+    QUICK,
+    WORKSPACE,
+    Run,
+    Runs,
+    argo,
+    configuration,
+    find,
+    get,
+    kill_container,
+    kubectl,
+    on_node,
+    patched,
+    wait_until,
+)
+from support.workflows_on_kind import runs as started_runs
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def module_runs() -> Iterator[Runs]:
+    with started_runs() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def first(module_runs: Runs) -> Run:
+    """A model that is served by two replicas."""
+    content = configuration({"quick": QUICK}, serving={"replicas": 2, "ready_timeout_seconds": 90})
+    run = module_runs.submit(content)
+    run.assert_succeeds()
+    return run
+
+
+@pytest.fixture(scope="module")
+def other(first: Run, module_runs: Runs) -> Run:
+    """Another version of the model, which is served in its place."""
+    run = module_runs.submit(first.content | {"seed": first.content["seed"] + 1})
+    run.assert_succeeds()
+    return run
+
+
+def service_of(run: Run) -> dict[str, Any]:
+    found = get("inferenceservice", run.content["name"])
+    assert found is not None
+    return found
+
+
+def pods_of(run: Run) -> list[dict[str, Any]]:
+    selector = f"serving.kserve.io/inferenceservice={run.content['name']}"
+    return [p for p in find("pods", selector) if "deletionTimestamp" not in p["metadata"]]
+
+
+def assert_served(run: Run) -> None:
+    """The version of a run is what the service and its pods have, and the registry names."""
+    version, model = run.keys()["select"], run.content["name"]
+    assert service_of(run)["metadata"]["annotations"]["mlpipeline/version"] == version
+    assert artifacts.read_text(WORKSPACE / "models" / model / "current").strip() == version
+    kubectl("rollout", "status", f"deployment/{model}-predictor", "--timeout=60s", seconds=70)
+    pods = wait_until(lambda: len(pods := pods_of(run)) == 2 and pods, "two replicas", 60)
+    for pod in pods:
+        assert version in pod["spec"]["containers"][0]["args"]
+        assert pod["status"]["containerStatuses"][0]["ready"]
+
+
+def published(run: Run) -> str:
+    """When a run was done with what it serves."""
+    (node,) = run.nodes("publish", kind="DAG")
+    return str(node["finishedAt"])
+
+
+# --- the memo -----------------------------------------------------------------------------------
+
+
+def test_of_two_runs_at_once_that_have_been_before_the_last_to_publish_is_served(
+    first: Run, other: Run, module_runs: Runs
+) -> None:
+    module_runs.submit(first.content).assert_succeeds()
+    assert_served(first)
+    # The second one begins while the first of the two is not served yet, and ends after it.
+    away = module_runs.submit(other.content)
+    time.sleep(2)
+    back = module_runs.submit(first.content)
+    for run in (away, back):
+        run.assert_succeeds()
+    last = max((away, back), key=published)
+    assert_served(last)
+    assert states(last.record())["serve"] == "succeeded"
+
+
+def test_a_memo_that_is_gone_or_garbage_is_of_no_consequence(
+    first: Run, other: Run, module_runs: Runs
+) -> None:
+    kubectl("delete", "configmap", "memo")
+    again = module_runs.submit(first.content)
+    again.assert_succeeds()
+    memo = get("configmap", "memo")
+    assert memo is not None
+    key = again.keys()["train-quick"]
+    verified = [k for k in memo["data"] if k.startswith("verify-")]
+    assert key in memo["data"]
+    assert verified
+    garbage = dict.fromkeys([key, again.keys()["ingest"], *verified, "of-others"], "garbage")
+    kubectl("patch", "configmap", "memo", "--type=merge", "-p", json.dumps({"data": garbage}))
+    healed = module_runs.submit(first.content)
+    made = states(healed.assert_succeeds())
+    assert made["serve"] == made["select"] == "reused"
+    assert made["verify"] == made["train-quick"] == made["ingest"] == "succeeded"
+    assert_served(healed)
+    memo = get("configmap", "memo")
+    assert memo is not None
+    assert "garbage" not in memo["data"].values()
+
+
+# --- roll-outs ----------------------------------------------------------------------------------
+
+
+def test_a_roll_out_that_cannot_start_is_undone_and_the_run_says_so(
+    first: Run, module_runs: Runs
+) -> None:
+    module_runs.submit(first.content).assert_succeeds()
+    before = {pod["metadata"]["name"] for pod in pods_of(first)}
+    little = {"name": "kserve-container"}
+    little |= {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "90Mi"}}}  # type: ignore[dict-item]
+    with patched("inference-service", {"spec": {"predictor": {"containers": [little]}}}):
+        run = module_runs.submit(first.content | {"seed": first.content["seed"] + 2})
+        assert run.wait() == "Failed"
+    version = first.keys()["select"]
+    record = run.record()
+    assert record["state"] == "failed"
+    assert f"it is undone, version {version} is served again" in record["error"]
+    assert "OOMKilled" in record["error"]
+    assert_served(first)
+    assert {pod["metadata"]["name"] for pod in pods_of(first)} == before, "they went on answering"
+
+
+def test_the_first_roll_out_of_a_model_leaves_nothing_behind_if_it_cannot_start(
+    runs: Runs,
+) -> None:
+    little = {"name": "kserve-container"}
+    little |= {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "90Mi"}}}  # type: ignore[dict-item]
+    content = configuration({"quick": QUICK}, serving={"replicas": 1, "ready_timeout_seconds": 60})
+    with patched("inference-service", {"spec": {"predictor": {"containers": [little]}}}):
+        run = runs.submit(content)
+        assert run.wait() == "Failed"
+    assert "is not served, as before" in run.record()["error"]
+    assert get("inferenceservice", content["name"]) is None
+
+
+def test_a_damaged_model_is_repaired_though_its_pods_have_crashed_for_long(
+    first: Run, module_runs: Runs
+) -> None:
+    module_runs.submit(first.content).assert_succeeds()
+    folder = WORKSPACE / "models" / first.content["name"] / first.keys()["select"]
+    victim = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    inside = Path("/workspace") / victim.relative_to(WORKSPACE)
+    on_node(f"printf damage | dd of='{inside}' bs=1 seek=10 conv=notrunc status=none")
+
+    def crash_for_long() -> bool:
+        counts = []
+        for pod in pods_of(first):
+            (status,) = pod["status"]["containerStatuses"]
+            counts.append(status["restartCount"])
+            if status["ready"]:
+                kill_container(pod)
+        return len(counts) == 2 and min(counts) >= 4
+
+    wait_until(crash_for_long, "both replicas in a long back-off", 400)
+    healed = module_runs.submit(first.content)
+    healed.assert_succeeds()
+    assert_served(healed)
+
+
+# --- training anew ------------------------------------------------------------------------------
+
+
+def test_retrain_runs_what_is_served_once_more_and_nothing_rolls_without_news(
+    first: Run, module_runs: Runs
+) -> None:
+    module_runs.submit(first.content).assert_succeeds()
+    before = service_of(first)["metadata"]["generation"]
+    name = argo("submit", "--from=cronworkflow/retrain", "--output=name").strip()
+    argo("wait", name, seconds=900)
+    parent = get("workflow", name)
+    assert parent is not None
+    assert parent["status"]["phase"] == "Succeeded", argo("get", "--no-color", name)
+    child = Run(f"{name}-{first.content['name']}", first.content, first.image)
+    workflow = child.workflow()
+    given = {p["name"]: p["value"] for p in workflow["spec"]["arguments"]["parameters"]}
+    assert given["image"] == first.image
+    assert child.keys() == first.keys()
+    record = child.record()
+    expected = ("ingest", "train-quick", "select", "serve", "verify")
+    assert {task: states(record)[task] for task in expected} == dict.fromkeys(expected, "reused")
+    assert service_of(first)["metadata"]["generation"] == before
+    assert_served(first)
+    assert workflow["metadata"]["namespace"] == NAMESPACE

@@ -1,0 +1,154 @@
+"""What a process inherits: what holds, what does not, and what its own children get of it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mlpipeline import environment
+
+
+def _prepared(**variables: str) -> dict[str, str]:
+    environment._set_variables(variables)
+    return variables
+
+
+def test_what_the_user_sets_holds_unless_results_would_depend_on_it() -> None:
+    prepared = _prepared(NVIDIA_TF32_OVERRIDE="1", KERAS_BACKEND="jax", KERAS_MAX_EPOCHS="1")
+    assert prepared["NVIDIA_TF32_OVERRIDE"] == "1"
+    assert prepared["KERAS_BACKEND"] == "tensorflow"
+    assert "KERAS_MAX_EPOCHS" not in prepared
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "localhost,127.0.0.1,::1,.svc,.cluster.local"),
+        ({"no_proxy": "a.com, b.com"}, "a.com,b.com,localhost,127.0.0.1,::1,.svc,.cluster.local"),
+        ({"NO_PROXY": "localhost"}, "localhost,127.0.0.1,::1,.svc,.cluster.local"),
+        ({"no_proxy": "*"}, "*"),
+        (
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "MLFLOW_TRACKING_URI": "http://mlflow:5000"},
+            "localhost,127.0.0.1,::1,.svc,.cluster.local,10.0.0.1,mlflow",
+        ),
+        (
+            {"MLFLOW_TRACKING_URI": "https://mlflow.example.com"},
+            "localhost,127.0.0.1,::1,.svc,.cluster.local",
+        ),
+        ({"MLFLOW_TRACKING_URI": "http://[::1"}, "localhost,127.0.0.1,::1,.svc,.cluster.local"),
+    ],
+)
+def test_what_the_pipeline_addresses_itself_is_no_business_of_a_proxy(
+    variables: dict[str, str], expected: str
+) -> None:
+    prepared = _prepared(**variables)
+    assert prepared["no_proxy"] == prepared["NO_PROXY"] == expected
+    assert _prepared(**prepared) == prepared, "a child adds nothing to it"
+    assert "no_grpc_proxy" not in prepared
+
+
+def test_grpc_has_a_list_of_its_own_where_the_user_set_one() -> None:
+    assert _prepared(no_grpc_proxy="x")["no_grpc_proxy"].startswith("x,localhost,127.0.0.1")
+
+
+def test_libraries_take_that_list_as_it_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in _prepared(http_proxy="http://127.0.0.1:9").items():
+        monkeypatch.setenv(name, value)
+    for host in ("127.0.0.1:80", "localhost", "x.ns.svc", "x.ns.svc.cluster.local"):
+        assert urllib.request.proxy_bypass(host), host
+    assert not urllib.request.proxy_bypass("example.com")
+    with httpx.Client() as client:
+        proxied = client._transport_for_url(httpx.URL("http://example.com"))
+        for url in ("http://127.0.0.1:80", "http://[::1]:80", "http://x.ns.svc:80"):
+            assert client._transport_for_url(httpx.URL(url)) is not proxied, url
+
+
+def test_children_get_no_cluster_that_was_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    monkeypatch.setenv("OWN", "kept")
+    children = environment.of_children()
+    assert "TF_CONFIG" not in children
+    assert (children["OWN"], children["PYTHONIOENCODING"]) == ("kept", "utf-8")
+
+
+@pytest.mark.parametrize("home", [None, "/nowhere/at/all"])
+def test_who_has_no_home_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    def nobody(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    variables = os.environ
+    environment._be_at_home(variables)
+    given = Path.home()
+    assert given.parent == tmp_path
+    assert given.stat().st_mode & 0o777 == 0o700
+    assert getpass.getuser() == f"uid-{os.getuid()}"
+    environment._be_at_home(variables)
+    assert Path.home() == given, "and the same the next time"
+
+
+def test_a_home_and_a_name_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOGNAME", "me")
+    before = dict(os.environ)
+    environment._be_at_home(os.environ)
+    assert dict(os.environ) == before
+
+
+def test_a_home_that_somebody_else_has_laid_out_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"mlpipeline-{os.getuid()}").symlink_to(tmp_path)
+    monkeypatch.setenv("HOME", "/nowhere/at/all")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    environment._be_at_home(os.environ)
+    assert not Path.home().is_symlink()
+    assert Path.home().parent == tmp_path
+
+
+_SHOW = """
+import signal, sys
+from mlpipeline import environment
+environment.prepare()
+handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+assert signal.SIG_IGN not in handlers, handlers
+assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+print("… é 字"); print("… é 字", file=sys.stderr)
+"""
+
+
+def _ignore_all() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("script", ['"$@"', '"$@" >&-', '"$@" 2>&-', '"$@" >&- 2>&- <&-'])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
+def test_signals_are_heard_and_everything_can_be_printed(script: str, encoding: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-c", _SHOW],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=60,
+        preexec_fn=_ignore_all,  # no thread here
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
