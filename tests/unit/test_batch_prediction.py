@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mlpipeline.cli import app
 from mlpipeline.errors import EventError, ServingError
-from mlpipeline.image_files import Preparation
+from mlpipeline.image_files import ImageKind
 from mlpipeline.plan import batch as predictions
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.model import PublishedModel
@@ -50,7 +50,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def load(folder: Path) -> PublishedModel:
         version = str(artifacts.read_json(folder / "model.json")["version"])
-        fashion = Preparation((4, 4), 1, dark_ground=True)
+        fashion = ImageKind((4, 4), 1, dark_ground=True)
         return PublishedModel(version, "0123", CLASSES, (4, 4), brightness, fashion)
 
     monkeypatch.setattr(batch_prediction, "load", load)
@@ -124,7 +124,7 @@ def test_a_class_may_be_called_as_another_column(
         ("error", 'a, "b"\nc'),
         (4, 4),
         brightness,
-        Preparation((4, 4), 1, dark_ground=True),
+        ImageKind((4, 4), 1, dark_ground=True),
     )
     monkeypatch.setattr(batch_prediction, "load", lambda folder: model)
     batch = predictions.plan(Workspace(workspace), "toy", "images/monday")

@@ -354,6 +354,7 @@ def test_any_proportions_become_the_size(
     "image",
     [
         DRAWING_16,
+        DRAWING_16.astype(">u2"),
         DRAWING / 255,
         DRAWING.astype(np.float32) / 255,
         DRAWING.astype(np.int64),
@@ -361,7 +362,16 @@ def test_any_proportions_become_the_size(
         np.stack([DRAWING] * 3, axis=-1),
         np.stack([DRAWING] * 3, axis=-1).transpose(1, 0, 2)[::-1].transpose(1, 0, 2)[:, ::-1],
     ],
-    ids=["uint16", "float64", "float32", "int64", "one-channel", "rgb", "not-contiguous"],
+    ids=[
+        "uint16",
+        "big-endian",
+        "float64",
+        "float32",
+        "int64",
+        "one-channel",
+        "rgb",
+        "not-contiguous",
+    ],
 )
 def test_arrays_are_scaled_by_the_range_of_their_type(image: NDArray[Any]) -> None:
     np.testing.assert_array_equal(GREY.from_array(image), DRAWING)

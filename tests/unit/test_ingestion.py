@@ -14,7 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from mlpipeline.errors import ConfigurationError, DamagedArtifactError
-from mlpipeline.image_files import Preparation
+from mlpipeline.image_files import ImageKind, Preparation
 from mlpipeline.learning.data import datasets, images
 from mlpipeline.learning.data.images import Dataset, Split
 from mlpipeline.plan.config import Data
@@ -150,23 +150,23 @@ def ingested(
 
 
 @pytest.mark.parametrize(
-    ("shape", "settings", "becomes", "preparation"),
+    ("shape", "settings", "becomes", "kind"),
     [
-        ((12, 10), {}, (12, 10), Preparation((12, 10), 1)),
-        ((12, 10, 1), {}, (12, 10, 1), Preparation((12, 10), 1)),
-        ((12, 10, 3), {}, (12, 10, 3), Preparation((12, 10), 3)),
+        ((12, 10), {}, (12, 10), ImageKind((12, 10), 1)),
+        ((12, 10, 1), {}, (12, 10, 1), ImageKind((12, 10), 1)),
+        ((12, 10, 3), {}, (12, 10, 3), ImageKind((12, 10), 3)),
         ((12, 10, 4), {}, (12, 10, 4), None),
         ((12, 10, 7), {}, (12, 10, 7), None),
-        ((12, 10), {"fit": "pad"}, (12, 10), Preparation((12, 10), 1, "pad")),
-        ((12, 10), {"size": (6, 8)}, (6, 8), Preparation((6, 8), 1)),
-        ((12, 10), {"channels": 3}, (12, 10, 3), Preparation((12, 10), 3)),
-        ((12, 10, 1), {"size": (6, 8)}, (6, 8, 1), Preparation((6, 8), 1)),
-        ((12, 10, 1), {"channels": 1}, (12, 10), Preparation((12, 10), 1)),
+        ((12, 10), {"fit": "pad"}, (12, 10), ImageKind((12, 10), 1, "pad")),
+        ((12, 10), {"size": (6, 8)}, (6, 8), ImageKind((6, 8), 1)),
+        ((12, 10), {"channels": 3}, (12, 10, 3), ImageKind((12, 10), 3)),
+        ((12, 10, 1), {"size": (6, 8)}, (6, 8, 1), ImageKind((6, 8), 1)),
+        ((12, 10, 1), {"channels": 1}, (12, 10), ImageKind((12, 10), 1)),
         (
             (12, 10, 3),
             {"size": (5, 5), "channels": 1, "fit": "crop"},
             (5, 5),
-            Preparation((5, 5), 1, "crop"),
+            ImageKind((5, 5), 1, "crop"),
         ),
     ],
 )
@@ -176,18 +176,20 @@ def test_images_are_prepared_as_configured_and_the_card_says_how(
     shape: tuple[int, ...],
     settings: dict[str, Any],
     becomes: tuple[int, ...],
-    preparation: Preparation | None,
+    kind: ImageKind | None,
 ) -> None:
     dataset = own(shape)
     monkeypatch.setattr(images, "SLICE_BYTES", 7 * 12 * 10)
     card = ingested(tmp_path / "datasets" / "key", monkeypatch, dataset, **settings)
     assert card.shape == becomes
-    assert card.preparation == preparation
+    assert card.preparation == kind
     assert card.counts == {"train": 50, "validation": 10, "test": 60}
     assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["key"]
     expected = dataset.test
-    if preparation and shape != becomes:
-        made = [preparation.from_array(image).reshape(becomes) for image in expected.images]
+    if kind and shape != becomes:
+        made = [
+            Preparation.of(kind).from_array(image).reshape(becomes) for image in expected.images
+        ]
         expected = Split(np.stack(made), expected.labels)
     test = read_split(tmp_path / "datasets" / "key", "test")
     assert rows_of(*test) == rows_of(expected.images, expected.labels)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mlpipeline.cli.prediction import describe, read_image
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import Preparation
+from mlpipeline.image_files import ImageKind
 from mlpipeline.plan import config
 from mlpipeline.plan.config import Candidate, Config
 from mlpipeline.serving import model
@@ -24,16 +24,16 @@ from mlpipeline.store.layout import Workspace
 GREY, COLOUR = (28, 28), (28, 28, 3)
 
 
-def _model(shape: tuple[int, ...], preparation: Preparation | None) -> PublishedModel:
+def _model(shape: tuple[int, ...], kind: ImageKind | None) -> PublishedModel:
     def predict(images: Images) -> Probabilities:
         return np.full((len(images), 2), 0.5, np.float32)
 
-    return PublishedModel("7", "0123", ("a", "b"), shape, predict, preparation)
+    return PublishedModel("7", "0123", ("a", "b"), shape, predict, kind)
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Read a file as a model takes it whose images have that shape."""
-    return read_image(file, _model(shape, Preparation.of_shape(shape))).pixels
+    return read_image(file, _model(shape, ImageKind.of_shape(shape))).pixels
 
 
 def _shirt(size: int = 28, *, dark: int = 0, bright: int = 200) -> NDArray[np.uint8]:
@@ -74,7 +74,7 @@ def test_what_is_to_be_known_of_the_image_is_said_before_its_classes(
     with artifacts.publish(Workspace(tmp_path).model("shirts", "7").path):
         pass
     registry.promote(Workspace(tmp_path), "shirts", "7")
-    fashion = replace(Preparation.of_shape(GREY), dark_ground=True)
+    fashion = replace(ImageKind.of_shape(GREY), dark_ground=True)
     published = PublishedModel(
         "7", "0123", ("shirt", "coat"), GREY, lambda _: np.array([[0.9, 0.1]], np.float32), fashion
     )
@@ -110,7 +110,7 @@ def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
     names = tuple(f"species\n{number}\x1b[31m" for number in range(1_000))
     probabilities = np.arange(1_000, dtype=np.float32)[np.newaxis] / 499_500
     known = PublishedModel(
-        "toy-1", "0", names, GREY, lambda images: probabilities, Preparation.of_shape(GREY)
+        "toy-1", "0", names, GREY, lambda images: probabilities, ImageKind.of_shape(GREY)
     )
     monkeypatch.setattr(model, "load", lambda folder: known)
     monkeypatch.setattr(model, "use_available_processors", lambda: None)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlpipeline.errors import DamagedArtifactError, SelectionError
-from mlpipeline.image_files import Preparation
+from mlpipeline.image_files import ImageKind
 from mlpipeline.learning.data import Dataset, Split, datasets
 from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import export
@@ -186,10 +186,10 @@ def test_the_model_knows_how_files_become_its_images(workspace: Workspace) -> No
     """As its data set's card says; a model of an older version, as it was done then."""
     card = ModelCard.load(ModelFolder(workspace.model).card)
     of_data = DatasetCard.load(DatasetFolder(workspace.dataset).card).preparation
-    assert card.preparation == of_data == Preparation(SHAPE, 1, dark_ground=True)
+    assert card.preparation == of_data == ImageKind(SHAPE, 1, dark_ground=True)
     for preparation, expected in (
-        (Preparation(SHAPE, 1, "pad"), Preparation(SHAPE, 1, "pad")),
-        (None, Preparation(SHAPE, 1, dark_ground=True)),
+        (ImageKind(SHAPE, 1, "pad"), ImageKind(SHAPE, 1, "pad")),
+        (None, ImageKind(SHAPE, 1, dark_ground=True)),
     ):
         other = workspace.root / "other"
         with artifacts.publish(other) as draft:

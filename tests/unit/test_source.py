@@ -138,6 +138,24 @@ def test_it_changes_with_the_version_of_a_library_that_is_imported(
     assert code_version("shop.training") != before
 
 
+def test_what_reads_image_files_counts_where_files_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another Pillow makes other images of files: no other training of the same images."""
+
+    def codes() -> dict[str, str]:
+        _forget()
+        steps = ("ingestion", "training", "selection", "serving", "batch_prediction")
+        return {step: code_version(f"mlpipeline.steps.{step}") for step in steps}
+
+    before, version = codes(), metadata.version
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "99" if name.lower() == "pillow" else version(name)
+    )
+    changed = {step for step, code in codes().items() if code != before[step]}
+    assert changed == {"ingestion", "batch_prediction"}
+
+
 def test_a_module_with_a_users_own_model_counts(package: Path) -> None:
     alone = code_version("mlpipeline.progress")
     with_plugin = code_version("mlpipeline.progress", "shop.models")

@@ -58,8 +58,10 @@ def read_image(file: Path, model: PublishedModel) -> ImageFile:
     Raises:
         ServingError: The file is no image, or the model takes images of a kind that no file has.
     """
+    from mlpipeline.serving import files  # TensorFlow
+
     try:
-        return model.read(file.read_bytes())
+        return files.read(file.read_bytes(), model)
     except UNREADABLE as error:
         raise ServingError(
             f"cannot read {file}: {error}",

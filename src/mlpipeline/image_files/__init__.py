@@ -4,13 +4,14 @@ The same code prepares what is ingested, what `predict` is asked, and what batch
 how is decided once, at ingestion, and recorded in the data set's and the model's card.
 """
 
-from mlpipeline.image_files.decoding import UNREADABLE, UnreadableImageError
-from mlpipeline.image_files.preparation import Fit, ImageFile, Preparation, has_dark_ground
+from mlpipeline.image_files.kind import UNREADABLE, Fit, ImageKind, UnreadableImageError
+from mlpipeline.image_files.preparation import ImageFile, Preparation, has_dark_ground
 
 __all__ = [
     "UNREADABLE",
     "Fit",
     "ImageFile",
+    "ImageKind",
     "Preparation",
     "UnreadableImageError",
     "has_dark_ground",

@@ -16,13 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffTags, UnidentifiedImageError
 
-
-class UnreadableImageError(ValueError):
-    """There is no picture in it; the text says why."""
-
-
-UNREADABLE = (OSError, UnreadableImageError)
-"""What reading and preparing a file of unknown content may raise."""
+from mlpipeline.image_files.kind import UnreadableImageError
 
 # Not EPS, for which Pillow starts Ghostscript, nor formats that it knows by name only.
 _FORMATS = {
@@ -207,7 +201,7 @@ def _tag(image: Image.Image, number: int) -> float | None:
 
 
 def _range_of(dtype: np.dtype[np.generic]) -> tuple[float, float]:
-    if dtype == np.uint16:
+    if (dtype.kind, dtype.itemsize) == ("u", 2):  # in either order of bytes
         return 0, 65_535
     return (0, 1) if dtype.kind in "fb" else (0, 255)
 

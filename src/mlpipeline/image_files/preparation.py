@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mlpipeline.image_files.decoding import UnreadableImageError, picture_in, picture_of
-
-Fit = Literal["crop", "pad", "stretch"]
+from mlpipeline.image_files.decoding import picture_in, picture_of
+from mlpipeline.image_files.kind import ImageKind
 
 _FILTER = Image.Resampling.LANCZOS
 _BLANK = 3  # of 255: what JPEG makes of one colour may differ by so much
@@ -37,49 +35,13 @@ class ImageFile(NamedTuple):
         return 255 - self.pixels if self.inverted else self.pixels
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """How a picture of any size and colour becomes one image of a data set.
-
-    Attributes:
-        size: Height and width, in pixels.
-        channels: 1 for grey images `[H, W]`, 3 for RGB `[H, W, 3]`.
-        fit: What becomes of a picture of other proportions: `crop` takes its middle, `pad` keeps
-            all of it and continues the colour of its border, `stretch` changes its proportions.
-        dark_ground: Whether the training images are bright on a dark ground: a file that is dark on
-            a bright ground is then taken for a negative and inverted. Ingestion measures it.
-    """
-
-    size: tuple[int, int]
-    channels: Literal[1, 3]
-    fit: Fit = "stretch"
-    dark_ground: bool = False
+class Preparation(ImageKind):
+    """Makes images of a kind out of files and arrays."""
 
     @classmethod
-    def of_shape(cls, shape: tuple[int, ...], *, fit: Fit = "stretch") -> Preparation:
-        """Return how a picture becomes an image of a shape.
-
-        Args:
-            shape: `(H, W)` or `(H, W, C)`.
-            fit: What becomes of a picture of other proportions.
-
-        Raises:
-            UnreadableImageError: There are channels that no file of an image has.
-        """
-        match shape:
-            case (height, width) | (height, width, 1):
-                return cls((height, width), 1, fit)
-            case (height, width, 3):
-                return cls((height, width), 3, fit)
-        raise UnreadableImageError(
-            f"images of shape {list(shape)} cannot be made of files: expected [height, width], "
-            "or the same with 1 or 3 channels"
-        )
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of an image: `(H, W)` or `(H, W, 3)`."""
-        return self.size if self.channels == 1 else (*self.size, 3)
+    def of(cls, kind: ImageKind) -> Preparation:
+        """Return what makes images of a kind, as a card has it."""
+        return cls(kind.size, kind.channels, kind.fit, kind.dark_ground)
 
     def from_file(self, content: bytes) -> ImageFile:
         """Make an image of the content of a file.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import ImageFile, Preparation, UnreadableImageError
+from mlpipeline.image_files.kind import ImageKind, UnreadableImageError
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import ModelFolder
@@ -35,29 +35,7 @@ class PublishedModel:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     _function: Callable[[Images], Probabilities]
-    preparation: Preparation | None = None
-
-    def read(self, content: bytes) -> ImageFile:
-        """Make one image of the content of an image file, as ingestion made the training images.
-
-        Args:
-            content: The bytes of the file.
-
-        Returns:
-            The image; its pixels are uint8 of `input_shape`.
-
-        Raises:
-            ServingError: The model's images are of a kind that no file has.
-            UnreadableImageError: The file is no image, or a damaged one.
-        """
-        if self.preparation is None:
-            raise ServingError(
-                f"the model takes images of shape {list(self.input_shape)}",
-                expected="1 or 3 channels, as image files have them",
-                remedy="send raw pixels to the server, which `mlpipeline serve` starts",
-            )
-        image = self.preparation.from_file(content)
-        return image._replace(pixels=image.pixels.reshape(self.input_shape))
+    preparation: ImageKind | None = None
 
     def predict(self, images: Images) -> Probabilities:
         """Map images to probabilities; any number of threads may call it at a time.
@@ -93,10 +71,10 @@ def load(folder: Path) -> PublishedModel:
     return model
 
 
-def _preparation_of_older(shape: tuple[int, ...]) -> Preparation | None:
+def _preparation_of_older(shape: tuple[int, ...]) -> ImageKind | None:
     """What was done with files before cards said it, where they have as many channels."""
     try:
-        known = Preparation.of_shape(shape)
+        known = ImageKind.of_shape(shape)
     except UnreadableImageError:
         return None
     return replace(known, dark_ground=known.channels == 1)

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mlpipeline import image_files, progress
+from mlpipeline import progress
 from mlpipeline.errors import ServingError
+from mlpipeline.image_files import UNREADABLE
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.plan.batch import Batch
+from mlpipeline.serving import files
 from mlpipeline.serving.model import PublishedModel, load
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import PredictionsFolder
@@ -68,8 +70,8 @@ def _predict(model: PublishedModel, batch: Batch, names: list[str]) -> list[Line
             line["error"] = "it is a link, which is not followed"
             continue
         try:
-            image = model.read(_content(batch, name))
-        except image_files.UNREADABLE as error:
+            image = files.read(_content(batch, name), model)
+        except UNREADABLE as error:
             line["error"] = str(error)
             continue
         line["note"] = "; ".join(image.notes)

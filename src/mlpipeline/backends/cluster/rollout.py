@@ -104,9 +104,7 @@ def roll_out(
     return inference_service.revision(cluster, applied, code=publication.code, rolled=rolled)
 
 
-def undo(
-    cluster: Cluster, name: str, good: str, *, seconds: float, pending_seconds: float
-) -> str:
+def undo(cluster: Cluster, name: str, good: str, *, seconds: float, pending_seconds: float) -> str:
     """Go back to the version that was last verified, from one that was rolled out and is not.
 
     Args:

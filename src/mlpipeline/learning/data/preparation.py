@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.image_files import Fit, Preparation, UnreadableImageError, has_dark_ground
+from mlpipeline.image_files import (
+    Fit,
+    ImageKind,
+    Preparation,
+    UnreadableImageError,
+    has_dark_ground,
+)
 from mlpipeline.learning.data.images import Dataset, Split, release, rows_in_a_slice
 from mlpipeline.plan.config import Data
 
@@ -62,7 +68,7 @@ def prepared(dataset: Dataset, data: Data, scratch: Path) -> Dataset:
 
 def preparation_of(
     images: NDArray[np.uint8], order: NDArray[np.int64], *, fit: Fit | None
-) -> Preparation | None:
+) -> ImageKind | None:
     """Return how pictures become images like those of a data set; None where files cannot.
 
     Args:
@@ -71,13 +77,16 @@ def preparation_of(
         fit: What becomes of a picture of other proportions, as configured.
     """
     try:
-        preparation = Preparation.of_shape(images.shape[1:], fit=fit or "stretch")
+        kind = ImageKind.of_shape(images.shape[1:], fit=fit or "stretch")
     except UnreadableImageError:
         return None
-    if preparation.channels != 1:  # the negative of a colour is another colour
-        return preparation
-    dark = [has_dark_ground(images[row]) for row in order[:_LOOKED_AT]]
-    return replace(preparation, dark_ground=bool(np.mean(dark) >= _NEARLY_ALL))
+    if kind.channels != 1:  # the negative of a colour is another colour
+        return kind
+    dark = []
+    for row in order[:_LOOKED_AT]:
+        dark.append(has_dark_ground(images[row]))
+        release(images)
+    return replace(kind, dark_ground=bool(np.mean(dark) >= _NEARLY_ALL))
 
 
 def _prepared(

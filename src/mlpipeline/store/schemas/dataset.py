@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mlpipeline.image_files import Preparation
+from mlpipeline.image_files.kind import ImageKind
 from mlpipeline.store import files
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.document import Document, Part
@@ -122,7 +122,7 @@ class DatasetCard(Document):
     per_class: dict[SplitName, tuple[int, ...]]
     shards: dict[SplitName, tuple[Shard, ...]]
     feedback: AppliedFeedback | None = None
-    preparation: Preparation | None = None
+    preparation: ImageKind | None = None
     unreadable: Unreadable | None = None
     duplicates: Duplicates | None = None
 
@@ -158,7 +158,7 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
 """
 
 
-def _describe_preparation(preparation: Preparation | None) -> str:
+def _describe_preparation(preparation: ImageKind | None) -> str:
     if preparation is None:
         return ""
     height, width = preparation.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mlpipeline.image_files import Preparation
+from mlpipeline.image_files.kind import ImageKind
 from mlpipeline.store.schemas.candidate import TrainingFigures
 from mlpipeline.store.schemas.document import Document, Part
 
@@ -92,4 +92,4 @@ class ModelCard(Document):
     synthetic_data: bool
     validation_accuracy: float
     test_accuracy: float
-    preparation: Preparation | None = None
+    preparation: ImageKind | None = None
