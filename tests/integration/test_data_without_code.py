@@ -96,10 +96,10 @@ def test_a_run_again_reuses_it_and_says_what_was_compared(
 # --- TensorFlow Datasets --------------------------------------------------------------------------
 
 
-_Builder: Any = tfds.core.GeneratorBasedBuilder
-
-
-class Photographs(_Builder, skip_registration=True):  # type: ignore[misc]
+class Photographs(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]
+    skip_registration=True,
+):
     """Colour images of several sizes, without a test split, with a box that nobody needs."""
 
     VERSION = tfds.core.Version("2.1.0")
