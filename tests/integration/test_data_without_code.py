@@ -72,7 +72,7 @@ def test_a_folder_of_images_is_trained_on_served_and_verified(finished: Pipeline
     assert card["shape"] == [16, 12, 3]
     assert sum(card["counts"].values()) == 1_201
     assert card["unreadable"]["count"] == 1
-    assert card["unreadable"]["first"][0].startswith("rising/damaged.jpg: it is damaged")
+    assert card["unreadable"]["first"][0].startswith("rising/damaged.jpg: it is no image")
     assert card["duplicates"]["in_two_classes"] == 1
     assert card["preparation"]["fit"] == "pad"
     assert finished.decision()["test"]["accuracy"] > 0.8
