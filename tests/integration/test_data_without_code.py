@@ -72,7 +72,7 @@ def test_a_folder_of_images_is_trained_on_served_and_verified(finished: Pipeline
     assert card["shape"] == [16, 12, 3]
     assert sum(card["counts"].values()) == 1_201
     assert card["unreadable"]["count"] == 1
-    assert card["unreadable"]["first"][0].startswith("rising/damaged.jpg: it is damaged")
+    assert card["unreadable"]["first"][0].startswith("rising/damaged.jpg: it is no image")
     assert card["duplicates"]["in_two_classes"] == 1
     assert card["preparation"]["fit"] == "pad"
     assert finished.decision()["test"]["accuracy"] > 0.8
@@ -90,14 +90,16 @@ def test_a_run_again_reuses_it_and_says_what_was_compared(
     command = finished.call("run")
     assert command.process.returncode == 0, command.errors
     assert states(finished.last_run())["ingest"] == "reused"
-    assert "1,202 files" in command.output
-    assert "are as they were" in command.output
+    assert "1,202 files" in " ".join(command.output.split())
 
 
 # --- TensorFlow Datasets --------------------------------------------------------------------------
 
 
-class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc]
+class Photographs(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]
+    skip_registration=True,
+):
     """Colour images of several sizes, without a test split, with a box that nobody needs."""
 
     VERSION = tfds.core.Version("2.1.0")
@@ -194,6 +196,8 @@ def test_a_configuration_without_a_test_split_gets_one(
     [
         ("tfds:", ConfigurationError, "TFDS has no data set ``"),
         ("tfds:no_such_set", ConfigurationError, "no_such_set"),
+        ("tfds:huggingface:somebody/code", ConfigurationError, "no name of its catalogue"),
+        ("tfds:../dummy_mnist", ConfigurationError, "no name of its catalogue"),
         ("tfds:dummy_mnist:9.9.9", ConfigurationError, "dummy_mnist:9.9.9"),
         ("tfds:photographs/no_such", ConfigurationError, "photographs/no_such"),
         ("tfds:dummy_dataset", ConfigurationError, "no set to classify images with"),

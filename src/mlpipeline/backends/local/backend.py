@@ -114,13 +114,13 @@ class Execution:
             self._note_served()
         elif task.step == VERIFY:
             await self._timed(task, self._verify)
-        elif task.step == INGEST:  # which looks at models of one's own, unless it is reused
-            if await self._memoized(task, self._run_process) and self._has_new_models(tasks):
-                await self._check_models()
         else:
-            await self._memoized(task, self._run_process)
+            is_reused = await self._memoized(task, self._run_process)
             if self.needs_ports_early:
                 await self.service.hold_ports()
+            # Ingestion has looked at them, unless it is reused.
+            if task.step == INGEST and is_reused and self._has_new_models(tasks):
+                await self._check_models()
 
     @asynccontextmanager
     async def _share(self) -> AsyncIterator[list[int]]:

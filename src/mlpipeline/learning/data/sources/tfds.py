@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mlpipeline.plan.sources import Reference
 
 _log = logging.getLogger(__name__)
 
+_NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?")
 _PREPARE_SECONDS = 2 * 3_600
 
 
@@ -88,6 +90,8 @@ def _builder(name: str) -> Any:
     import tensorflow_datasets as tfds
 
     try:
+        if not _NAME.fullmatch(name):  # TFDS would fetch and run what others have published
+            raise ValueError("it is no name of its catalogue")
         return tfds.builder(name, data_dir=_root())
     except Exception as error:  # unknown, or a version that there is not, each of its own kind
         raise ConfigurationError(
@@ -149,7 +153,7 @@ def _prepare(name: str, root: Path | None) -> None:
 def _root() -> Path | None:
     """Return the folder that TFDS keeps prepared sets in; None for its own default."""
     named = os.environ.get("TFDS_DATA_DIR")
-    return Path(named).expanduser() if named else None
+    return Path(os.path.expanduser(named)) if named else None  # noqa: PTH111
 
 
 def _unfit(name: str, got: str) -> ConfigurationError:
