@@ -23,6 +23,7 @@ def _told(*replicas: str, asked: int = 0, address: str = "here:1") -> list[str]:
             for each in shared:
                 await stack.enter_async_context(each.shared())
             text, _ = await shared[asked].exposition("")
+            await asyncio.sleep(0.05)  # who was asked, and not listened to, closes its connection
             return text.decode()
 
     text = asyncio.run(tell())
