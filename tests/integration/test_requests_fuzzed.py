@@ -197,7 +197,10 @@ def _grpc(chance: random.Random) -> bytes:
     request = messages.ModelInferRequest(
         model_name=NAME, id="7", inputs=[tensor], raw_input_contents=[IMAGES.tobytes()] * raw
     )
-    text = lambda: chance.choice(["", NAME, "x", "v1", "ü" * 5000, "\n", "class", "BYTES"])  # noqa: E731
+
+    def text() -> str:
+        return chance.choice(["", NAME, "x", "v1", "ü" * 5000, "\n", "class", "BYTES"])
+
     changes: list[Callable[[], Any]] = [
         lambda: setattr(request, chance.choice(["model_name", "model_version", "id"]), text()),
         lambda: setattr(request.inputs[0], chance.choice(["name", "datatype"]), text()),
@@ -239,13 +242,12 @@ def _assert_grpc_right_or_refused(channel: grpc.Channel, content: bytes) -> str:
         "/inference.GRPCInferenceService/ModelInfer",
         response_deserializer=messages.ModelInferResponse.FromString,
     )
-    answer, refused = None, None
+    refused: Any = None
     try:
-        answer = call(content, timeout=SECONDS)
+        assert call(content, timeout=SECONDS).outputs, content
     except grpc.RpcError as error:
         refused = error
     if refused is None:
-        assert answer.outputs, content
         return "200"
     assert refused.code() in GRPC_REFUSALS, (refused, content)
     assert "expected" in refused.details(), (refused, content)
@@ -307,8 +309,9 @@ def test_changed_requests_end_in_right_answers_or_clear_refusals(
             ends[str(response.status_code)] += 1
         assert ends["200"] > COUNT / 20, ends  # otherwise it would say nothing of right answers
         assert ends["400"] > COUNT / 20, ends
-        for ports, server in zip((replica, front), servers, strict=True):
+        for ports in (replica, front):
             _assert_still_right(ports, published.probabilities)
+        for server in servers:
             assert server.process.poll() is None
             assert "Traceback" not in server.log.read_text(), server.log.read_text()
             assert server.stop() == 0

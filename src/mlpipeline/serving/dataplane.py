@@ -21,7 +21,7 @@ from kserve.protocol.rest.v2_datamodels import InferenceRequest
 from pydantic import ValidationError
 
 from mlpipeline.serving.images_model import ImagesModel
-from mlpipeline.serving.refusals import VersionNotFound, refusal
+from mlpipeline.serving.refusals import VersionNotFound, not_images, refusal
 
 EXTENSIONS = ("binary_tensor_data", "classification")
 """Triton's names of the extensions of V2 that are spoken here.
@@ -171,6 +171,8 @@ def _v2_request(body: bytes, headers: dict[str, str], model_name: str) -> InferR
         )
     except ValidationError as error:
         raise unreadable(error.errors()) from None
+    except InvalidInput as error:
+        raise not_images(str(error)) from None
     for tensor in request.inputs:
         length = _take_bytes(tensor, body, length)
     if length != len(body):

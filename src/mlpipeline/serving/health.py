@@ -47,9 +47,10 @@ class HealthServicer(services.HealthServicer):  # type: ignore[misc]  # it is un
     ) -> messages.HealthCheckResponse:
         """Tell the health once."""
         if request.service not in self._names:
+            names = ", ".join(sorted(self._names - {""}))
             text = explain(
                 f"the service {request.service!r}",
-                expected=", ".join(sorted(self._names - {""})) + ", or none for all",
+                expected=f"{names}, or no name for the whole server",
                 remedy="ask for one of these",
             )
             await context.abort(grpc.StatusCode.NOT_FOUND, text)

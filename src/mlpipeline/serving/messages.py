@@ -20,7 +20,7 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from mlpipeline.serving import images
 from mlpipeline.serving.arrays import Images, Probabilities
-from mlpipeline.serving.refusals import refusal
+from mlpipeline.serving.refusals import not_images, refusal
 
 _Value = TypeVar("_Value")
 
@@ -224,11 +224,7 @@ def _most_probable(
 def _read_tensor(request: InferRequest, shape: tuple[int, ...]) -> Images:
     if len(request.inputs) != 1 or request.inputs[0].datatype != "UINT8":
         got = [f"{tensor.name} {tensor.datatype}" for tensor in request.inputs]
-        raise refusal(
-            f"the inputs {got}",
-            expected="one UINT8 tensor of raw pixels",
-            remedy="send all images in one tensor [N,...]; GET /v2/models/NAME shows its shape",
-        )
+        raise not_images(f"the inputs {got}")
     (tensor,) = request.inputs
     # Raw bytes have no public name in KServe, and `as_numpy` crashes on bytes that do not fit.
     data = tensor.data if tensor._raw_data is None else tensor._raw_data

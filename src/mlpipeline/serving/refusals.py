@@ -42,6 +42,19 @@ def refusal(got: str, *, expected: str, remedy: str) -> InvalidInput:
     return InvalidInput(explain(got, expected=expected, remedy=remedy))
 
 
+def not_images(got: str) -> InvalidInput:
+    """Return the refusal of V2 tensors that are not one of images.
+
+    Args:
+        got: What was found in the request.
+    """
+    return refusal(
+        got,
+        expected="one UINT8 tensor of raw pixels",
+        remedy="send all images in one tensor [N,...]; GET /v2/models/NAME shows its shape",
+    )
+
+
 def explain(got: str, *, expected: str, remedy: str) -> str:
     """Return the text of a refusal, with what the client sent cut to a length that fits a header.
 

@@ -223,7 +223,14 @@ async def _no_explainer(model_name: str) -> JSONResponse:
 
 
 async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:
-    return _error_response(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+    text = str(error)
+    if not isinstance(error, Unavailable):  # KServe's say less
+        text = explain(
+            text,
+            expected="a model that answers",
+            remedy="try again in some seconds; if that goes on, look at the log of the server",
+        )
+    return _error_response(HTTPStatus.SERVICE_UNAVAILABLE, text)
 
 
 async def _refuse_body(_: Request, error: Any) -> JSONResponse:

@@ -21,7 +21,7 @@ from kserve.utils.utils import to_headers
 
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.health import HealthServicer
-from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain, refusal
+from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain, not_images, refusal
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -100,14 +100,20 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
         self, request: messages.ModelInferRequest, context: Any
     ) -> messages.ModelInferResponse:
         """Pass on the headers that a model gives its answer; KServe's own drops them."""
-        self.validate_grpc_request(request)
         response, headers = await self._data_plane.infer(
-            request=InferRequest.from_grpc(request),
+            request=self._read(request),
             headers=to_headers(context),
             model_name=request.model_name,
         )
         context.set_trailing_metadata(tuple(headers.items()))
         return response.to_grpc()
+
+    def _read(self, request: messages.ModelInferRequest) -> InferRequest:
+        try:
+            self.validate_grpc_request(request)
+            return InferRequest.from_grpc(request)
+        except InvalidInput as error:
+            raise not_images(str(error)) from None
 
 
 class _Unreadable(NamedTuple):

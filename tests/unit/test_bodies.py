@@ -1,0 +1,104 @@
+"""Bodies of requests as a server's application gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from typing import Any
+
+import pytest
+from kserve.errors import InvalidInput
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from mlpipeline.serving.bodies import Bodies
+
+LIMIT = 10_000_000
+
+
+def _read(content: bytes, *codings: str, step: int = 1000, sized: bool = True) -> list[bytes]:
+    """Return the pieces in which an application gets a body."""
+    starts = range(0, max(len(content), 1), step)
+    sent = [
+        {"type": "http.request", "body": content[i : i + step], "more_body": i != starts[-1]}
+        for i in starts
+    ]
+    pieces: list[bytes] = []
+    seen: list[Any] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+        while True:
+            message = await receive()
+            pieces.append(message["body"])
+            if not message["more_body"]:
+                return
+
+    async def receive() -> Any:
+        return sent.pop(0)
+
+    async def send(_: Any) -> None:
+        raise AssertionError
+
+    headers = [(b"content-encoding", coding.encode()) for coding in codings]
+    if sized:
+        headers.append((b"content-length", str(len(content)).encode()))
+    scope = {"type": "http", "headers": headers}
+    asyncio.run(Bodies(application, LIMIT)(scope, receive, send))
+    assert not codings or not seen, "they are not true any more"
+    return pieces
+
+
+@pytest.mark.parametrize("step", [1, 7, 10**9])
+@pytest.mark.parametrize(
+    ("codings", "compress"),
+    [
+        (("gzip",), gzip.compress),
+        (("X-GZIP",), gzip.compress),
+        (("identity", "gzip"), gzip.compress),
+        (("deflate",), zlib.compress),
+        (("deflate",), lambda content: zlib.compress(content)[2:-4]),
+        (("gzip",), lambda content: gzip.compress(content[:3]) + gzip.compress(content[3:])),
+    ],
+)
+def test_a_body_comes_as_it_was(codings: tuple[str, ...], compress: Any, step: int) -> None:
+    content = bytes(range(256)) * 10
+    assert b"".join(_read(compress(content), *codings, step=step)) == content
+    assert b"".join(_read(compress(b""), *codings, step=step)) == b""
+
+
+def test_what_becomes_large_comes_a_little_at_a_time() -> None:
+    pieces = _read(gzip.compress(bytes(LIMIT)), "gzip")
+    assert sum(map(len, pieces)) == LIMIT
+    assert max(map(len, pieces)) <= 2**20
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("codings", [(), ("gzip",)])
+def test_what_is_too_large_is_refused(codings: tuple[str, ...], sized: bool) -> None:
+    content = bytes(LIMIT + 1)
+    with pytest.raises(HTTPException) as refused:
+        _read(gzip.compress(content) if codings else content, *codings, sized=sized)
+    assert refused.value.status_code == 413
+
+
+def test_what_is_compressed_may_not_be_larger_than_the_limit_itself() -> None:
+    empty_members = gzip.compress(b"") * (LIMIT // 20 + 1)
+    with pytest.raises(HTTPException) as refused:
+        _read(empty_members, "gzip", sized=False)
+    assert refused.value.status_code == 413
+
+
+@pytest.mark.parametrize("content", [b"", b"x", gzip.compress(b"x")[:-1], zlib.compress(b"x")])
+def test_what_is_not_what_it_says_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidInput, match="got a body that is not gzip"):
+        _read(content, "gzip")
+
+
+@pytest.mark.parametrize("codings", [("br",), ("gzip", "gzip"), ("gzip, deflate",)])
+def test_an_unknown_coding_is_refused(codings: tuple[str, ...]) -> None:
+    with pytest.raises(HTTPException) as refused:
+        _read(b"x", *codings)
+    assert refused.value.status_code == 415
+    assert refused.value.headers == {"accept-encoding": "gzip, deflate"}
