@@ -27,6 +27,7 @@ TEMPLATES = Path(__file__).parents[2] / "manifests" / "base" / "templates"
 NAME = "fashion-mnist"
 LABELS = {"serving.kserve.io/inferenceservice": NAME}
 OLD, NEW = "mlpipeline:1", "mlpipeline:2"
+OUT_OF_MEMORY = {"lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
 CONTENT = "0123456789abcdef"
 VERSION, OTHER = "fashion-mnist-0123456789abcdef", "fashion-mnist-fedcba9876543210"
 
@@ -271,6 +272,18 @@ def test_what_is_not_ready_in_time_is_an_error_with_what_is_left_to_do(world: Wo
     assert "b: Unschedulable: 3 Insufficient cpu." in raised.value.got
     assert "a: " not in raised.value.got
     assert 60 < world.clock.now < 65
+
+
+def test_a_pod_that_a_quota_refuses_is_an_error_with_its_reason(world: World) -> None:
+    def refuse() -> None:
+        world.roll(0, 2, 2)
+        deployment = world.cluster.objects["Deployment", f"{NAME}-predictor"]
+        refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
+        deployment["status"]["conditions"] = [refused]
+
+    world.clock.at(5, refuse)
+    with pytest.raises(ClusterError, match="0 of 2 replicas are new, 2 answer: exceeded quota"):
+        world.roll_out(seconds=60)
 
 
 def test_a_replica_that_cannot_start_is_an_error_with_its_reason(world: World) -> None:
@@ -637,6 +650,11 @@ def test_the_front_is_waited_for_too_and_is_no_replica(
             "Pending: it has not been started",
         ),
         ("Running", {"containerStatuses": waiting("CrashLoopBackOff")}, "CrashLoopBackOff"),
+        (
+            "Running",
+            {"containerStatuses": [waiting("CrashLoopBackOff", "back-off 20s")[0] | OUT_OF_MEMORY]},
+            "CrashLoopBackOff: OOMKilled, status 137: back-off 20s",
+        ),
         ("Running", {"containerStatuses": [{"name": "main", "state": {"running": {}}}]}, None),
         ("Succeeded", {}, None),
         ("Failed", {}, None),
@@ -651,6 +669,21 @@ def test_the_reason_that_a_pod_waits_for(
 def test_a_pod_that_nobody_has_looked_at_has_not_been_started() -> None:
     assert pods.waiting_reason({"metadata": {"name": "a"}}) == "Pending: it has not been started"
     assert not pods.is_ready({"metadata": {"name": "a"}})
+
+
+def test_a_pod_that_crashes_again_and_again_is_given_no_more_time_for_each_start() -> None:
+    clock = Clock()
+    watch = pods.StartWatch(FakeCluster(), 300, clock.monotonic)
+    (status,) = waiting("CrashLoopBackOff")
+    waits = pod("a", {}, containerStatuses=[status | OUT_OF_MEMORY])
+    runs = pod("a", {}, containerStatuses=[{"name": "main"} | OUT_OF_MEMORY])
+    for seen in (waits, runs):
+        seen["metadata"]["uid"] = "uid-1"
+    for seen in (waits, runs, waits, runs):
+        watch.check([seen])
+        clock.sleep(20)
+    with pytest.raises(ClusterError, match="pod a does not start: CrashLoopBackOff: OOMKilled"):
+        watch.check([waits])
 
 
 def test_a_pod_that_waits_once_more_is_given_all_the_time_again() -> None:
