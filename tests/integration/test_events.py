@@ -108,7 +108,7 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
             assert [line["file"] for line in found] == [*labels[number], "notes.txt"]
             assert all(line["class"].startswith("pattern ") for line in found[:-1])
             assert "no image" in found[-1]["error"]
-            for name in (f"predict-a{number - 3}", f"predict-b{number - 3}"):
+            for name in (f"predict-a{number}", f"predict-b{number}"):
                 answer = pipeline.workspace / "answers" / f"{name}.csv"
                 assert answer.read_bytes() == (result / "predictions.csv").read_bytes()
 
