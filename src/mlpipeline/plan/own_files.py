@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from mlpipeline.errors import ConfigurationError, SourceError
-from mlpipeline.plan import data_files, modules, sources
+from mlpipeline.plan import data_files, modules, permissions, sources
 from mlpipeline.plan.config import Candidate, Config, Data
 from mlpipeline.plan.data_files import Compared
 from mlpipeline.plan.fingerprint import module_of, without_docstrings
@@ -77,7 +77,11 @@ def pinned(config: Config) -> Config:
 
     Args:
         config: A configuration, as its file has it.
+
+    Raises:
+        ConfigurationError: It names a function that may not be named here; or what `found` raises.
     """
+    permissions.check_configuration(config)  # before anything that it names is looked at
     data = _pinned(config.data, config.data.dataset)
     candidates = {name: _pinned(each, each.model) for name, each in config.candidates.items()}
     return config.model_copy(update={"data": data, "candidates": candidates})
