@@ -44,9 +44,18 @@ CANDIDATES = {
     "wild": GOOD | {"optimizer": "sgd", "learning_rate": 1e30},
     "own": {"model": "own_model:network", "epochs": 8},
 }
+# It can be built, so that only its training shows it: what cannot is found before any worker starts.
 BROKEN = """
+from keras import layers
+
+class Unfinished(layers.Dense):
+    def call(self, inputs, training=None):
+        if training:
+            raise RuntimeError("this network is not finished")
+        return super().call(inputs)
+
 def network(inputs):
-    raise RuntimeError("this network is not finished")
+    return Unfinished(16)(layers.Flatten()(inputs))
 """
 MENDED = """
 from keras import layers
