@@ -54,8 +54,9 @@ class Data(Section):
     source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
     """Where to get Fashion-MNIST from; `auto` tries the others, in this order. Other data sets have
     `auto` only."""
-    validation: PositiveInt = 5_000
-    """Images cut from the training split, stratified by class."""
+    validation: PositiveInt | None = None
+    """Images cut from the training split, stratified by class; none: 5,000, or a tenth of the
+    training images where these are fewer."""
     shards: PositiveInt = 8
     """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
     seed: NonNegativeInt = 17
