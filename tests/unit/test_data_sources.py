@@ -232,10 +232,10 @@ def test_images_that_the_disk_has_no_room_for_are_refused_before_any_is_read(
     usage = namedtuple("usage", "free")
     needed = 2 * 14 * 100 * 100 * 3
 
-    monkeypatch.setattr(intake.shutil, "disk_usage", lambda _: usage(needed))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(needed))
     assert load(f"folder:{root}", size=(100, 100), channels=3).test.images.shape[0] == 4
 
-    monkeypatch.setattr(intake.shutil, "disk_usage", lambda _: usage(needed - 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(needed - 1))
     monkeypatch.setattr(intake, "_fill", pytest.fail)
     with pytest.raises(SourceError, match=r"14 images of shape \[100, 100, 3\] take") as raised:
         load(f"folder:{root}", size=(100, 100), channels=3)
