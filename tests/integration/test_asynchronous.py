@@ -22,12 +22,16 @@ from pathlib import Path
 
 from keras import layers
 
+class Gated(layers.Dense):
+    def call(self, inputs, training=None):  # it is built without, before any worker starts
+        end = time.monotonic() + 300
+        while training and not Path(__file__).with_name("gate").exists():
+            assert time.monotonic() < end, "nobody opened the gate"
+            time.sleep(0.1)
+        return super().call(inputs)
+
 def network(inputs):
-    end = time.monotonic() + 300
-    while not Path(__file__).with_name("gate").exists():
-        assert time.monotonic() < end, "nobody opened the gate"
-        time.sleep(0.1)
-    return layers.Dense(32, activation="relu")(layers.Flatten()(inputs))
+    return Gated(32, activation="relu")(layers.Flatten()(inputs))
 """
 SMALL = {"model": "cnn", "options": {"widths": [4, 8], "units": 16}, "epochs": 1}
 CANDIDATES = {
