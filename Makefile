@@ -16,6 +16,8 @@ OVERLAY   ?= kind
 NAMESPACE ?= mlpipeline
 RELEASE   ?= $(NAMESPACE)
 export NAMESPACE RELEASE
+# 1: `make deploy` takes back what was changed by hand.
+export FORCE ?=
 UI_PORT   ?= 2746
 RUNS_PORT ?= 5000
 VARIANT   ?= cpu
@@ -107,7 +109,7 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE=
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE= FORCE=1
 	@scripts/deploy.sh $(OVERLAY)
 
 .PHONY: undeploy

@@ -21,6 +21,7 @@ LIBRARIES = {
     "address.sh",
     "wait.sh",
     "apply.sh",
+    "conflicts.sh",
     "platform.sh",
     "system.sh",
 }  # they are sourced
