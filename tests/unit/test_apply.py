@@ -16,7 +16,8 @@ file=${!#}; for word; do [[ -f $word ]] && file=$word; done
 echo "$*" >>$FOLDER/calls
 if [[ $* != *--force-conflicts* ]]; then
   if grep -q '^  trainings: ' $file; then
-    echo 'error: Apply failed with 1 conflict: conflict with "kubectl-edit" using v1: .data.trainings
+    echo -n 'error: Apply failed with 1 conflict: ' >&2
+    echo 'conflict with "kubectl-edit" using v1: .data.trainings
 Please review the fields above--they currently have other managers. Here' >&2
     exit 1
   fi

@@ -211,3 +211,59 @@ def test_a_configuration_that_is_not_there_is_not_submitted(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"there is no file {tmp_path}/none.yaml" in done.stderr
+
+
+ARGO = """#!/bin/bash
+case $1 in
+  submit)
+    while (($#)); do [[ $1 != --parameter-file ]] || cat "$2" >$FOLDER/parameters.yaml; shift; done
+    echo mlpipeline-1 ;;
+  logs) cat $FOLDER/log ;;
+esac
+"""
+LOG = """mlpipeline-1-plan: E0000 0 cuda.cc: All log messages before absl::InitializeLog() is called
+mlpipeline-1-plan: done
+mlpipeline-1-plan: time="2026-11-21T12:00:08Z" level=info msg="sub-process exited" argo=true
+mlpipeline-1-plan: Error: exit status 1
+"""
+
+
+def run_script(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call a script where `argo` answers from a file, and kubectl has nothing to say."""
+    (folder / "log").write_text(LOG)
+    for program, text in {"argo": ARGO, "kubectl": "#!/bin/sh\n"}.items():
+        (folder / program).write_text(text)
+        (folder / program).chmod(0o755)
+    return subprocess.run(
+        [ROOT / "scripts" / name, *arguments],
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kilobytes", [0, 200])
+def test_a_configuration_of_any_size_arrives_as_it_is(tmp_path: Path, kilobytes: int) -> None:
+    text = "name: m # “{” \\ 😀\n\n  \ndata:\n\t# x\n  - '|'\n" + "# padding\n" * (kilobytes * 100)
+    (tmp_path / "my.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"))
+    assert "mlpipeline-1 is submitted" in done.stdout, done.stderr
+    parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())
+    assert parameters == {"configuration": text.rstrip("\n")}
+
+
+def test_a_configuration_that_no_workflow_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("# x\n" * 200_000)
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"))
+    assert done.returncode == 1
+    assert "my.yaml has 800000 bytes\n  expected: 524288 at most" in done.stderr
+    assert not (tmp_path / "parameters.yaml").exists()
+
+
+def test_logs_are_our_own_lines_alone(tmp_path: Path) -> None:
+    done = run_script(tmp_path, "logs.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        *("# the newest workflow", "mlpipeline-1-plan: done", "# the workers of training jobs"),
+    ]
