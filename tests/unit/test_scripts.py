@@ -20,6 +20,7 @@ LIBRARIES = {
     "lib.sh",
     "address.sh",
     "wait.sh",
+    "advice.sh",
     "apply.sh",
     "conflicts.sh",
     "platform.sh",
