@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from mlpipeline.backends.cluster import reasons
 from mlpipeline.backends.cluster.api import Manifest
 from mlpipeline.errors import ArtifactError, ConfigurationError
 from mlpipeline.plan import config as configuration
@@ -127,7 +128,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     hit = _is_hit(node)
     # What still runs when the exit handler does was stopped.
     state = "reused" if hit else _STATES.get(node["phase"], "failed")
-    messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
+    messages = [reasons.of_message(pod["message"]) for pod in pods if pod.get("message")]
     error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
         name=TRAIN.task_name(candidate) if candidate else step,
@@ -136,7 +137,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         key=given.get("key", ""),
         state=state,
         seconds=0.0 if hit else _span(pods or [node]),
-        error=error or (_error(node.get("message", "")) if state == "failed" else None),
+        error=error or (reasons.of_message(node.get("message", "")) if state == "failed" else None),
         retries=tuple(messages),
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
@@ -156,18 +157,6 @@ def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping
     children = [nodes[child] for child in node.get("children") or () if child in nodes]
     pods = [child for child in children if child["type"] == "Pod"]  # not the steps that follow
     return sorted(pods, key=lambda pod: pod.get("startedAt") or "")
-
-
-def _error(message: str) -> str:
-    """What a step said itself, out of what Argo, the kubelet and its log say around it."""
-    _, mark, own = message.rpartition("error: ")
-    # Argo's executor has the last words in the log: `time=… sub-process exited`, `Error: exit …`.
-    lines = [
-        line
-        for line in (own if mark else message).splitlines()
-        if not line.startswith(('time="', "Error: exit status"))
-    ]
-    return "\n".join(lines).strip() or "it was ended before it was done"
 
 
 def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) -> dict[str, str]:
