@@ -1,7 +1,8 @@
 """The exit handler's step: the record of a workflow, from what Argo knows of its nodes.
 
 Whatever became of the workflow, this leaves `runs/<workflow>/run.json` and the same `report.html`
-as a local run.
+as a local run. A workflow that is deleted has no exit handler any more: its record is begun by the
+step `plan`, and closed by the next workflow that ends.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlpipeline.backends.cluster import reasons
-from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ArtifactError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
@@ -24,6 +25,7 @@ from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import (
+    Run,
     RunState,
     ServedVersion,
     TaskRecord,
@@ -90,10 +92,55 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
     )
 
 
+def begin(workflow: Manifest, config: Config, workspace: Workspace) -> None:
+    """Write the record of a workflow that has begun: all that is left of it if it is deleted.
+
+    Args:
+        workflow: The object as the API returns it.
+        config: The configuration that it is planned by.
+        workspace: The folder of all artifacts.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = workspace.run(workflow["metadata"]["name"])
+    RunRecord(
+        folder=folder,
+        started=(workflow.get("status") or {}).get("startedAt") or now,
+        config_file=folder.config.name,
+        config=config,
+        machine=describe_machine(),
+        source=_image(workflow),
+    ).save()
+
+
+def close_deleted(cluster: Cluster, workspace: Workspace) -> Iterator[Run]:
+    """Call interrupted what is `running` in its record, but in no workflow.
+
+    Args:
+        cluster: Where the workflows are.
+        workspace: The folder of all artifacts.
+
+    Yields:
+        The records that were changed.
+    """
+    for folder in workspace.runs():
+        if folder.lock.exists():  # it was run on one machine
+            continue
+        try:
+            run = Run.load(folder.record)
+        except ArtifactError:  # none, or a damaged one: who reads it for more says so
+            continue
+        if run.state == "running" and cluster.get("Workflow", folder.run) is None:
+            gone = {"state": "interrupted", "error": "its workflow was deleted before it ended"}
+            run = run.model_copy(update=gone)
+            run.save(folder.record)
+            yield run
+
+
 def _image(workflow: Manifest) -> str:
     """The image of all pods; `make image` names it by the content of the code."""
     # What is left at its default stands in the template that it was made from.
-    for spec in (workflow["spec"], workflow["status"].get("storedWorkflowTemplateSpec") or {}):
+    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    for spec in (workflow["spec"], stored):
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             if parameter["name"] == "image":
                 return f"image {parameter['value']}"
