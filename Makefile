@@ -16,10 +16,9 @@ OVERLAY   ?= kind
 NAMESPACE ?= mlpipeline
 RELEASE   ?= $(NAMESPACE)
 export NAMESPACE RELEASE
-# 1: `make deploy` takes back what was changed by hand.
-export FORCE ?=
 UI_PORT   ?= 2746
 RUNS_PORT ?= 5000
+TENSORBOARD_PORT ?= 6006
 VARIANT   ?= cpu
 # By content: a node that has an image by this name has this very one.
 TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat \
@@ -110,7 +109,7 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 
 .PHONY: deploy
 deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE= FORCE=1
-	@scripts/deploy.sh $(OVERLAY)
+	@FORCE=$(FORCE) scripts/deploy.sh $(OVERLAY)
 
 .PHONY: undeploy
 undeploy: ## Remove all of that from the cluster; of two releases this one. NAMESPACE= RELEASE=
@@ -135,6 +134,18 @@ status: ## Say what runs in the cluster, and why something waits.
 .PHONY: logs
 logs: ## Show the logs of the newest workflow and of its workers.
 	@scripts/logs.sh
+
+.PHONY: report
+report: ## Fetch the report of a run in the cluster; without RUN= of the newest one. RUN=mlpipeline-x7k2p
+	@scripts/inside.sh $(LAST_CONTAINER) report $(RUN)
+
+.PHONY: tensorboard
+tensorboard: ## Open TensorBoard on the candidates of the cluster, on 127.0.0.1 until Ctrl-C. TENSORBOARD_PORT=
+	@scripts/inside.sh $(LAST_CONTAINER) tensorboard $(TENSORBOARD_PORT)
+
+.PHONY: inside
+inside: ## Run a command in a pod that sees the cluster's workspace. COMMAND="ls /workspace/models"
+	@scripts/inside.sh $(LAST_CONTAINER) run $(call quoted,COMMAND)
 
 .PHONY: ui
 ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT=

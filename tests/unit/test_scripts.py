@@ -268,3 +268,59 @@ def test_logs_are_our_own_lines_alone(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         *("# the newest workflow", "mlpipeline-1-plan: done", "# the workers of training jobs"),
     ]
+
+
+INSIDE = """#!/bin/bash
+echo "$*" >>$FOLDER/calls
+case "$*" in
+  *create*) cat >$FOLDER/pod.yaml; echo pod/inside-1 ;;
+  *"wait pod"*) exit $NOT_READY ;;
+  *"get pod/inside-1"*) echo "ErrImagePull: no such image" ;;
+  *"test -r /workspace/runs/gone/"*) exit 1 ;;
+  *"ls /workspace/runs"*) echo "a b" ;;
+  *cat*) echo "<html>" ;;
+  *"sh -c"*) echo "said: ${!#}" ;;
+esac
+"""
+
+
+def go_inside(
+    folder: Path, *arguments: str, ready: bool = True
+) -> subprocess.CompletedProcess[str]:
+    (folder / "kubectl").write_text(INSIDE)
+    (folder / "kubectl").chmod(0o755)
+    told = {"FOLDER": str(folder), "NOT_READY": str(int(not ready))}
+    done = subprocess.run(
+        [ROOT / "scripts/inside.sh", "image:1", *arguments],
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"} | told,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *_, last = (folder / "calls").read_text().splitlines()
+    assert "delete pod/inside-1" in last
+    return done
+
+
+def test_a_command_sees_the_workspace_and_cannot_write_to_it(tmp_path: Path) -> None:
+    done = go_inside(tmp_path, "run", "ls '/work space'")
+    assert done.stdout == "said: ls '/work space'\n"
+    spec = yaml.safe_load((tmp_path / "pod.yaml").read_text())["spec"]
+    (container,) = spec["containers"]
+    assert container["image"] == "image:1"
+    mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+    assert mounts["/workspace"]["readOnly"] is True
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_a_report_that_is_not_there_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
+    done = go_inside(tmp_path, "report", "gone")
+    assert done.returncode == 1
+    assert "there is no runs/gone/report.html in the workspace" in done.stderr
+    assert "one of these runs: a b" in done.stderr
+
+
+def test_a_pod_that_does_not_start_says_why_and_goes(tmp_path: Path) -> None:
+    done = go_inside(tmp_path, "report", "mlpipeline-1", ready=False)
+    assert done.returncode == 1
+    assert "pod/inside-1 did not start: ErrImagePull" in done.stderr
