@@ -431,7 +431,7 @@ def test_a_deleted_workflow_leaves_a_record_which_the_next_one_closes(
     runs = tmp_path / "runs"
     begun = artifacts.read_json(runs / RUN / "run.json")
     assert (begun["state"], begun["source"]) == ("running", "image mlpipeline:1a2b")
-    assert begun["config"]["candidates"].keys() == CONFIG["candidates"].keys()
+    assert list(begun["config"]["candidates"]) == list(CONFIG["candidates"])
 
     (runs / "other").mkdir()  # as a run that has been planned, and goes on
     (runs / "other" / "run.json").write_bytes((runs / RUN / "run.json").read_bytes())
