@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/advice.sh
+source "$(dirname "$0")/advice.sh"
 # shellcheck source=scripts/address.sh
 source "$(dirname "$0")/address.sh"
 
@@ -60,11 +62,16 @@ follow() { # RUN
 }
 
 explain_failure() { # RUN
-  argo get -n "$NAMESPACE" --no-color "$1"
-  # Why a pod was not started in time, such as an image that is not there, is in its events alone.
-  ours get events --field-selector type=Warning --sort-by .lastTimestamp \
-    -o 'jsonpath={range .items[*]}{.involvedObject.name}{": "}{.message}{"\n"}{end}' |
-    grep "^$1-" | awk '!seen[$0]++' | tail -n 10 || true
+  local text
+  text=$(
+    argo get -n "$NAMESPACE" --no-color "$1"
+    # Why a pod was not started in time, such as an image that is not there, is in its events alone.
+    ours get events --field-selector type=Warning --sort-by .lastTimestamp \
+      -o 'jsonpath={range .items[*]}{.involvedObject.name}{": "}{.message}{"\n"}{end}' |
+      grep "^$1-" | awk '!seen[$0]++' | tail -n 10 || true
+  )
+  printf '%s\n' "$text"
+  advise "$text"
   fail "$1 did not succeed" "that every step does; the lines above say which did not, and why" \
     "more: make logs, make status"
 }

@@ -220,6 +220,8 @@ case $1 in
     while (($#)); do [[ $1 != --parameter-file ]] || cat "$2" >$FOLDER/parameters.yaml; shift; done
     echo mlpipeline-1 ;;
   logs) cat $FOLDER/log ;;
+  wait) exit $FAILED ;;
+  get) echo "✖ ingest(0)  OOMKilled (exit code 137)" ;;
 esac
 """
 LOG = """mlpipeline-1-plan: E0000 0 cuda.cc: All log messages before absl::InitializeLog() is called
@@ -229,7 +231,9 @@ mlpipeline-1-plan: Error: exit status 1
 """
 
 
-def run_script(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    folder: Path, name: str, *arguments: str, failed: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Call a script where `argo` answers from a file, and kubectl has nothing to say."""
     (folder / "log").write_text(LOG)
     for program, text in {"argo": ARGO, "kubectl": "#!/bin/sh\n"}.items():
@@ -237,7 +241,9 @@ def run_script(folder: Path, name: str, *arguments: str) -> subprocess.Completed
         (folder / program).chmod(0o755)
     return subprocess.run(
         [ROOT / "scripts" / name, *arguments],
-        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)},
+        env=os.environ
+        | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)}
+        | {"FAILED": str(int(failed))},
         capture_output=True,
         text=True,
         check=False,
@@ -260,6 +266,15 @@ def test_a_configuration_that_no_workflow_holds_is_refused(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "my.yaml has 800000 bytes\n  expected: 524288 at most" in done.stderr
     assert not (tmp_path / "parameters.yaml").exists()
+
+
+def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("name: m")
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), failed=True)
+    assert done.returncode == 1
+    *_, said, to_do = done.stdout.splitlines()
+    assert said == "✖ ingest(0)  OOMKilled (exit code 137)"
+    assert to_do.startswith("to do: raise the memory limit")
 
 
 def test_logs_are_our_own_lines_alone(tmp_path: Path) -> None:
