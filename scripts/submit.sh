@@ -6,13 +6,14 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/advice.sh
 source "$(dirname "$0")/advice.sh"
+# shellcheck source=scripts/wait.sh
+source "$(dirname "$0")/wait.sh"
 # shellcheck source=scripts/address.sh
 source "$(dirname "$0")/address.sh"
 
 ROOT=$(dirname "$0")/..
 readonly ROOT IMAGE=$1 CONFIGURATION=$2
-# A workflow, with all that is known of its steps, has to fit into 1 MiB.
-readonly MAX_BYTES=$((512 * 1024))
+readonly MAX_BYTES=$((512 * 1024)) # a workflow, with all that is known of its steps, has 1 MiB
 
 main() { # [NAME=VALUE ...]
   local parameters=() parameter run
@@ -26,6 +27,8 @@ main() { # [NAME=VALUE ...]
   run=$(argo submit -n "$NAMESPACE" -o name "$ROOT/workflows/${WORKFLOW:-pipeline}.yaml" \
     --parameter-file <(as_parameter) "${parameters[@]}")
   echo "$run is submitted; it goes on if you leave. \`argo get -n $NAMESPACE $run\` shows it, \`argo stop\` ends it."
+  await "$NAMESPACE" "Argo's controller to begin $run (make status says whether it runs)" \
+    field "$NAMESPACE" "workflow/$run" .status.phase
   follow "$run"
   argo wait -n "$NAMESPACE" "$run" >/dev/null || explain_failure "$run"
   argo get -n "$NAMESPACE" --no-color "$run" | sed -n '/^STEP/,$p'

@@ -232,18 +232,19 @@ mlpipeline-1-plan: Error: exit status 1
 
 
 def run_script(
-    folder: Path, name: str, *arguments: str, failed: bool = False
+    folder: Path, name: str, *arguments: str, failed: bool = False, phase: str = "Running"
 ) -> subprocess.CompletedProcess[str]:
     """Call a script where `argo` answers from a file, and kubectl has nothing to say."""
     (folder / "log").write_text(LOG)
-    for program, text in {"argo": ARGO, "kubectl": "#!/bin/sh\n"}.items():
+    kubectl = f'#!/bin/sh\ncase "$*" in *.status.phase*) echo {phase} ;; esac\n'
+    for program, text in {"argo": ARGO, "kubectl": kubectl}.items():
         (folder / program).write_text(text)
         (folder / program).chmod(0o755)
     return subprocess.run(
         [ROOT / "scripts" / name, *arguments],
         env=os.environ
         | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)}
-        | {"FAILED": str(int(failed))},
+        | {"FAILED": str(int(failed)), "DEADLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -275,6 +276,13 @@ def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
     *_, said, to_do = done.stdout.splitlines()
     assert said == "✖ ingest(0)  OOMKilled (exit code 137)"
     assert to_do.startswith("to do: raise the memory limit")
+
+
+def test_a_run_that_nobody_begins_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("name: m")
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), phase="")
+    assert done.returncode == 1
+    assert "waited 1 s for Argo's controller to begin mlpipeline-1" in done.stdout
 
 
 def test_logs_are_our_own_lines_alone(tmp_path: Path) -> None:
