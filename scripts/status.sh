@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# What a person asks the cluster when something waits. It only reads.
-# Use: make status [NAMESPACE=mlpipeline].
+# What a person asks the cluster when something waits. It only reads. Use: make status [NAMESPACE=mlpipeline].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -11,7 +10,7 @@ main() {
   section "cluster" kubectl config current-context
   section "platform: deployments that are not ready" unready_deployments
   section "workflows" newest workflows.argoproj.io
-  section "steps of the newest workflow that wait or failed, and why" troubled_steps
+  section "steps that wait or failed, and why" troubled_steps
   section "training jobs" newest tfjobs.kubeflow.org
   section "training jobs in queues, and why they wait" queued
   section "model" model
@@ -21,12 +20,13 @@ main() {
   section "latest warnings" warnings
 }
 
-# What ended before the oldest workflow that runs, or else the newest one, does not matter any more.
+# What ended before does not matter any more: before the last hour, all that runs, and the newest workflow.
 since() {
   ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --no-headers --output \
     'custom-columns=:.metadata.creationTimestamp,:.status.phase' 2>/dev/null |
-    awk '{ newest = $1 } !oldest && ($2 == "Running" || $2 == "Pending" || $2 == "<none>") { oldest = $1 }
-      END { print oldest ? oldest : newest }'
+    awk -v since="$(date --utc --date '1 hour ago' +%FT%TZ)" '{ newest = $1 }
+      ($2 == "Running" || $2 == "Pending" || $2 == "<none>") && $1 < since { since = $1 }
+      END { if (newest) print newest < since ? newest : since }'
 }
 
 section() { # TITLE COMMAND...
@@ -46,15 +46,15 @@ unready_deployments() { # of ours those, too, that were scaled to none
     awk 'NR == 1 || split($3, ready, "/") && (ready[1] != ready[2] || !ready[2] && $NF == "mlpipeline")'
 }
 
-# A workflow that nobody has looked at says so; a message may have several lines.
+# Of the workflows that matter. One that nobody has looked at says so; a message may have several lines.
 troubled_steps() {
-  local newest
-  newest=$(ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --output name | tail -n 1)
-  [[ -n $newest ]] || return 0
-  ours get "$newest" --output 'go-template={{if not .status.phase}}{{.metadata.name}}: Argo has not begun it; if that '\
-'stays so, look at the deployment workflow-controller{{"\n"}}{{end}}{{range .status.nodes}}{{if and .message '\
-'(ne .phase "Succeeded") (ne .phase "Omitted") (ne .type "DAG") (ne .type "Retry") (ne .type "TaskGroup")}}'\
-'{{.displayName}}, {{.phase}}: {{.message}}{{"\n"}}{{end}}{{end}}' | own_lines
+  # shellcheck disable=SC2016 # these are the template's variables
+  ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --output "go-template={{range .items}}\
+{{if ge .metadata.creationTimestamp \"$SINCE\"}}{{\$run := .metadata.name}}"'{{if not .status.phase}}{{$run}}: Argo '\
+'has not begun it; if that stays so, look at the deployment workflow-controller{{"\n"}}{{end}}'\
+'{{range .status.nodes}}{{if and .message (ne .phase "Succeeded") (ne .phase "Omitted") (ne .type "DAG") '\
+'(ne .type "Retry") (ne .type "TaskGroup")}}{{$run}}, {{.displayName}}, {{.phase}}: {{.message}}{{"\n"}}'\
+'{{end}}{{end}}{{end}}{{end}}' | own_lines
 }
 
 queued() { # Kueue is optional

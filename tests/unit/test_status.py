@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,14 @@ def test_what_is_not_wholly_served_is_not_called_ready(
 
 
 PODS = """SINCE POD PHASE WAITS ENDED BEFORE WHY
-2026-11-20T08:00:00Z old-train Failed <none> Error <none> <none>
-2026-11-21T08:00:00Z well Running <none> <none> Error <none>
-2026-11-21T08:00:00Z shirts-predictor Pending ImagePullBackOff <none> <none> containers not ready
-2026-11-28T08:01:00Z new-train Failed <none> OOMKilled <none> <none>"""
+2020-11-20T08:00:00Z old-train Failed <none> Error <none> <none>
+2020-11-21T08:00:00Z well Running <none> <none> Error <none>
+2020-11-21T08:00:00Z shirts-predictor Pending ImagePullBackOff <none> <none> containers not ready
+2020-11-28T08:01:00Z new-train Failed <none> OOMKilled <none> <none>"""
 EVENTS = """LAST OBJECT REASON MESSAGE
-2026-11-28T07:59:59Z gone BackOff of before
-  time=2026-11-28T07:59:58 the log of before
-2026-11-28T08:02:00Z train FailedCreatePod pods "x" is forbidden: exceeded quota: small"""
+2020-11-28T07:59:59Z gone BackOff of before
+  time=2020-11-28T07:59:58 the log of before
+2020-11-28T08:02:00Z train FailedCreatePod pods "x" is forbidden: exceeded quota: small"""
 DEPLOYMENTS = """NAMESPACE NAME READY UP-TO-DATE AVAILABLE AGE PART-OF
 theirs unused 0/0 0 0 5d
 kubeflow training-operator 0/0 0 0 5d mlpipeline
@@ -63,8 +64,7 @@ KUBECTL = f"""#!/bin/bash
 case "$*" in
   *"get deployments --all"*) echo '{DEPLOYMENTS}' ;;
   *"get workflows"*":.status.phase"*) echo "$WORKFLOWS" ;;
-  *"get workflows"*"--output name") echo workflow/new ;;
-  *"get workflow/new"*) echo 'serve(0), Failed: cannot use /workspace: Permission denied'
+  *"get workflows"*go-template*) echo 'serve(0), Failed: cannot use /workspace: Permission denied'
     echo 'time="2026" level=info argo=true' ;;
   *"get pods"*) echo '{PODS}' ;;
   *"get events"*) echo '{EVENTS}' ;;
@@ -72,8 +72,8 @@ esac
 """
 
 
-def _status(folder: Path, workflows: str) -> str:
-    (folder / "kubectl").write_text(KUBECTL)
+def _status(folder: Path, workflows: str, pods: str = PODS) -> str:
+    (folder / "kubectl").write_text(KUBECTL.replace(PODS, pods))
     (folder / "kubectl").chmod(0o755)
     done = subprocess.run(
         [ROOT / "scripts" / "status.sh"],
@@ -85,7 +85,7 @@ def _status(folder: Path, workflows: str) -> str:
     return done.stdout
 
 
-OLD, NEW = "2026-11-19T08:00:00Z", "2026-11-28T08:00:00Z"
+OLD, NEW = "2020-11-19T08:00:00Z", "2020-11-28T08:00:00Z"
 
 
 def test_what_failed_before_the_newest_workflow_is_not_shown(tmp_path: Path) -> None:
@@ -99,6 +99,14 @@ def test_while_an_older_workflow_runs_its_failures_matter(tmp_path: Path) -> Non
     said = _status(tmp_path, f"{OLD} Running\n{NEW} Failed")
     assert "old-train" in said
     assert "of before" in said
+
+
+def test_what_failed_within_the_hour_matters(tmp_path: Path) -> None:
+    form, now = "%Y-%m-%dT%H:%M:%SZ", datetime.now(UTC)
+    just_now = PODS.replace("2020-11-20T08:00:00Z", f"{now - timedelta(minutes=5):{form}}")
+    said = _status(tmp_path, f"{OLD} Failed\n{now:{form}} Running", pods=just_now)
+    assert "old-train" in said
+    assert "new-train" not in said
 
 
 def test_before_any_workflow_everything_matters(tmp_path: Path) -> None:
