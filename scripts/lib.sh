@@ -50,3 +50,8 @@ own_lines() {
   grep --line-buffered -Ev ' argo=true|Error: exit status [0-9]+$|absl::InitializeLog|oneDNN custom operations|'\
 'cpu_feature_guard|To enable the following instructions' || true # it may be that there are none
 }
+
+# The same of the messages of steps: what ended one that said nothing stands before the end of its log.
+own_messages() {
+  sed -E 's/(\(exit code -?[0-9]+\)): (.*absl::InitializeLog|.*oneDNN custom operations|time=").*/\1/; /^ *$/d' | own_lines
+}

@@ -54,7 +54,7 @@ troubled_steps() {
 'has not begun it; if that stays so, look at the deployment workflow-controller{{"\n"}}{{end}}'\
 '{{range .status.nodes}}{{if and .message (ne .phase "Succeeded") (ne .phase "Omitted") (ne .type "DAG") '\
 '(ne .type "Retry") (ne .type "TaskGroup")}}{{$run}}, {{.displayName}}, {{.phase}}: {{.message}}{{"\n"}}'\
-'{{end}}{{end}}{{end}}{{end}}' | own_lines
+'{{end}}{{end}}{{end}}{{end}}' | own_messages
 }
 
 queued() { # Kueue is optional

@@ -67,7 +67,7 @@ follow() { # RUN
 explain_failure() { # RUN
   local text
   text=$(
-    argo get -n "$NAMESPACE" --no-color "$1" | awk '/^Parameters:/ { skip = 1 } /^STEP / { skip = 0 } !skip'
+    argo get -n "$NAMESPACE" --no-color "$1" | awk '/^Parameters:/ { skip = 1 } /^STEP / { skip = 0 } !skip' | own_messages
     # Why a pod was not started in time, such as an image that is not there, is in its events alone.
     ours get events --field-selector type=Warning --sort-by .lastTimestamp \
       -o 'jsonpath={range .items[*]}{.involvedObject.name}{": "}{.message}{"\n"}{end}' |

@@ -274,7 +274,7 @@ def test_a_step_that_failed_is_recorded_with_its_own_message(workspace: Path, st
     [
         (
             'Error (exit code 2): Traceback …\nValueError: 7\ntime="2026" level=info msg="exited"',
-            "Error (exit code 2): Traceback …\nValueError: 7",
+            "Error (exit code 2)\nTraceback …\nValueError: 7",
         ),
         ('time="2026-11-21T12:00:07Z" level=info', "it was ended before it was done"),
         ("", "it was ended before it was done"),
@@ -302,10 +302,23 @@ def test_what_ended_a_step_from_outside_says_what_to_do(
     workspace: Path, message: str, to_do: str
 ) -> None:
     record = _record(_run({"ingest": [("Failed", message)]}), workspace)
-    first, expected, remedy = str(record.error).splitlines()
-    assert first == message
+    *first, expected, remedy = str(record.error).splitlines()
+    assert first == message.replace("): ", ")\n").splitlines()
     assert expected.startswith("  expected: ")
     assert remedy.startswith(f"  to do:    {to_do}")
+
+
+def test_notices_in_the_log_of_a_step_that_said_nothing_are_left_out(workspace: Path) -> None:
+    message = (
+        "main: OOMKilled (exit code 137): WARNING: All before absl::InitializeLog() is called\n"
+        "I0000 00:00:17 18 port.cc:153] oneDNN custom operations are on. You may see\n"
+        'time="2026-11-30T02:34:24.635Z" level=info msg="sub-process exited" argo=true\n'
+        "Error: exit status 137"
+    )
+    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    first, _, to_do = str(record.error).splitlines()
+    assert first == "OOMKilled (exit code 137)"
+    assert "raise the limit" in to_do
 
 
 @pytest.mark.parametrize("container", ["", "main: "])

@@ -65,7 +65,9 @@ case "$*" in
   *"get deployments --all"*) echo '{DEPLOYMENTS}' ;;
   *"get workflows"*":.status.phase"*) echo "$WORKFLOWS" ;;
   *"get workflows"*go-template*) echo 'serve(0), Failed: cannot use /workspace: Permission denied'
-    echo 'time="2026" level=info argo=true' ;;
+    echo 'time="2026" level=info argo=true'
+    echo 'ingest(0), Failed: main: OOMKilled (exit code 137): WARNING: absl::InitializeLog() is'
+    echo 'Error: exit status 137' ;;
   *"get pods"*) echo '{PODS}' ;;
   *"get events"*) echo '{EVENTS}' ;;
 esac
@@ -116,7 +118,8 @@ def test_before_any_workflow_everything_matters(tmp_path: Path) -> None:
 def test_each_reason_has_what_to_do(tmp_path: Path) -> None:
     lines = _status(tmp_path, f"{NEW} Failed").splitlines()
     to_do = [line.strip().removeprefix("to do: ") for line in lines if "to do:" in line]
-    assert [text.split()[0] for text in to_do] == ["let", "`make", "raise", "ask"]
+    assert [text.split()[0] for text in to_do] == ["raise", "let", "`make", "raise", "ask"]
+    assert "  ingest(0), Failed: main: OOMKilled (exit code 137)" in lines
     assert "argo=true" not in "".join(lines)
 
 

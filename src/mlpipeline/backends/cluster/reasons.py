@@ -10,6 +10,12 @@ import re
 
 # What Argo puts before the last words of a container.
 _ENDED = re.compile(r"(?:\w+: )?\w+ \(exit code -?\d+\): error: ")
+# What a log has around the words of a step: those of Argo's executor, and TensorFlow's notices from
+# before there is our logging.
+_NOISE = re.compile(
+    r'time=".*argo=true|time="\d{4}|Error: exit status \d+$|absl::InitializeLog'
+    r"|oneDNN custom operations|cpu_feature_guard|To enable the following instructions"
+)
 
 # What is in a message, what was expected, what to do. scripts/advice.sh says the same.
 _REMEDIES = (
@@ -49,9 +55,10 @@ def of_message(message: str) -> str:
         message: That of Argo's node.
     """
     if begin := _ENDED.match(message):
-        return _without_executor(message[begin.end() :])
+        return _without_noise(message[begin.end() :])
     _, mark, own = message.rpartition("error: ")
-    text = _without_executor(own if mark else message) or "it was ended before it was done"
+    said = own if mark and "OOMKilled" not in message else message  # it has nothing to do with that
+    text = _without_noise(said) or "it was ended before it was done"
     if "to do: " in text:
         return text
     for part, expected, to_do in _REMEDIES:
@@ -60,9 +67,9 @@ def of_message(message: str) -> str:
     return text
 
 
-def _without_executor(text: str) -> str:
-    # Argo's executor has the last words in a log: `time=… sub-process exited`, `Error: exit …`.
-    lines = [
-        line for line in text.splitlines() if not line.startswith(('time="', "Error: exit status"))
-    ]
+def _without_noise(text: str) -> str:
+    head, mark, log = text.removeprefix("main: ").partition("): ")
+    if mark and " (exit code " in head:
+        text = f"{head})\n{log}"  # so that its first line is one of the log alone
+    lines = [line for line in text.splitlines() if not _NOISE.search(line)]
     return "\n".join(lines).strip()
