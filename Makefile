@@ -137,7 +137,7 @@ logs: ## Show the logs of the newest workflow and of its workers.
 
 .PHONY: report
 report: ## Fetch the report of a run in the cluster; without RUN= of the newest one. RUN=mlpipeline-x7k2p
-	@scripts/inside.sh $(LAST_CONTAINER) report $(RUN)
+	@scripts/inside.sh $(LAST_CONTAINER) fetch $(RUN)
 
 .PHONY: tensorboard
 tensorboard: ## Open TensorBoard on the candidates of the cluster, on 127.0.0.1 until Ctrl-C. TENSORBOARD_PORT=

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Does something in a pod that sees the workspace of the cluster and cannot write to it; the pod goes at the end.
-# Use: scripts/inside.sh IMAGE report [RUN] | IMAGE tensorboard PORT | IMAGE run COMMAND    (make report, …)
+# Use: scripts/inside.sh IMAGE fetch [RUN] | IMAGE tensorboard PORT | IMAGE run COMMAND    (make report, …)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
+source scripts/wait.sh
 
 readonly IMAGE=$1 WHAT=$2
 shift 2
@@ -20,7 +21,7 @@ main() {
   "$WHAT" "$pod" "$@"
 }
 
-report() { # POD [RUN]: without one the newest
+fetch() { # POD [RUN]: without one the newest
   local file=report.html
   [[ -z ${2:-} ]] || file=runs/$2/report.html
   ours exec "$1" -- test -r "/workspace/$file" 2>/dev/null || fail "there is no $file in the workspace" \
@@ -31,7 +32,10 @@ report() { # POD [RUN]: without one the newest
 
 tensorboard() { # POD PORT
   ours exec "$1" -- tensorboard --logdir /workspace/candidates --port 6006 >/dev/null 2>&1 &
-  echo "TensorBoard: http://127.0.0.1:$2, in some seconds   (Ctrl-C ends it)"
+  # The tunnel would not survive a request that nobody answers.
+  await "$NAMESPACE" "TensorBoard to answer in $1" ours exec "$1" -- \
+    python -c 'import socket; socket.create_connection(("127.0.0.1", 6006), 1)'
+  echo "TensorBoard: http://127.0.0.1:$2   (Ctrl-C ends it)"
   ours port-forward --address 127.0.0.1 "$1" "$2:6006"
 }
 

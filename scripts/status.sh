@@ -91,10 +91,10 @@ troubled_pods() {
     awk -v since="$SINCE" 'NR == 1 || !/ Running +<none> +<none> +[^ ]+ +<none>$/ && ($3 != "Failed" || $1 >= since)'
 }
 
-warnings() { # the first line of each: a message may be the end of a log
+warnings() { # the first line of each: a message may be the end of a log. Argo's are told above.
   ours get events --field-selector type=Warning --sort-by .lastTimestamp --output 'custom-columns='\
 'LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' |
-    awk -v since="$SINCE" 'NR == 1 || /^(<none>|[0-9]+-[0-9]+-[0-9]+T)/ && $1 >= since' | own_lines | last 10
+    awk -v since="$SINCE" 'NR == 1 || /^(<none>|[0-9]+-[0-9]+-[0-9]+T)/ && $1 >= since && $3 !~ /^Workflow/' | own_lines | last 10
 }
 
 last() { # COUNT: the head line and the last ones

@@ -39,7 +39,7 @@ PIPELINE_MAY_NOT = [
     "patch configmaps/templates",
     "list configmaps",
     "create workflows.argoproj.io",
-    "delete inferenceservices.serving.kserve.io",
+    "delete deployments.apps",
     "create rolebindings.rbac.authorization.k8s.io",
     "delete persistentvolumeclaims",
 ]

@@ -337,13 +337,13 @@ def test_a_command_sees_the_workspace_and_cannot_write_to_it(tmp_path: Path) -> 
 
 
 def test_a_report_that_is_not_there_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
-    done = go_inside(tmp_path, "report", "gone")
+    done = go_inside(tmp_path, "fetch", "gone")
     assert done.returncode == 1
     assert "there is no runs/gone/report.html in the workspace" in done.stderr
     assert "one of these runs: a b" in done.stderr
 
 
 def test_a_pod_that_does_not_start_says_why_and_goes(tmp_path: Path) -> None:
-    done = go_inside(tmp_path, "report", "mlpipeline-1", ready=False)
+    done = go_inside(tmp_path, "fetch", "mlpipeline-1", ready=False)
     assert done.returncode == 1
     assert "pod/inside-1 did not start: ErrImagePull" in done.stderr

@@ -64,7 +64,7 @@ class StartWatch:
                     f"pod {name} does not start: {reason}" + "".join(f"\n    {x}" for x in lines),
                     expected=f"that it runs within {allowed:.0f} s",
                     remedy="for an image: `make image`, and the parameter `image`; for resources: "
-                    "ask for less or add a node; if OOMKilled: raise the memory limit in "
+                    "ask for less or add a node; if memory was too small: raise its limit in "
                     "manifests/base/templates; `make status` shows what waits",
                 )
 

@@ -272,8 +272,9 @@ class _Wait:
         """Raise if nothing has happened for too long, or the training takes too long."""
         now, pending_seconds = time.monotonic(), self._pending_seconds
         if now - last_pod > pending_seconds:
-            reason = f"it had no pod for {pending_seconds:.0f} s: is its operator well?"
-            raise _failed(self._name, reason, warnings_of(self._cluster, self._name))
+            refused = warnings_of(self._cluster, self._name)
+            guess = "" if refused else ": is its operator well?"
+            raise _failed(self._name, f"it had no pod for {pending_seconds:.0f} s{guess}", refused)
         # The operator ends it in time; this is for one that does not, and for all attempts.
         if now - self._began > self._settings.deadline_seconds + pending_seconds:
             raise _failed(self._name, f"not done after {now - self._began:.0f} s")
@@ -400,6 +401,6 @@ def _failed(name: str, why: str, lines: list[str] | None = None) -> ClusterError
     return ClusterError(
         f"TFJob {name} failed: {why}" + "".join(f"\n    {line}" for line in lines or ()),
         expected="that all its workers succeed",
-        remedy="read the lines above; if OOMKilled: raise the memory limit in "
+        remedy="read the lines above; if memory was too small: raise its limit in "
         "manifests/base/templates, or lower batch_size; `make status` shows what waits, and why",
     )
