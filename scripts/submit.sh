@@ -6,8 +6,6 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/advice.sh
 source "$(dirname "$0")/advice.sh"
-# shellcheck source=scripts/wait.sh
-source "$(dirname "$0")/wait.sh"
 # shellcheck source=scripts/address.sh
 source "$(dirname "$0")/address.sh"
 
@@ -27,8 +25,10 @@ main() { # [NAME=VALUE ...]
   run=$(argo submit -n "$NAMESPACE" -o name "$ROOT/workflows/${WORKFLOW:-pipeline}.yaml" \
     --parameter-file <(as_parameter) "${parameters[@]}")
   echo "$run is submitted; it goes on if you leave. \`argo get -n $NAMESPACE $run\` shows it, \`argo stop\` ends it."
-  await "$NAMESPACE" "Argo's controller to begin $run (make status says whether it runs)" \
-    field "$NAMESPACE" "workflow/$run" .status.phase
+  until field "$NAMESPACE" "workflow/$run" .status.phase >/dev/null; do
+    ((SECONDS < ${DEADLINE:-180})) || fail "Argo has not begun $run in $SECONDS s" "that its controller runs" "make status"
+    sleep 1
+  done
   follow "$run"
   argo wait -n "$NAMESPACE" "$run" >/dev/null || explain_failure "$run"
   argo get -n "$NAMESPACE" --no-color "$run" | sed -n '/^STEP/,$p'
