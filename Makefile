@@ -18,6 +18,7 @@ RELEASE   ?= $(NAMESPACE)
 export NAMESPACE RELEASE
 UI_PORT   ?= 2746
 RUNS_PORT ?= 5000
+TENSORBOARD_PORT ?= 6006
 VARIANT   ?= cpu
 # By content: a node that has an image by this name has this very one.
 TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat \
@@ -107,8 +108,8 @@ push: ## Build the image and push it to a registry. REGISTRY=registry.example.co
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE=
-	@scripts/deploy.sh $(OVERLAY)
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE= FORCE=1
+	@FORCE=$(FORCE) scripts/deploy.sh $(OVERLAY)
 
 .PHONY: undeploy
 undeploy: ## Remove all of that from the cluster; of two releases this one. NAMESPACE= RELEASE=
@@ -133,6 +134,18 @@ status: ## Say what runs in the cluster, and why something waits.
 .PHONY: logs
 logs: ## Show the logs of the newest workflow and of its workers.
 	@scripts/logs.sh
+
+.PHONY: report
+report: ## Fetch the report of a run in the cluster; without RUN= of the newest one. RUN=mlpipeline-x7k2p
+	@scripts/inside.sh $(LAST_CONTAINER) fetch $(RUN)
+
+.PHONY: tensorboard
+tensorboard: ## Open TensorBoard on the candidates of the cluster, on 127.0.0.1 until Ctrl-C. TENSORBOARD_PORT=
+	@scripts/inside.sh $(LAST_CONTAINER) tensorboard $(TENSORBOARD_PORT)
+
+.PHONY: inside
+inside: ## Run a command in a pod that sees the cluster's workspace. COMMAND="ls /workspace/models"
+	@scripts/inside.sh $(LAST_CONTAINER) run $(call quoted,COMMAND)
 
 .PHONY: ui
 ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT=

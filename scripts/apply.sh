@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Rendering manifests and applying them. Sourced.
 
+source scripts/conflicts.sh
+
 # Render a folder of manifests/ that is the same for every release.
 render() { # FOLDER
   kubectl kustomize "manifests/$1"
@@ -56,4 +58,14 @@ apply() { # YAML on standard input
 
 documents() { awk -v RS='\n---\n' -v ORS='\n---\n' "$1"; } # CONDITION: the documents that meet it
 
-server_side() { kubectl apply --server-side --field-manager mlpipeline --filename -; }
+server_side() { # YAML on standard input
+  local folder
+  folder=$(mktemp -d "$SCRATCH/XXXXXX")
+  documents 1 >"$folder/all.yaml"
+  documents '!/\n    app.kubernetes.io\/component: settings\n/' <"$folder/all.yaml" >"$folder/ours.yaml"
+  documents '/\n    app.kubernetes.io\/component: settings\n/' <"$folder/all.yaml" >"$folder/settings.yaml"
+  if [[ -s $folder/ours.yaml ]]; then
+    as_ours "$folder/ours.yaml" 2>"$folder/errors" || explain_refusal "$folder" || return
+  fi
+  if [[ -s $folder/settings.yaml ]]; then apply_settings "$folder"; fi
+}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the platform and a release of the pipeline into the current cluster. Safe to run again.
 # Use: make deploy [OVERLAY=kind|sharded|queued|tracking|gpu|cloud] [NAMESPACE=mlpipeline RELEASE=mlpipeline]
+# FORCE=1: what was changed by hand becomes again what the manifests say.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -20,6 +21,7 @@ main() {
   local parts=(argo_workflows training_operator kserve metrics_server pipeline)
   if has_queues; then parts=(kueue "${parts[@]}"); fi
   parallel "${parts[@]}"
+  if [[ -s $SCRATCH/kept ]]; then cat "$SCRATCH/kept"; fi
   echo "deployed in $SECONDS s"
 }
 

@@ -43,3 +43,15 @@ ours() { kubectl --namespace "$NAMESPACE" "$@"; }
 field() { # NAMESPACE OBJECT PATH
   kubectl get "$2" ${1:+--namespace "$1"} --ignore-not-found --output "jsonpath={$3}" | grep .
 }
+
+# What our own code has written, out of the logs of pods: without the lines of Argo's executor, and of
+# TensorFlow before it can be told to be quiet.
+own_lines() {
+  grep --line-buffered -Ev ' argo=true|Error: exit status [0-9]+$|absl::InitializeLog|oneDNN custom operations|'\
+'cpu_feature_guard|To enable the following instructions' || true # it may be that there are none
+}
+
+# The same of the messages of steps: what ended one that said nothing stands before the end of its log.
+own_messages() {
+  sed -E 's/(\(exit code -?[0-9]+\)): (.*absl::InitializeLog|.*oneDNN custom operations|time=").*/\1/; /^ *$/d' | own_lines
+}

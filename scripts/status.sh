@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# What a person asks the cluster when something waits. It only reads.
-# Use: make status [NAMESPACE=mlpipeline].
+# What a person asks the cluster when something waits. It only reads. Use: make status [NAMESPACE=mlpipeline].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
+source scripts/advice.sh
 
 main() {
+  SINCE=$(since || true)
   section "cluster" kubectl config current-context
   section "platform: deployments that are not ready" unready_deployments
   section "workflows" newest workflows.argoproj.io
+  section "steps that wait or failed, and why" troubled_steps
   section "training jobs" newest tfjobs.kubeflow.org
   section "training jobs in queues, and why they wait" queued
   section "model" model
@@ -18,17 +20,41 @@ main() {
   section "latest warnings" warnings
 }
 
+# What ended before does not matter any more: before the last hour, all that runs, and the newest workflow.
+since() {
+  ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --no-headers --output \
+    'custom-columns=:.metadata.creationTimestamp,:.status.phase' 2>/dev/null |
+    awk -v since="$(date --utc --date '1 hour ago' +%FT%TZ)" '{ newest = $1 }
+      ($2 == "Running" || $2 == "Pending" || $2 == "<none>") && $1 < since { since = $1 }
+      END { if (newest) print newest < since ? newest : since }'
+}
+
 section() { # TITLE COMMAND...
-  printf '%s\n' "$1"
-  "${@:2}" 2>&1 | sed 's/^/  /' || true # what cannot be told must not hide the rest
+  local text
+  text=$("${@:2}" 2>&1) || true # what cannot be told must not hide the rest
+  echo "$1"
+  if [[ -n $text ]]; then
+    { echo "$text" && advise "$text"; } | sed 's/^/  /'
+  fi
   echo
 }
 
 newest() { ours get "$1" --sort-by .metadata.creationTimestamp | last 5; } # KIND
 
-unready_deployments() {
-  kubectl get deployments --all-namespaces |
-    awk 'NR == 1 || split($3, ready, "/") && ready[1] != ready[2]'
+unready_deployments() { # of ours those, too, that were scaled to none
+  kubectl get deployments --all-namespaces --label-columns app.kubernetes.io/part-of |
+    awk 'NR == 1 || split($3, ready, "/") && (ready[1] != ready[2] || !ready[2] && $NF == "mlpipeline")'
+}
+
+# Of the workflows that matter. One that nobody has looked at says so; a message may have several lines.
+troubled_steps() {
+  # shellcheck disable=SC2016 # these are the template's variables
+  ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --output "go-template={{range .items}}\
+{{if ge .metadata.creationTimestamp \"$SINCE\"}}{{\$run := .metadata.name}}"'{{if not .status.phase}}{{$run}}: Argo '\
+'has not begun it; if that stays so, look at the deployment workflow-controller{{"\n"}}{{end}}'\
+'{{range .status.nodes}}{{if and .message (ne .phase "Succeeded") (ne .phase "Omitted") (ne .type "DAG") '\
+'(ne .type "Retry") (ne .type "TaskGroup")}}{{$run}}, {{.displayName}}, {{.phase}}: {{.message}}{{"\n"}}'\
+'{{end}}{{end}}{{end}}{{end}}' | own_messages
 }
 
 queued() { # Kueue is optional
@@ -58,16 +84,17 @@ model() {
 
 troubled_pods() {
   # A pod that no node takes says why in its condition, one that does not start in its container.
-  ours get pods --field-selector status.phase!=Succeeded --output 'custom-columns=POD:.metadata.name,'\
-'PHASE:.status.phase,WAITS:.status.containerStatuses[*].state.waiting.reason,'\
-'ENDED:.status.containerStatuses[*].state.terminated.reason,'\
+  ours get pods --field-selector status.phase!=Succeeded --output 'custom-columns=SINCE:.metadata.creationTimestamp,'\
+'POD:.metadata.name,PHASE:.status.phase,WAITS:.status.containerStatuses[*].state.waiting.reason,'\
+'ENDED:.status.containerStatuses[*].state.terminated.reason,BEFORE:.status.containerStatuses[*].lastState.terminated.reason,'\
 'WHY:.status.conditions[?(@.status=="False")].message' |
-    awk 'NR == 1 || !/ Running +<none> +<none> +<none>$/'
+    awk -v since="$SINCE" 'NR == 1 || !/ Running +<none> +<none> +[^ ]+ +<none>$/ && ($3 != "Failed" || $1 >= since)'
 }
 
-warnings() {
+warnings() { # the first line of each: a message may be the end of a log. Argo's are told above.
   ours get events --field-selector type=Warning --sort-by .lastTimestamp --output 'custom-columns='\
-'LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' | last 10
+'LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' |
+    awk -v since="$SINCE" 'NR == 1 || /^(<none>|[0-9]+-[0-9]+-[0-9]+T)/ && $1 >= since && $3 !~ /^Workflow/' | own_lines | last 10
 }
 
 last() { # COUNT: the head line and the last ones

@@ -420,6 +420,40 @@ def test_record_writes_the_record_and_ends_the_jobs_that_the_run_has_left(
     assert cluster.changes == ["delete TFJob running", "delete TFJob new"]
 
 
+def test_a_deleted_workflow_leaves_a_record_which_the_next_one_closes(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    status = {"startedAt": "2026-11-21T12:00:00Z", "nodes": {}}
+    given = _parameters({"configuration": yaml.safe_dump(CONFIG), "image": "mlpipeline:1a2b"})
+    workflow = {"kind": "Workflow", "metadata": {"name": RUN}, "spec": given, "status": status}
+    cluster.put(workflow)
+    invoke("plan")
+    runs = tmp_path / "runs"
+    begun = artifacts.read_json(runs / RUN / "run.json")
+    assert (begun["state"], begun["source"]) == ("running", "image mlpipeline:1a2b")
+    assert list(begun["config"]["candidates"]) == list(CONFIG["candidates"])
+
+    (runs / "other").mkdir()  # as a run that has been planned, and goes on
+    (runs / "other" / "run.json").write_bytes((runs / RUN / "run.json").read_bytes())
+    (runs / "local").mkdir()
+    (runs / "local" / "run.json").write_bytes((runs / RUN / "run.json").read_bytes())
+    (runs / "local" / ".lock").touch()
+    cluster.remove("Workflow", RUN)
+    for name in ("other", "next"):
+        cluster.put(workflow | {"metadata": {"name": name, "uid": name}})
+    said = invoke("record", "--workflow", "next/next")
+    closed = artifacts.read_json(runs / RUN / "run.json")
+    assert (closed["state"], closed["error"]) == (
+        *("interrupted", "its workflow was deleted before it ended"),
+    )
+    assert (runs / RUN / "report.html").exists()
+    assert (runs / RUN / "lineage.jsonl").exists()
+    assert f"interrupted, {closed['error']}: {runs / RUN / 'report.html'}" in said
+    assert artifacts.read_json(runs / "other" / "run.json")["state"] == "running"
+    assert artifacts.read_json(runs / "local" / "run.json")["state"] == "running"
+    assert "interrupted" not in invoke("record", "--workflow", "next/next")
+
+
 def test_record_says_so_where_the_workflow_is_gone(cluster: FakeCluster, invoke: Invoke) -> None:
     with pytest.raises(ClusterError, match=f"there is no workflow {RUN}"):
         invoke("record")

@@ -254,7 +254,10 @@ def test_a_step_that_was_tried_again_says_why(workspace: Path, step: str) -> Non
     task = _task(record, "train-cnn" if step == "cnn" else step)
     assert record.state == "succeeded"
     assert (task.state, task.error) == ("succeeded", None)
-    assert task.retries == ("OOMKilled (exit code 137)", "pod deleted")
+    memory, deleted = task.retries
+    assert memory.startswith("OOMKilled (exit code 137)\n  expected: ")
+    assert "\n  to do:    raise the limit" in memory
+    assert deleted == "pod deleted"
 
 
 @pytest.mark.parametrize("step", ["ingest", "select", "serve", "verify"])
@@ -262,28 +265,68 @@ def test_a_step_that_failed_is_recorded_with_its_own_message(workspace: Path, st
     record = _record(_run({step: [KILLED, ("Failed", SAID)]}), workspace)
     task = _task(record, step)
     assert (task.state, task.error) == ("failed", ERROR)
-    assert task.retries == ("OOMKilled (exit code 137)",)
+    assert [text.splitlines()[0] for text in task.retries] == ["OOMKilled (exit code 137)"]
     assert (record.state, record.error) == ("failed", ERROR)
 
 
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("Pod was active on the node longer than the specified deadline",) * 2,
         (
             'Error (exit code 2): Traceback …\nValueError: 7\ntime="2026" level=info msg="exited"',
-            "Error (exit code 2): Traceback …\nValueError: 7",
+            "Error (exit code 2)\nTraceback …\nValueError: 7",
         ),
         ('time="2026-11-21T12:00:07Z" level=info', "it was ended before it was done"),
         ("", "it was ended before it was done"),
     ],
-    ids=["argo's", "a bug's", "noise", "none"],
+    ids=["a bug's", "noise", "none"],
 )
 def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
     workspace: Path, message: str, expected: str
 ) -> None:
     record = _record(_run({"ingest": [("Failed", message)]}), workspace)
     assert _task(record, "ingest").error == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "to_do"),
+    [
+        ("OOMKilled (exit code 137): step 3 of 8", "raise the limit"),
+        ("pods is forbidden: exceeded quota: small, requested: pods=1", "ask for less"),
+        ("ImagePullBackOff: Back-off pulling image", "`make image` loads it"),
+        ("Pod was active on the node longer than the specified deadline", "`make status` while"),
+        ("Internal error occurred: failed calling webhook x: refused", "`make status` says which"),
+    ],
+)
+def test_what_ended_a_step_from_outside_says_what_to_do(
+    workspace: Path, message: str, to_do: str
+) -> None:
+    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    *first, expected, remedy = str(record.error).splitlines()
+    assert first == message.replace("): ", ")\n").splitlines()
+    assert expected.startswith("  expected: ")
+    assert remedy.startswith(f"  to do:    {to_do}")
+
+
+def test_notices_in_the_log_of_a_step_that_said_nothing_are_left_out(workspace: Path) -> None:
+    message = (
+        "main: OOMKilled (exit code 137): WARNING: All before absl::InitializeLog() is called\n"
+        "I0000 00:00:17 18 port.cc:153] oneDNN custom operations are on. You may see\n"
+        'time="2026-11-30T02:34:24.635Z" level=info msg="sub-process exited" argo=true\n'
+        "Error: exit status 137"
+    )
+    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    first, _, to_do = str(record.error).splitlines()
+    assert first == "OOMKilled (exit code 137)"
+    assert "raise the limit" in to_do
+
+
+@pytest.mark.parametrize("container", ["", "main: "])
+def test_the_last_words_of_a_step_are_its_error_whole(workspace: Path, container: str) -> None:
+    own = f"TFJob x failed: one worker\n    error: the data is damaged\n{ERROR[-20:]}"
+    message = f"{container}Error (exit code 1): error: {own}"
+    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    assert record.error == own
 
 
 def test_a_candidate_that_failed_fails_its_step_not_the_run(workspace: Path) -> None:

@@ -346,6 +346,16 @@ def test_a_job_that_failed_is_an_error_with_the_last_words_of_who_failed(world: 
     assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
 
 
+def test_the_error_that_a_worker_has_ended_with_is_said_without_its_log(world: World) -> None:
+    said = {"reason": "Error", "exitCode": 1, "message": "error: it is late\n  to do:    hurry"}
+    world.start(0, phase="Failed", containerStatuses=[{"state": {"terminated": said}}])
+    world.cluster.logs = {f"{NAME}-worker-0": ["cuda is not here"]}
+    world.clock.at(5, lambda: world.end("Failed", "one worker failed"))
+    error = world.fails()
+    assert "\n    error: it is late\n      to do:    hurry" in error
+    assert "cuda" not in error
+
+
 def test_a_pod_that_has_no_place_is_an_error_with_the_schedulers_reason(world: World) -> None:
     message = "0/3 nodes are available: 3 Insufficient memory."
     world.start(0, phase="Pending", conditions=unschedulable(message))
@@ -392,6 +402,18 @@ def test_a_worker_that_is_started_more_often_than_allowed_fails_the_job(world: W
     assert world.cluster.changes[-1] == f"delete TFJob {NAME}"
 
 
+def test_a_worker_whose_memory_is_too_small_says_so_though_its_pod_is_gone(world: World) -> None:
+    ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    world.start(0)
+    for attempt in (1, 2, 3):
+        world.clock.at(10 * attempt, functools.partial(world.start, 1, attempt))
+        failed = functools.partial(
+            world.start, 1, attempt, "Failed", containerStatuses=[{"state": ended}]
+        )
+        world.clock.at(10 * attempt + 5, failed)
+    assert "attempts is 2; the one before: OOMKilled, status 137" in world.fails()
+
+
 def _cut_off(world: World, index: int, *, ready: bool = False) -> None:
     """Do what the node controller does to a pod whose node is not heard of."""
     status = world.cluster.objects["Pod", f"{NAME}-worker-{index}"]["status"]
@@ -430,6 +452,18 @@ def test_failures_after_a_node_is_back_count(world: World) -> None:
 def test_a_job_without_pods_makes_one_look_at_the_operator(world: World) -> None:
     error = world.fails()
     assert "it had no pod for 100 s: is its operator well?" in error
+
+
+def test_a_job_whose_pods_a_quota_refuses_says_so(world: World) -> None:
+    refused = {
+        "kind": "Event",
+        "metadata": {"name": "refused"},
+        "involvedObject": {"name": NAME},
+        "type": "Warning",
+        "message": 'pods "x" is forbidden: exceeded quota: small',
+    }
+    world.cluster.put(refused)
+    assert "exceeded quota: small" in world.fails()
 
 
 # --- how it waits in a queue -------------------------------------------------------------------

@@ -20,7 +20,9 @@ LIBRARIES = {
     "lib.sh",
     "address.sh",
     "wait.sh",
+    "advice.sh",
     "apply.sh",
+    "conflicts.sh",
     "platform.sh",
     "system.sh",
 }  # they are sourced
@@ -210,3 +212,138 @@ def test_a_configuration_that_is_not_there_is_not_submitted(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"there is no file {tmp_path}/none.yaml" in done.stderr
+
+
+ARGO = """#!/bin/bash
+case $1 in
+  submit)
+    while (($#)); do [[ $1 != --parameter-file ]] || cat "$2" >$FOLDER/parameters.yaml; shift; done
+    echo mlpipeline-1 ;;
+  logs) cat $FOLDER/log ;;
+  wait) exit $FAILED ;;
+  get) echo "✖ ingest(0)  OOMKilled (exit code 137)" ;;
+esac
+"""
+LOG = """mlpipeline-1-plan: E0000 0 cuda.cc: All log messages before absl::InitializeLog() is called
+mlpipeline-1-plan: done
+mlpipeline-1-plan: time="2026-11-21T12:00:08Z" level=info msg="sub-process exited" argo=true
+mlpipeline-1-plan: Error: exit status 1
+"""
+
+
+def run_script(
+    folder: Path, name: str, *arguments: str, failed: bool = False, phase: str = "Running"
+) -> subprocess.CompletedProcess[str]:
+    """Call a script where `argo` answers from a file, and kubectl has nothing to say."""
+    (folder / "log").write_text(LOG)
+    kubectl = f'#!/bin/sh\ncase "$*" in *.status.phase*) echo {phase} ;; esac\n'
+    for program, text in {"argo": ARGO, "kubectl": kubectl}.items():
+        (folder / program).write_text(text)
+        (folder / program).chmod(0o755)
+    return subprocess.run(
+        [ROOT / "scripts" / name, *arguments],
+        env=os.environ
+        | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)}
+        | {"FAILED": str(int(failed)), "DEADLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kilobytes", [0, 200])
+def test_a_configuration_of_any_size_arrives_as_it_is(tmp_path: Path, kilobytes: int) -> None:
+    text = "name: m # “{” \\ 😀\n\n  \ndata:\n\t# x\n  - '|'\n" + "# padding\n" * (kilobytes * 100)
+    (tmp_path / "my.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"))
+    assert "mlpipeline-1 is submitted" in done.stdout, done.stderr
+    parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())
+    assert parameters == {"configuration": text.rstrip("\n")}
+
+
+def test_a_configuration_that_no_workflow_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("# x\n" * 200_000)
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"))
+    assert done.returncode == 1
+    assert "my.yaml has 800000 bytes\n  expected: 524288 at most" in done.stderr
+    assert not (tmp_path / "parameters.yaml").exists()
+
+
+def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("name: m")
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), failed=True)
+    assert done.returncode == 1
+    *_, said, to_do = done.stdout.splitlines()
+    assert said == "✖ ingest(0)  OOMKilled (exit code 137)"
+    assert to_do.startswith("to do: raise the memory limit")
+
+
+def test_a_run_that_nobody_begins_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("name: m")
+    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), phase="")
+    assert done.returncode == 1
+    assert "Argo has not begun mlpipeline-1 in 1 s" in done.stderr
+
+
+def test_logs_are_our_own_lines_alone(tmp_path: Path) -> None:
+    done = run_script(tmp_path, "logs.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        *("# the newest workflow", "mlpipeline-1-plan: done", "# the workers of training jobs"),
+    ]
+
+
+INSIDE = """#!/bin/bash
+echo "$*" >>$FOLDER/calls
+case "$*" in
+  *create*) cat >$FOLDER/pod.yaml; echo pod/inside-1 ;;
+  *"wait pod"*) exit $NOT_READY ;;
+  *"get pod/inside-1"*) echo "ErrImagePull: no such image" ;;
+  *"test -r /workspace/runs/gone/"*) exit 1 ;;
+  *"ls /workspace/runs"*) echo "a b" ;;
+  *cat*) echo "<html>" ;;
+  *"sh -c"*) echo "said: ${!#}" ;;
+esac
+"""
+
+
+def go_inside(
+    folder: Path, *arguments: str, ready: bool = True
+) -> subprocess.CompletedProcess[str]:
+    (folder / "kubectl").write_text(INSIDE)
+    (folder / "kubectl").chmod(0o755)
+    told = {"FOLDER": str(folder), "NOT_READY": str(int(not ready))}
+    done = subprocess.run(
+        [ROOT / "scripts/inside.sh", "image:1", *arguments],
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"} | told,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *_, last = (folder / "calls").read_text().splitlines()
+    assert "delete pod/inside-1" in last
+    return done
+
+
+def test_a_command_sees_the_workspace_and_cannot_write_to_it(tmp_path: Path) -> None:
+    done = go_inside(tmp_path, "run", "ls '/work space'")
+    assert done.stdout == "said: ls '/work space'\n"
+    spec = yaml.safe_load((tmp_path / "pod.yaml").read_text())["spec"]
+    (container,) = spec["containers"]
+    assert container["image"] == "image:1"
+    mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+    assert mounts["/workspace"]["readOnly"] is True
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_a_report_that_is_not_there_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
+    done = go_inside(tmp_path, "fetch", "gone")
+    assert done.returncode == 1
+    assert "there is no runs/gone/report.html in the workspace" in done.stderr
+    assert "one of these runs: a b" in done.stderr
+
+
+def test_a_pod_that_does_not_start_says_why_and_goes(tmp_path: Path) -> None:
+    done = go_inside(tmp_path, "fetch", "mlpipeline-1", ready=False)
+    assert done.returncode == 1
+    assert "pod/inside-1 did not start: ErrImagePull" in done.stderr

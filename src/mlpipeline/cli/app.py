@@ -17,7 +17,7 @@ import typer
 import typer.core
 
 from mlpipeline import environment, logs
-from mlpipeline.cli import cluster, extras, people, steps
+from mlpipeline.cli import cluster, extras, last_words, people, steps
 from mlpipeline.errors import PipelineError
 
 _log = logging.getLogger(__name__)
@@ -59,28 +59,39 @@ def main() -> None:
         with extras.named_when_missing():
             app()
     except PipelineError as error:
-        typer.echo(f"error: {error}", err=True)
         # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
+        _say(str(error))
         os._exit(error.exit_status)
     except Exception as error:
         if _is_of_a_full_disk(error):
-            typer.echo(
-                f"error: the disk is full: {error}\n"
+            _say(
+                f"the disk is full: {error}\n"
                 "  expected: room for the artifact; nothing half-written is left\n"
-                "  to do:    free some, then run again: finished steps are reused",
-                err=True,
+                "  to do:    free some, then run again: finished steps are reused"
             )
         elif isinstance(error, OSError) and error.filename and error.errno in _UNUSABLE:
             _log.debug("where it happened", exc_info=error)
-            typer.echo(
-                f"error: cannot use {os.fsdecode(error.filename)}: {error.strerror}\n"
+            _say(
+                f"cannot use {os.fsdecode(error.filename)}: {error.strerror}\n"
                 "  expected: a file or folder there that this process may read and write\n"
-                "  to do:    look at its owner and rights, or name another place: --workspace",
-                err=True,
+                f"  to do:    look at its owner and rights; {_elsewhere()}"
             )
         else:
+            last_words.write_bug(error)
             raise
         os._exit(1)
+
+
+def _say(text: str) -> None:
+    typer.echo(f"error: {text}", err=True)
+    last_words.write(f"error: {text}")
+
+
+def _elsewhere() -> str:
+    """What else helps where a path cannot be used."""
+    if last_words.FILE.exists():  # in a pod
+        return "on kind `chmod -R a+rwX workspace-kind`, elsewhere let uid 1000 write to the volume"
+    return "or name another place: --workspace"
 
 
 def _find_modules_here() -> None:

@@ -59,15 +59,18 @@ def plan(
 ) -> None:
     """Check the configuration of a workflow, write it for the run, say what has to be done."""
     from mlpipeline.backends.cluster import api, planning
+    from mlpipeline.backends.cluster import record as records
 
     cluster = api.connect()
-    given = planning.parameters(_workflow(cluster, workflow))
+    run = _workflow(cluster, workflow)
+    given = planning.parameters(run)
     planning.check_braces(given)
     overrides = planning.Overrides.of(given)
     resolved = planning.resolve(given.get("configuration", ""), overrides)
     settings = own_files.pinned(feedback.joined(resolved, workspace))
     planned = planning.plan(settings, workspace, cluster, cache=memo)
     configuration.write(settings, config)  # one that can be planned: the record plans it, too
+    records.begin(run, settings, workspace)
     _write_outputs(outputs, planned)
 
 
@@ -249,6 +252,9 @@ def record(workspace: Workspace, workflow: Owner) -> None:
 
     cluster = api.connect()
     owner = tfjob.WorkflowReference.parse(workflow)
+    for deleted in records.close_deleted(cluster, workspace):
+        lineage.write(workspace, deleted)
+        typer.echo(f"{deleted.state}, {deleted.error}: {report.write(workspace, deleted)}")
     run = records.record(_workflow(cluster, workflow), workspace)
     run.save()
     lineage.write(workspace, run.content())

@@ -59,17 +59,39 @@ class StartWatch:
             if is_hopeless(pod):
                 allowed = min(allowed, _HOPELESS_SECONDS)
             if waited >= allowed:
-                lines = [*self._events(name), *self._cluster.last_lines(name)]
+                lines = [*warnings_of(self._cluster, name), *last_words(self._cluster, pod)]
                 raise ClusterError(
                     f"pod {name} does not start: {reason}" + "".join(f"\n    {x}" for x in lines),
                     expected=f"that it runs within {allowed:.0f} s",
                     remedy="for an image: `make image`, and the parameter `image`; for resources: "
-                    "ask for less or add a node; `make status` shows what waits",
+                    "ask for less or add a node; if memory was too small: raise its limit in "
+                    "manifests/base/templates; `make status` shows what waits",
                 )
 
-    def _events(self, pod: str) -> list[str]:
-        events = [e for e in self._cluster.find("Event") if e["involvedObject"].get("name") == pod]
-        return [str(e.get("message", "")) for e in events if e.get("type") == "Warning"][-3:]
+
+def warnings_of(cluster: Cluster, name: str) -> list[str]:
+    """Return the latest warnings about an object, such as that a quota has no room for its pods.
+
+    Args:
+        cluster: Where it is.
+        name: The object's name.
+    """
+    events = [e for e in cluster.find("Event") if e["involvedObject"].get("name") == name]
+    return [str(e.get("message", "")) for e in events if e.get("type") == "Warning"][-3:]
+
+
+def last_words(cluster: Cluster, pod: Manifest) -> list[str]:
+    """Return the lines of the error that a pod has ended with; if it said none, of its log's end.
+
+    Args:
+        cluster: Where the pod is.
+        pod: The pod.
+    """
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        for state in (container.get("state", {}), container.get("lastState", {})):
+            if said := (state.get("terminated") or {}).get("message"):
+                return str(said).splitlines()
+    return cluster.last_lines(pod["metadata"]["name"])
 
 
 def waiting_reason(pod: Manifest) -> str | None:

@@ -1,7 +1,8 @@
 """The exit handler's step: the record of a workflow, from what Argo knows of its nodes.
 
 Whatever became of the workflow, this leaves `runs/<workflow>/run.json` and the same `report.html`
-as a local run.
+as a local run. A workflow that is deleted has no exit handler any more: its record is begun by the
+step `plan`, and closed by the next workflow that ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.backends.cluster import reasons
+from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ArtifactError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
@@ -23,6 +25,7 @@ from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import (
+    Run,
     RunState,
     ServedVersion,
     TaskRecord,
@@ -89,10 +92,55 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
     )
 
 
+def begin(workflow: Manifest, config: Config, workspace: Workspace) -> None:
+    """Write the record of a workflow that has begun: all that is left of it if it is deleted.
+
+    Args:
+        workflow: The object as the API returns it.
+        config: The configuration that it is planned by.
+        workspace: The folder of all artifacts.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = workspace.run(workflow["metadata"]["name"])
+    RunRecord(
+        folder=folder,
+        started=(workflow.get("status") or {}).get("startedAt") or now,
+        config_file=folder.config.name,
+        config=config,
+        machine=describe_machine(),
+        source=_image(workflow),
+    ).save()
+
+
+def close_deleted(cluster: Cluster, workspace: Workspace) -> Iterator[Run]:
+    """Call interrupted what is `running` in its record, but in no workflow.
+
+    Args:
+        cluster: Where the workflows are.
+        workspace: The folder of all artifacts.
+
+    Yields:
+        The records that were changed.
+    """
+    for folder in workspace.runs():
+        if folder.lock.exists():  # it was run on one machine
+            continue
+        try:
+            run = Run.load(folder.record)
+        except ArtifactError:  # none, or a damaged one: who reads it for more says so
+            continue
+        if run.state == "running" and cluster.get("Workflow", folder.run) is None:
+            gone = {"state": "interrupted", "error": "its workflow was deleted before it ended"}
+            run = run.model_copy(update=gone)
+            run.save(folder.record)
+            yield run
+
+
 def _image(workflow: Manifest) -> str:
     """The image of all pods; `make image` names it by the content of the code."""
     # What is left at its default stands in the template that it was made from.
-    for spec in (workflow["spec"], workflow["status"].get("storedWorkflowTemplateSpec") or {}):
+    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    for spec in (workflow["spec"], stored):
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             if parameter["name"] == "image":
                 return f"image {parameter['value']}"
@@ -127,7 +175,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     hit = _is_hit(node)
     # What still runs when the exit handler does was stopped.
     state = "reused" if hit else _STATES.get(node["phase"], "failed")
-    messages = [_error(pod["message"]) for pod in pods if pod.get("message")]
+    messages = [reasons.of_message(pod["message"]) for pod in pods if pod.get("message")]
     error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
         name=TRAIN.task_name(candidate) if candidate else step,
@@ -136,7 +184,7 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         key=given.get("key", ""),
         state=state,
         seconds=0.0 if hit else _span(pods or [node]),
-        error=error or (_error(node.get("message", "")) if state == "failed" else None),
+        error=error or (reasons.of_message(node.get("message", "")) if state == "failed" else None),
         retries=tuple(messages),
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
@@ -156,18 +204,6 @@ def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping
     children = [nodes[child] for child in node.get("children") or () if child in nodes]
     pods = [child for child in children if child["type"] == "Pod"]  # not the steps that follow
     return sorted(pods, key=lambda pod: pod.get("startedAt") or "")
-
-
-def _error(message: str) -> str:
-    """What a step said itself, out of what Argo, the kubelet and its log say around it."""
-    _, mark, own = message.rpartition("error: ")
-    # Argo's executor has the last words in the log: `time=… sub-process exited`, `Error: exit …`.
-    lines = [
-        line
-        for line in (own if mark else message).splitlines()
-        if not line.startswith(('time="', "Error: exit status"))
-    ]
-    return "\n".join(lines).strip() or "it was ended before it was done"
 
 
 def _parameters(node: Mapping[str, Any], which: Literal["inputs", "outputs"]) -> dict[str, str]:

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.backends.cluster.informers import TICK_SECONDS, Selection
 from mlpipeline.backends.cluster.manifests import with_container
-from mlpipeline.backends.cluster.pods import StartWatch, is_cut_off
+from mlpipeline.backends.cluster.pods import StartWatch, is_cut_off, last_words, warnings_of
 from mlpipeline.backends.cluster.queueing import QueueWatch
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
 from mlpipeline.plan.config import Training
@@ -228,6 +228,7 @@ class _Wait:
         self._starts: dict[str, set[str]] = defaultdict(set)  # uids of the pods of each name
         self._followed: set[str] = set()
         self._silent_nodes: set[str] = set()  # those that were logged
+        self._endings: dict[str, str] = {}  # how the last pod of each name ended
         self._began = time.monotonic()
 
     def until_end(self) -> bool:
@@ -271,17 +272,20 @@ class _Wait:
         """Raise if nothing has happened for too long, or the training takes too long."""
         now, pending_seconds = time.monotonic(), self._pending_seconds
         if now - last_pod > pending_seconds:
-            reason = f"it had no pod for {pending_seconds:.0f} s: is its operator well?"
-            raise _failed(self._name, reason)
+            refused = warnings_of(self._cluster, self._name)
+            guess = "" if refused else ": is its operator well?"
+            raise _failed(self._name, f"it had no pod for {pending_seconds:.0f} s{guess}", refused)
         # The operator ends it in time; this is for one that does not, and for all attempts.
         if now - self._began > self._settings.deadline_seconds + pending_seconds:
             raise _failed(self._name, f"not done after {now - self._began:.0f} s")
 
     def _see(self, pods: list[Manifest]) -> None:
         for pod in pods:
+            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+            if _terminated(pod):
+                self._endings[name] = _ending(pod)
             if "deletionTimestamp" in pod["metadata"]:
                 continue  # on its way out; it was seen when it came
-            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
             self._starts[name].add(uid)
             is_chief = pod["metadata"]["labels"].get(_ROLE_LABEL) == "master"
             if is_chief and uid not in self._followed and pod["status"]["phase"] != "Pending":
@@ -307,10 +311,11 @@ class _Wait:
         attempts = self._settings.attempts
         for name, uids in self._starts.items():
             if len(uids) > attempts:
+                ended = f"; the one before: {self._endings[name]}" if name in self._endings else ""
                 raise _failed(
                     self._name,
                     f"{name.removeprefix(self._name + '-')} was started {len(uids)} times; "
-                    f"training.attempts is {attempts}",
+                    f"training.attempts is {attempts}{ended}",
                     _last_lines(self._cluster, pods),
                 )
 
@@ -382,7 +387,7 @@ def _last_lines(cluster: Cluster, pods: list[Manifest]) -> list[str]:
     lines = []
     for pod in failed or pods:
         name = pod["metadata"]["name"]
-        lines += [f"{name}: {_ending(pod)}", *cluster.last_lines(name)]
+        lines += [f"{name}: {_ending(pod)}", *last_words(cluster, pod)]
     return lines
 
 
@@ -396,5 +401,6 @@ def _failed(name: str, why: str, lines: list[str] | None = None) -> ClusterError
     return ClusterError(
         f"TFJob {name} failed: {why}" + "".join(f"\n    {line}" for line in lines or ()),
         expected="that all its workers succeed",
-        remedy="read the lines above; `make status` shows what waits, and why",
+        remedy="read the lines above; if memory was too small: raise its limit in "
+        "manifests/base/templates, or lower batch_size; `make status` shows what waits, and why",
     )

@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# What to do about the reasons that Kubernetes and Argo give without a remedy. Sourced, after lib.sh.
+
+advise() { # TEXT: says what to do about each reason that is in it
+  local quota="kubectl -n $NAMESPACE describe resourcequota" limits=manifests/base/templates
+  hint "$1" 'ErrImagePull|ImagePullBackOff|ErrImageNeverPull|InvalidImageName' \
+    "\`make image\` builds the image and loads it into kind, \`make push REGISTRY=…\` sends it to a registry"
+  hint "$1" 'OOMKilled' \
+    "raise the memory limit (of workers and replicas in $limits, of steps in workflows/), or lower batch_size"
+  hint "$1" 'exceeded quota' "ask for less (workers, replicas), or raise it: \`$quota\` says what is left"
+  hint "$1" 'Insufficient |FailedScheduling' "ask for less (workers, replicas, requests), or add a node"
+  hint "$1" ' 0/0 ' "kubectl -n NAMESPACE scale deployment NAME --replicas 1 starts one that was scaled to none"
+  hint "$1" 'failed calling webhook' "an operator does not answer: its deployment is not ready (\`make status\`); \`make deploy\` mends it"
+  hint "$1" 'Permission denied|Read-only file system' \
+    "let uid 1000 write to the workspace: on kind \`chmod -R a+rwX workspace-kind\`, elsewhere see the volume's rights"
+}
+
+hint() { # TEXT PATTERN TO-DO
+  if grep -qE "$2" <<<"$1"; then echo "to do: $3"; fi
+}

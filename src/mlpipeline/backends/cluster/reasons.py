@@ -1,0 +1,75 @@
+"""Why a step ended, out of what Argo, the kubelet and its log say: its own error, or what to do.
+
+What a step says itself has its remedy (`mlpipeline.cli.last_words`). What ended it from outside has
+none, such as `OOMKilled (exit code 137)`: it gets one here.
+"""
+
+from __future__ import annotations
+
+import re
+
+# What Argo puts before the last words of a container.
+_ENDED = re.compile(r"(?:\w+: )?\w+ \(exit code -?\d+\): error: ")
+# What a log has around the words of a step: those of Argo's executor, and TensorFlow's notices from
+# before there is our logging.
+_NOISE = re.compile(
+    r'time=".*argo=true|time="\d{4}|Error: exit status \d+$|absl::InitializeLog'
+    r"|oneDNN custom operations|cpu_feature_guard|To enable the following instructions"
+)
+
+# What is in a message, what was expected, what to do. scripts/advice.sh says the same.
+_REMEDIES = (
+    (
+        "OOMKilled",
+        "that it needs no more memory than its limit",
+        "raise the limit (of workers and replicas in manifests/base/templates, of steps in "
+        "workflows/), or lower batch_size",
+    ),
+    (
+        "exceeded quota",
+        "room for its pod in the namespace's quota",
+        "ask for less (workers, replicas), or raise it: `kubectl describe resourcequota`",
+    ),
+    (
+        "ImagePull",
+        "an image that every node can pull",
+        "`make image` loads it into kind, `make push` sends it to a registry; then submit again",
+    ),
+    (
+        "longer than the specified deadline",
+        "that its pod starts, and ends, in time",
+        "`make status` while it waits: an image that cannot be pulled, or no node with room",
+    ),
+    (
+        "failed calling webhook",
+        "an operator that answers",
+        "`make status` says which is down; `make deploy` mends it",
+    ),
+)
+
+
+def of_message(message: str) -> str:
+    """Return why a step ended, in the words of its own error if it has said one.
+
+    Args:
+        message: That of Argo's node.
+    """
+    if begin := _ENDED.match(message):
+        return _without_noise(message[begin.end() :])
+    _, mark, own = message.rpartition("error: ")
+    said = own if mark and "OOMKilled" not in message else message  # it has nothing to do with that
+    text = _without_noise(said) or "it was ended before it was done"
+    if "to do: " in text:
+        return text
+    for part, expected, to_do in _REMEDIES:
+        if part in message:
+            return f"{text}\n  expected: {expected}\n  to do:    {to_do}"
+    return text
+
+
+def _without_noise(text: str) -> str:
+    head, mark, log = text.removeprefix("main: ").partition("): ")
+    if mark and " (exit code " in head:
+        text = f"{head})\n{log}"  # so that its first line is one of the log alone
+    lines = [line for line in text.splitlines() if not _NOISE.search(line)]
+    return "\n".join(lines).strip()
