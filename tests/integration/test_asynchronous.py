@@ -22,17 +22,22 @@ from pathlib import Path
 
 from keras import layers
 
+class Gated(layers.Dense):
+    def call(self, inputs, training=None):  # it is built without, before any worker starts
+        end = time.monotonic() + 300
+        while training and not Path(__file__).with_name("gate").exists():
+            assert time.monotonic() < end, "nobody opened the gate"
+            time.sleep(0.1)
+        return super().call(inputs)
+
 def network(inputs):
-    end = time.monotonic() + 300
-    while not Path(__file__).with_name("gate").exists():
-        assert time.monotonic() < end, "nobody opened the gate"
-        time.sleep(0.1)
-    return layers.Dense(32, activation="relu")(layers.Flatten()(inputs))
+    return Gated(32, activation="relu")(layers.Flatten()(inputs))
 """
 SMALL = {"model": "cnn", "options": {"widths": [4, 8], "units": 16}, "epochs": 1}
 CANDIDATES = {
     "first": SMALL | {"learning_rate": 1e-7},  # it learns nothing
-    "second": {"model": "own_model:network", "epochs": 4, "learning_rate": 3e-3},
+    # The gate is no data, though its code names it.
+    "second": {"model": "own_model:network", "files": [], "epochs": 4, "learning_rate": 3e-3},
     "third": SMALL | {"learning_rate": 1e-6},
 }
 

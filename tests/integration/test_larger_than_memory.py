@@ -90,7 +90,8 @@ def test_images_that_do_not_fit_into_memory_go_from_ingestion_to_serving(
     prepared.content["data"] |= {"dataset": "own_project.scans:mapped"}
     status, peaks["ingest"], errors = limited(prepared, "step", "ingest")
     assert status == 0, errors
-    card = DatasetCard.load(DatasetFolder(prepared.published("ingest")).card)
+    (dataset,) = prepared.workspace.glob("datasets/ingest-*")
+    card = DatasetCard.load(DatasetFolder(dataset).card)
     assert card.counts == {"train": of_training, "validation": OF_VALIDATION, "test": OF_TEST}
 
     prepared.content["training"] |= {"cache": "memory"}
@@ -100,7 +101,8 @@ def test_images_that_do_not_fit_into_memory_go_from_ingestion_to_serving(
     prepared.content["training"] |= {"cache": "none"}
     status, peaks["train"], errors = limited(prepared, "step", "train", "--candidate", "coarse")
     assert status == 0, errors
-    metrics = artifacts.read_json(prepared.published("train-coarse") / "metrics.json")
+    (candidate,) = prepared.workspace.glob("candidates/coarse-*")
+    metrics = artifacts.read_json(candidate / "metrics.json")
     assert metrics["validation_accuracy"] > 0.9
 
     status, peaks["select"], errors = limited(prepared, "step", "select")

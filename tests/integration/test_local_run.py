@@ -44,7 +44,7 @@ CANDIDATES = {
     "wild": GOOD | {"optimizer": "sgd", "learning_rate": 1e30},
     "own": {"model": "own_model:network", "epochs": 8},
 }
-# It can be built, so that only its training shows it: what cannot is found before any worker starts.
+# It can be built, so that only its training shows it: what cannot is found before that.
 BROKEN = """
 from keras import layers
 

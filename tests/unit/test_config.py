@@ -226,6 +226,12 @@ def test_a_file_is_loaded_as_it_would_be_parsed(tmp_path: Path) -> None:
     assert load(file) == parse(_with_candidate(epochs=2), origin="")
 
 
+def test_a_size_that_no_memory_holds_is_a_slip_of_the_hand() -> None:
+    assert parse(MINIMAL | {"data": {"size": [8192, 1]}}, origin="").data.size == (8192, 1)
+    (problem,) = _problems(MINIMAL | {"data": {"size": [100_000, 224]}})
+    assert problem.startswith("data.size.0: got 100000, expected less than or equal to 8192")
+
+
 @pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3"])
 def test_a_number_may_be_written_as_people_do(tmp_path: Path, number: str) -> None:
     file = tmp_path / "own.yaml"  # YAML 1.1 takes `1e-3` for text

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import struct
 import zipfile
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 from mlpipeline.errors import ConfigurationError, SourceError
 from mlpipeline.learning.data import datasets, duplicates
 from mlpipeline.learning.data.images import Dataset, Split, content_digest
-from mlpipeline.learning.data.sources import taken
+from mlpipeline.learning.data.sources import intake, taken
 from mlpipeline.learning.data.sources.collection import natural_order
 from mlpipeline.learning.data.sources.test_split import rows_of_test
 from mlpipeline.plan import config, data_files, own_files, pipeline, sources
@@ -222,6 +223,23 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
     dataset = load(f"folder:{root}", size=(8, 8))
     assert dataset.train.images.shape == (12, 8, 8, 3)
     assert load(f"folder:{root}", size=(8, 8), channels=1).test.images.shape == (6, 8, 8)
+
+
+def test_images_that_the_disk_has_no_room_for_are_refused_before_any_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path / "images", {"train": 5, "test": 2})
+    usage = namedtuple("usage", "free")
+    needed = 2 * 14 * 100 * 100 * 3
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(needed))
+    assert load(f"folder:{root}", size=(100, 100), channels=3).test.images.shape[0] == 4
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(needed - 1))
+    monkeypatch.setattr(intake, "_fill", pytest.fail)
+    with pytest.raises(SourceError, match=r"14 images of shape \[100, 100, 3\] take") as raised:
+        load(f"folder:{root}", size=(100, 100), channels=3)
+    assert "data.size" in raised.value.remedy
 
 
 def test_a_photograph_that_lies_on_its_side_has_the_size_that_it_is_seen_with(

@@ -88,8 +88,9 @@ def test_exif_that_is_damaged_says_nothing() -> None:
         (encoded(transparent(0, "LA")), 255 - DRAWING),
         (encoded(transparent(255)), DRAWING),  # on white there would be nothing to see
         (encoded(transparent(255, "LA")), DRAWING),
+        (encoded(transparent(230, "LA")), (DRAWING * (230 / 255)).round().astype(np.uint8)),
     ],
-    ids=["rgba", "rgba-tiff", "rgba-webp", "la", "white-rgba", "white-la"],
+    ids=["rgba", "rgba-tiff", "rgba-webp", "la", "white-rgba", "white-la", "bright-la"],
 )
 def test_what_is_transparent_is_laid_on_a_ground(content: bytes, drawn: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(GREY.from_file(content).pixels, drawn)

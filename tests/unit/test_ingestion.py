@@ -232,6 +232,15 @@ def test_a_card_of_an_older_version_says_nothing_of_it(published: Path) -> None:
     assert DatasetCard.parse(content, origin="old").preparation is None
 
 
+def test_unless_told_a_tenth_is_cut_for_validation(tmp_path: Path) -> None:
+    ingest(Data(dataset="synthetic"), tmp_path / "synthetic")
+    assert DatasetCard.load(DatasetFolder(tmp_path / "synthetic").card).counts == {
+        "train": 3_600,
+        "validation": 400,
+        "test": 1_000,
+    }
+
+
 def test_another_seed_cuts_another_validation_split(published: Path, tmp_path: Path) -> None:
     ingest(SETTINGS.model_copy(update={"seed": 18}), tmp_path / "other")
     assert rows_of(*read_split(published, "validation")) != rows_of(

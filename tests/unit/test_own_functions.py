@@ -33,6 +33,10 @@ def raising() -> Dataset:
     return empty["no such key"]
 
 
+def leaving() -> Dataset:
+    raise SystemExit(3)
+
+
 def refusing() -> Dataset:
     raise SourceError("the greenhouse is closed", expected="that it is open", remedy="wait")
 
@@ -49,6 +53,7 @@ def with_defaults(folder: Path = Path(), *, seed: int = 0) -> Dataset:
     ("function", "got", "expected"),
     [
         (raising, "raised KeyError: 'no such key' (", "a Dataset"),
+        (leaving, "raised SystemExit: 3 (", "a Dataset"),
         (with_argument, "takes (folder: ", "without arguments"),
         (lambda: None, "returned NoneType", "a Dataset"),
         (lambda: (IMAGES, LABELS), "returned tuple", "a Dataset"),

@@ -133,7 +133,7 @@ def test_a_change_reaches_the_keys_of_what_depends_on_it_alone(
 
 def test_how_images_are_prepared_is_in_the_key_only_where_it_is_said() -> None:
     default = pipeline.INGEST.identity(_config(), None).parameters
-    assert default.keys() == {"dataset", "source", "validation", "shards", "seed"}
+    assert default.keys() == {"dataset", "source", "shards", "seed"}
     for said in ({"size": (14, 14)}, {"channels": 1}, {"fit": "pad"}, {"unreadable": "skip"}):
         changed = pipeline.INGEST.identity(_config(data=said), None).parameters
         assert changed == {**default, **said}

@@ -64,3 +64,20 @@ def test_a_function_that_cannot_be_imported_is_named(reference: str) -> None:
 def test_what_is_no_function_is_said_to_be_none() -> None:
     with pytest.raises(ConfigurationError, match="`sys:path` is a list"):
         resolve("sys:path", BUILTIN, kind="model")
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("open('no such table')", "FileNotFoundError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("function = scale", "NameError"),
+    ],
+)
+def test_a_module_that_fails_when_it_is_imported_is_named_with_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, why: str
+) -> None:
+    (tmp_path / "fails_at_once.py").write_text(f"{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"`fails_at_once:function`.*{why}.*line 1\)"):
+        resolve("fails_at_once:function", {}, kind="model")

@@ -38,6 +38,7 @@ _MOST_PIXELS = 100_000_000  # a gigabyte while it is read
 _SPARE = 4  # pixels in each direction for one of the result: Lanczos's filter looks at six
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags
 _LEAST, _GREATEST = 340, 341
+_BRIGHT = 204  # of 255, where black is four times as far as white
 _WHITE_IS_ZERO = 0
 
 
@@ -159,7 +160,7 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
 def _opaque(image: Image.Image) -> Image.Image:
     """Return a picture of mode L or RGB: what is transparent is laid on white.
 
-    A white drawing would not be seen there: it is laid on black.
+    A bright drawing would hardly be seen there: it is laid on black.
     """
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode == "La":
@@ -167,12 +168,11 @@ def _opaque(image: Image.Image) -> Image.Image:
     if not (image.has_transparency_data or image.mode == "RGBa"):
         return image.convert("L" if grey else "RGB")
     drawing = image.convert("RGBA")
-    for ground in ("white", "black"):
-        laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
-        picture = laid.convert("RGB").convert("L" if grey else "RGB")
-        if np.ptp(np.asarray(picture), axis=(0, 1)).any():
-            break
-    return picture
+    shade, opacity = np.moveaxis(np.asarray(drawing.convert("LA"), np.float32), -1, 0)
+    brightness = np.average(shade, weights=opacity) if opacity.any() else 0.0
+    ground = "black" if brightness > _BRIGHT else "white"
+    laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
+    return laid.convert("RGB").convert("L" if grey else "RGB")
 
 
 def _range_in_the_file(image: Image.Image) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlpipeline.errors import ConfigurationError
+from mlpipeline.errors import ConfigurationError, PipelineError
 from mlpipeline.plan import permissions
 
 
@@ -73,6 +73,14 @@ def resolve(
             f"the {kind} `{reference}` cannot be imported: {error}",
             expected="`package.module:function` of a module that can be imported here",
             remedy="mend the name, or install the module or put it on PYTHONPATH",
+        ) from error
+    except PipelineError:
+        raise
+    except (Exception, SystemExit) as error:  # of the module's own code
+        raise ConfigurationError(
+            f"the {kind} `{reference}` cannot be imported: its module raised {described(error)}",
+            expected="a module that can be imported anywhere, and reads nothing until it is called",
+            remedy="mend that place, or move it into the function",
         ) from error
     if not callable(function):
         raise ConfigurationError(

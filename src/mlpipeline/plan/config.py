@@ -40,6 +40,9 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 
 
+# More is a slip of the hand: an image of 8,192 by 8,192 pixels has 200 MB in memory.
+Side = Annotated[int, Field(ge=1, le=8_192)]
+
 SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
 """What a data set's name begins with, before a colon, where it says where the data lies."""
 _SOURCES = tuple(f"{scheme}:" for scheme in SCHEMES)
@@ -54,13 +57,14 @@ class Data(Section):
     source: Literal["auto", "tfds", "download", "idx", "debian"] = "auto"
     """Where to get Fashion-MNIST from; `auto` tries the others, in this order. Other data sets have
     `auto` only."""
-    validation: PositiveInt = 5_000
-    """Images cut from the training split, stratified by class."""
+    validation: PositiveInt | None = None
+    """Images cut from the training split, stratified by class; none: 5,000, or a tenth of the
+    training images where these are fewer."""
     shards: PositiveInt = 8
     """TFRecord files of the training split: a multiple of the workers divides the work evenly."""
     seed: NonNegativeInt = 17
     """Random seed of the split."""
-    size: tuple[PositiveInt, PositiveInt] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width that every image gets, in pixels; none: as the data set has it."""
     channels: Literal[1, 3] | None = None
     """1 makes images grey, 3 makes them RGB; none: as the data set has it."""

@@ -32,6 +32,7 @@ from mlpipeline.store.schemas.feedback import Snapshot
 
 _log = logging.getLogger(__name__)
 
+_VALIDATION = 5_000  # images, unless the configuration says how many
 _EVALUATION_SHARDS = 4  # of validation and of test: several workers or threads can share them
 
 
@@ -82,7 +83,8 @@ def ingest(
     _tell(dataset, equal)
     order = canonical_order(dataset.train)
     preparation = preparation_of(dataset.train.images, order, fit=data.fit)
-    train, validation = cut_validation(dataset.train, order, count=data.validation, seed=data.seed)
+    count = data.validation or min(_VALIDATION, max(1, len(order) // 10))
+    train, validation = cut_validation(dataset.train, order, count=count, seed=data.seed)
     if data.shards > len(train):
         raise ConfigurationError(
             f"data.shards is {data.shards} for {len(train)} training images",

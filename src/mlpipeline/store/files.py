@@ -125,7 +125,8 @@ def missing(path: Path) -> MissingArtifactError:
     """Return the error that says that there is nothing at `path`."""
     return MissingArtifactError(
         f"nothing is published at {path}",
-        expected="the artifact of an earlier step",
+        expected="the artifact of an earlier step; it has another key if code or data files have "
+        "changed since the run began",
         remedy="run that step first; `make run` runs whatever is missing",
     )
 

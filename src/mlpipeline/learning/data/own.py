@@ -43,7 +43,7 @@ def call(function: Callable[..., Any], reference: str) -> Dataset:
         returned = function()
     except PipelineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(
             f"`{reference}` raised {described(error)}",
             expected=f"that it returns {_DATASET}",

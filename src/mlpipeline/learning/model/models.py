@@ -236,7 +236,7 @@ def _features(candidate: Candidate, inputs: Any) -> Any:
         features = architecture(inputs, **candidate.options)
     except (PipelineError, tf.errors.OpError):  # of the second kind is also a peer that is lost
         raise
-    except Exception as error:  # of the user's own code, or refused by Keras
+    except (Exception, SystemExit) as error:  # of the user's own code, or refused by Keras
         raise ConfigurationError(
             f"model `{candidate.model}` with options {candidate.options}: {described(error)}",
             expected="options that its function takes, and layers that fit the images",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,10 +40,11 @@ def take_in(collection: Collection, data: Data, scratch: Path) -> Dataset:
 
     Raises:
         ConfigurationError: They are of several sizes, and none is said.
-        SourceError: Images cannot be read, or there is no data set in what can.
+        SourceError: Images cannot be read, there is no data set in what can, or no room for it.
     """
     shape = sizes.shape_of(collection, data)
     scratch.mkdir(parents=True, exist_ok=True)
+    _check_room(collection, shape, scratch)
     with Taken.into(scratch) as train, Taken.into(scratch) as test:
         unreadable = _fill(collection, train, test, shape, data)
         if collection.test is None:
@@ -55,6 +58,19 @@ def take_in(collection: Collection, data: Data, scratch: Path) -> Dataset:
             collection.source + ("" if collection.test else f", {test_split.DESCRIPTION}"),
             unreadable=unreadable,
             names=Names(train.names, test.names),
+        )
+
+
+def _check_room(collection: Collection, shape: tuple[int, ...], scratch: Path) -> None:
+    """Say at once, not when hours have been spent and the disk is full, that there is no room."""
+    count = collection.train.count + (collection.test.count if collection.test else 0)
+    needed = 2 * count * math.prod(shape)  # prepared, and in the files that are made of that
+    if needed > (free := shutil.disk_usage(scratch).free):
+        raise SourceError(
+            f"{count:,} images of shape {list(shape)} take {needed / 1e9:,.1f} GB while they are "
+            f"ingested, and the disk of {scratch} has {free / 1e9:,.1f} GB left",
+            expected="room for all of them, twice: prepared, and in the data set's files",
+            remedy="say a smaller `data.size`, make room, or have the workspace on another disk",
         )
 
 
