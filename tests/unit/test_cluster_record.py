@@ -292,6 +292,7 @@ def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
     ("message", "to_do"),
     [
         ("OOMKilled (exit code 137): step 3 of 8", "raise the limit"),
+        ("OOMKilled (exit code 137): error: it was said before", "raise the limit"),
         ("pods is forbidden: exceeded quota: small, requested: pods=1", "ask for less"),
         ("ImagePullBackOff: Back-off pulling image", "`make image` loads it"),
         ("Pod was active on the node longer than the specified deadline", "`make status` while"),

@@ -54,10 +54,11 @@ def of_message(message: str) -> str:
     Args:
         message: That of Argo's node.
     """
-    if begin := _ENDED.match(message):
+    was_killed = message.removeprefix("main: ").startswith("OOMKilled")  # whatever its log says
+    if not was_killed and (begin := _ENDED.match(message)):
         return _without_noise(message[begin.end() :])
     _, mark, own = message.rpartition("error: ")
-    said = own if mark and "OOMKilled" not in message else message  # it has nothing to do with that
+    said = own if mark and not was_killed else message
     text = _without_noise(said) or "it was ended before it was done"
     if "to do: " in text:
         return text
