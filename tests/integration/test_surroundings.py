@@ -227,7 +227,8 @@ def test_a_user_without_home_and_without_a_name_can_run_it(plain: Pipeline) -> N
         source = Path(sys.modules["mlpipeline"].__file__ or "").parents[1]
         command = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
         # The interpreter may lie in root's home, where nobody else may look.
-        if subprocess.run([*command, sys.executable, "-c", ""], check=False).returncode:
+        probe = [*command, "env", "-i", sys.executable, "-c", ""]
+        if subprocess.run(probe, capture_output=True, check=False).returncode:
             may_look = "+dac_read_search"
             command += ["--inh-caps", may_look, "--ambient-caps", may_look]
         command += ["env", "-i", f"PYTHONPATH={source}", f"PATH={os.environ['PATH']}"]
