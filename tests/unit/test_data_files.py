@@ -11,7 +11,7 @@ import pytest
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import data_files
-from mlpipeline.plan.data_files import compare, fingerprint_of
+from mlpipeline.plan.data_files import compare
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,10 @@ def folder(tmp_path: Path) -> Path:
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """The three files are more than may be read."""
     monkeypatch.setattr(data_files, "_CONTENT_FILES", 2)
+
+
+def fingerprint_of(paths: list[Path]) -> str:
+    return compare({str(number): path for number, path in enumerate(paths)}).digest
 
 
 def _changed(folder: Path, change: Callable[[Path], object]) -> bool:

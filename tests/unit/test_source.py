@@ -15,7 +15,8 @@ import pytest
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import modules
-from mlpipeline.plan.fingerprint import code_version, module_of
+from mlpipeline.plan.config import module_of
+from mlpipeline.plan.fingerprint import code_version
 
 MODULES = {
     "__init__.py": "",

@@ -29,8 +29,7 @@ from mlpipeline.events import schema
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
-from mlpipeline.plan.config import Config, Serving
-from mlpipeline.plan.fingerprint import module_of
+from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
 from mlpipeline.store.schemas.dataset import DatasetCard

@@ -45,7 +45,12 @@ Side = Annotated[int, Field(ge=1, le=8_192)]
 
 SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
 """What a data set's name begins with, before a colon, where it says where the data lies."""
-_SOURCES = tuple(f"{scheme}:" for scheme in SCHEMES)
+
+
+def module_of(reference: str) -> str | None:
+    """Return the module that `package.module:function` names; None for any other reference."""
+    module, separator, _ = reference.partition(":")
+    return module if separator and module not in SCHEMES else None
 
 
 class Data(Section):
@@ -266,7 +271,7 @@ class Config(Section):
         problems += [
             f"{place}.files: expected a function of your own that reads them, got `{reference}`"
             for place, reference, files in readers
-            if files is not None and (":" not in reference or reference.startswith(_SOURCES))
+            if files is not None and module_of(reference) is None
         ]
         if self.training.workers > shards:
             problems.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,17 +39,6 @@ class Compared:
     files: int
     size: int
     by: Literal["content", "size and time"]
-
-
-def fingerprint_of(paths: Iterable[Path]) -> str:
-    """Return the digest of files, and of folders with all that is in them.
-
-    Found once in a process: a step sees one state of its data. 100,000 files take half a second.
-
-    Args:
-        paths: Files and folders, in an order that does not change by chance.
-    """
-    return compare({str(number): path for number, path in enumerate(paths)}).digest
 
 
 def compare(named: Mapping[str, Path], *, limit: int | None = None) -> Compared:

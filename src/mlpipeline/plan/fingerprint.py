@@ -15,7 +15,6 @@ from importlib import metadata
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import modules as sources
-from mlpipeline.plan.config import SCHEMES
 from mlpipeline.store.files import sha256
 
 
@@ -35,12 +34,6 @@ def code_version(*modules: str) -> str:
     for library, version in sorted(_versions(reached.libraries).items()):
         digest.update(f"{library}=={version}\n".encode())
     return digest.hexdigest()
-
-
-def module_of(reference: str) -> str | None:
-    """Return the module that `package.module:function` names; None for any other reference."""
-    module, separator, _ = reference.partition(":")
-    return module if separator and module not in SCHEMES else None
 
 
 def without_docstrings(tree: ast.Module) -> ast.AST:

@@ -18,9 +18,9 @@ from pydantic import JsonValue
 
 from mlpipeline.errors import ConfigurationError, SourceError
 from mlpipeline.plan import data_files, modules, permissions, sources
-from mlpipeline.plan.config import Candidate, Config, Data
+from mlpipeline.plan.config import Candidate, Config, Data, module_of
 from mlpipeline.plan.data_files import Compared
-from mlpipeline.plan.fingerprint import module_of, without_docstrings
+from mlpipeline.plan.fingerprint import without_docstrings
 from mlpipeline.store.layout import DATASETS, RUNS
 
 _LIMIT = 1_000_000  # ten seconds of looking

@@ -21,8 +21,7 @@ from importlib import metadata
 from typing import Any
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan.config import Config
-from mlpipeline.plan.fingerprint import module_of
+from mlpipeline.plan.config import Config, module_of
 
 VARIABLE, OF_CLUSTER = "MLPIPELINE_PLUGINS", "MLPIPELINE_CLUSTER_PLUGINS"
 GROUP = "mlpipeline.plugins"

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from mlpipeline.plan import own_files, permissions
 from mlpipeline.plan.commands import step_arguments
-from mlpipeline.plan.config import Candidate, Config, Data
-from mlpipeline.plan.fingerprint import code_version, module_of
+from mlpipeline.plan.config import Candidate, Config, Data, module_of
+from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.store.artifacts import is_whole, make_key
 from mlpipeline.store.layout import CANDIDATES, DATASETS, MODELS, SELECTIONS, Workspace
 

@@ -24,8 +24,7 @@ from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
-from mlpipeline.plan.config import Config
-from mlpipeline.plan.fingerprint import module_of
+from mlpipeline.plan.config import Config, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline.learning.data.images import Dataset, Names, release, rows_in_a_slice
+from mlpipeline.learning.data.images import Dataset, Names, slices
 from mlpipeline.store.schemas.dataset import Duplicates
 
 _SHOWN = 10
@@ -68,11 +68,9 @@ def pixel_digests(images: NDArray[np.uint8]) -> NDArray[np.void]:
     """
 
     def digests() -> Iterator[bytes]:
-        held = rows_in_a_slice(images.shape[1:])
-        for start in range(0, len(images), held):
-            for image in images[start : start + held]:
+        for _, held in slices(images):
+            for image in held:
                 yield hashlib.sha256(image.tobytes()).digest()
-            release(images)
 
     return np.fromiter(digests(), dtype="V32", count=len(images))
 

@@ -21,7 +21,7 @@ from mlpipeline.image_files import (
     UnreadableImageError,
     has_dark_ground,
 )
-from mlpipeline.learning.data.images import Dataset, Split, release, rows_in_a_slice
+from mlpipeline.learning.data.images import Dataset, Split, release, slices
 from mlpipeline.plan.config import Data
 
 _LOOKED_AT = 1_000  # images, to learn what grounds they have
@@ -94,11 +94,9 @@ def _prepared(
 ) -> Split:
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=scratch) as file:  # gone as soon as nobody reads it
-        held = rows_in_a_slice(split.images.shape[1:])
-        for start in range(0, len(split.images), held):
-            for image in split.images[start : start + held]:
+        for _, images in slices(split.images):
+            for image in images:
                 file.write(preparation.from_array(image).tobytes())
-            release(split.images)
         file.flush()
-        images = np.memmap(file, np.uint8, mode="r", shape=(len(split.images), *shape))
-    return Split(images, split.labels)
+        mapped = np.memmap(file, np.uint8, mode="r", shape=(len(split.images), *shape))
+    return Split(mapped, split.labels)
