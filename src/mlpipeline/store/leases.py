@@ -11,11 +11,12 @@ Locks of the kernel are not used: over a network some file systems keep them on 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,11 @@ class Lease:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         if self._create():
             return None
+        with _alone_in(self.file.parent):
+            return self._take_over()
+
+    def _take_over(self) -> Holder | None:
+        """Take it if whoever has it is gone; return who has it where somebody has."""
         holder = _read(self.file)
         is_seen = holder is not None and holder.can_be_seen
         is_free = holder.is_gone if holder and is_seen else self._is_over()
@@ -161,6 +167,18 @@ class Lease:
 
     def _beside(self, kind: str) -> Path:
         return self.file.with_name(f".{self.file.name.lstrip('.')}.{uuid.uuid4().hex[:8]}.{kind}")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time look and take away: the second would take the first one's lease."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # storage without locks: `_remove` looks what it has
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read(file: Path) -> Holder | None:
