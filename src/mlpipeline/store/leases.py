@@ -91,10 +91,8 @@ class Lease:
     def take(self) -> Holder | None:
         """Take it, if it is free; return who has it where somebody has."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        if self._create():
-            return None
         with _alone_in(self.file.parent):
-            return self._take_over()
+            return None if self._create() else self._take_over()
 
     def _take_over(self) -> Holder | None:
         """Take it if whoever has it is gone; return who has it where somebody has."""
