@@ -78,8 +78,7 @@ def test_what_is_to_be_known_of_the_image_is_said_before_its_classes(
     published = PublishedModel(
         "7", "0123", ("shirt", "coat"), GREY, lambda _: np.array([[0.9, 0.1]], np.float32), fashion
     )
-    monkeypatch.setattr(model, "load", lambda _: published)
-    monkeypatch.setattr(model, "use_available_processors", lambda: None)  # once in a process
+    monkeypatch.setattr(model, "load", lambda _, is_alone: published)
     config = Config(name="shirts", candidates={"cnn": Candidate(model="cnn")})
 
     def said(pixels: NDArray[np.uint8]) -> list[str]:
@@ -112,8 +111,7 @@ def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
     known = PublishedModel(
         "toy-1", "0", names, GREY, lambda images: probabilities, ImageKind.of_shape(GREY)
     )
-    monkeypatch.setattr(model, "load", lambda folder: known)
-    monkeypatch.setattr(model, "use_available_processors", lambda: None)
+    monkeypatch.setattr(model, "load", lambda folder, is_alone: known)
     monkeypatch.setattr(registry, "current", lambda workspace, name: "toy-1")
     candidates = {"cnn": {"model": "cnn"}}
     settings = config.parse({"name": "toy", "candidates": candidates}, origin="")

@@ -274,6 +274,7 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
             "fit": "stretch",
             "dark_ground": True,
         },
+        "engine": "tensorflow",
     }
 
 

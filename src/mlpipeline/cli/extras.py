@@ -14,8 +14,9 @@ from mlpipeline.errors import MissingExtraError
 # Modules that this package imports, by the extra that installs them. A test compares them with
 # the imports and with pyproject.toml.
 MODULES = {
-    "train": ("tensorflow", "keras", "tensorflow_datasets", "loky"),
+    "train": ("tensorflow", "keras", "tensorflow_datasets", "litert_quantizer"),
     "serve": (
+        "ai_edge_litert",
         "kserve",
         "fastapi",
         "starlette",

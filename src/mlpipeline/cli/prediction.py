@@ -15,7 +15,7 @@ from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
 
 if TYPE_CHECKING:
-    from mlpipeline.serving.model import PublishedModel  # TensorFlow
+    from mlpipeline.serving.model import PublishedModel
 
 _SHOWN = 3
 
@@ -32,10 +32,9 @@ def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]
         ServingError: There is no model, or the file is no image.
     """
     version = registry.current(workspace, config.name)
-    from mlpipeline.serving import model  # TensorFlow
+    from mlpipeline.serving import model  # KServe, which takes two seconds
 
-    model.use_available_processors()
-    published = model.load(workspace.model(config.name, version).path)
+    published = model.load(workspace.model(config.name, version).path, is_alone=True)
     read = read_image(image, published)
     yield from read.notes
     (probabilities,) = published.predict(read.pixels[np.newaxis])
@@ -58,7 +57,7 @@ def read_image(file: Path, model: PublishedModel) -> ImageFile:
     Raises:
         ServingError: The file is no image, or the model takes images of a kind that no file has.
     """
-    from mlpipeline.serving import files  # TensorFlow
+    from mlpipeline.serving import files  # KServe
 
     try:
         return files.read(file.read_bytes(), model)

@@ -142,7 +142,13 @@ def response(
 
 
 def metadata(
-    name: str, *, version: str, digest: str, classes: Sequence[str], shape: Sequence[int]
+    name: str,
+    *,
+    version: str,
+    digest: str,
+    classes: Sequence[str],
+    shape: Sequence[int],
+    platform: str,
 ) -> dict[str, Any]:
     """Describe a model, as `GET /v2/models/NAME` does.
 
@@ -155,10 +161,11 @@ def metadata(
         digest: SHA-256 of all that was published as that version.
         classes: Names of the classes, in the order of the probabilities.
         shape: Shape of one image.
+        platform: What computes it.
     """
     return {
         "name": name,
-        "platform": "tensorflow_savedmodel",
+        "platform": platform,
         "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *shape]}],
         "outputs": _output_types(len(classes)),
         "versions": [version],

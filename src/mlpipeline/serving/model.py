@@ -1,4 +1,4 @@
-"""A published model, verified and ready to predict. It needs TensorFlow but not Keras."""
+"""A published model, verified and ready to predict."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlpipeline.errors import ServingError
+from mlpipeline import engines
 from mlpipeline.image_files.kind import ImageKind, UnreadableImageError
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import ModelFolder
 from mlpipeline.store.schemas.selection import ModelCard
+
+PLATFORMS: dict[engines.Kind, str] = {
+    "litert": "litert_tflite",
+    "tensorflow": "tensorflow_savedmodel",
+}
+"""What the Open Inference Protocol calls what computes: `PROJECT_FORMAT`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class PublishedModel:
         classes: Names of the classes, in the order of the probabilities.
         input_shape: The shape of one image.
         preparation: How pictures become its images; None where files have no such channels.
+        platform: What computes it, as the Open Inference Protocol calls that.
     """
 
     version: str
@@ -36,6 +41,7 @@ class PublishedModel:
     input_shape: tuple[int, ...]
     _function: Callable[[Images], Probabilities]
     preparation: ImageKind | None = None
+    platform: str = PLATFORMS["litert"]
 
     def predict(self, images: Images) -> Probabilities:
         """Map images to probabilities; any number of threads may call it at a time.
@@ -49,25 +55,34 @@ class PublishedModel:
         return self._function(images)
 
 
-def load(folder: Path) -> PublishedModel:
+def load(folder: Path, *, is_alone: bool = False) -> PublishedModel:
     """Load a published version, and make it predict once.
 
     Args:
         folder: Where it is published.
+        is_alone: Whether this process does nothing else, see `engines.load`.
 
     Raises:
         ArtifactError: It is missing or damaged.
         ServingError: It is whole, but it does not map uint8 images to a probability per class.
     """
     artifacts.verify(folder)
-    card = ModelCard.load(ModelFolder(folder).card)
-    function, input_shape = _frozen(ModelFolder(folder).saved_model)
-    classes, digest = card.classes, artifacts.digest(folder)
-    preparation = card.preparation or _preparation_of_older(input_shape)
-    model = PublishedModel(card.version, digest, classes, input_shape, function, preparation)
-    got = model.predict(np.zeros((2, *input_shape), np.uint8))
+    registered = ModelFolder(folder)
+    card = ModelCard.load(registered.card)
+    engine = engines.load(registered, card.engine, is_alone=is_alone)
+    shape, classes = engine.input_shape, card.classes
+    model = PublishedModel(
+        card.version,
+        artifacts.digest(folder),
+        classes,
+        shape,
+        engine.predict,
+        card.preparation or _preparation_of_older(shape),
+        PLATFORMS[card.engine],
+    )
+    got = model.predict(np.zeros((2, *shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():
-        raise _unfit(folder, f"an output {got.dtype} {got.shape} for 2 images")
+        raise engines.unfit(folder, f"an output {got.dtype} {got.shape} for 2 images")
     return model
 
 
@@ -78,49 +93,3 @@ def _preparation_of_older(shape: tuple[int, ...]) -> ImageKind | None:
     except UnreadableImageError:
         return None
     return replace(known, dark_ground=known.channels == 1)
-
-
-def use_available_processors() -> None:
-    """Let each call of a model run on one CPU; call this before any TensorFlow operation.
-
-    Several calls run at a time, one for each CPU that this process may use. To divide a single
-    image's 0.5 ms among threads takes longer than that, all the more where replicas share the CPUs.
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def _frozen(saved_model: Path) -> tuple[Callable[[Images], Probabilities], tuple[int, ...]]:
-    """Return the model's signature as a function of an array, and the shape of one image.
-
-    With its variables turned into constants the graph optimizer folds batch normalisation into the
-    convolutions, and a call need not look the variables up. A session can run a graph in the
-    thread that calls it, which TensorFlow 2's functions cannot. Together that makes 0.5 ms of 0.75
-    for one image of a CNN of width 32, and more on a busy machine, where a change of threads waits.
-    """
-    loaded = tf.saved_model.load(str(saved_model))  # it owns the variables: keep it in a name
-    signature = loaded.signatures["serving_default"]
-    _, inputs = signature.structured_input_signature
-    outputs = signature.structured_outputs
-    if list(inputs) != ["images"] or inputs["images"].dtype != tf.uint8:
-        raise _unfit(saved_model, f"a signature of {inputs}")
-    if list(outputs) != ["probabilities"]:
-        raise _unfit(saved_model, f"outputs named {sorted(outputs)}")
-    frozen = convert_variables_to_constants_v2(signature)
-    with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
-    in_the_callers_thread = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1
-    )
-    session = tf.compat.v1.Session(graph=graph, config=in_the_callers_thread)
-    function = session.make_callable(frozen.outputs[0].name, feed_list=[frozen.inputs[0].name])
-    return function, tuple(inputs["images"].shape[1:])
-
-
-def _unfit(path: Path, got: str) -> ServingError:
-    return ServingError(
-        f"{path} has {got}",
-        expected="a signature `serving_default` that maps uint8 `images` (N, ...) to float32 "
-        "`probabilities` (N, classes)",
-        remedy="export the model with the training step's exporter and publish it again",
-    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlpipeline import processors
 from mlpipeline.learning.data.images import rows_in_a_batch
-from mlpipeline.learning.training import devices
 from mlpipeline.serving import messages
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.batching import Batcher
@@ -26,7 +26,7 @@ class Predictor(ImagesModel):
         """
         super().__init__(name)
         self._model = model
-        threads = devices.cpu_count()
+        threads = processors.count()
         rows = rows_in_a_batch(model.input_shape, max_batch)
         self._batcher = Batcher(model.predict, max_batch=rows, threads=threads)
         self.ready = True
@@ -39,6 +39,7 @@ class Predictor(ImagesModel):
             digest=self._model.digest,
             classes=self._model.classes,
             shape=self._model.input_shape,
+            platform=self._model.platform,
         )
 
     def input_shape(self) -> tuple[int, ...]:

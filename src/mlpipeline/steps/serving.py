@@ -39,8 +39,7 @@ def serve(
         ArtifactError: The model is missing or damaged.
         ServingError: It is not such a model, or a port is in use.
     """
-    model.use_available_processors()
-    predictor = Predictor(name, model.load(version))
+    predictor = Predictor(name, model.load(version, is_alone=True))
     settings = ServerSettings(host, http_port, grpc_port, replica)
     server = ReplicaServer(settings, lambda: progress.report(1, 1, ready=replica))
     server.start([predictor])

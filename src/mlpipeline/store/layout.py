@@ -5,7 +5,7 @@
     candidates/.KEY.work/   the same while it is trained
     */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
-    models/NAME/VERSION/    model.json  request.json  saved_model/
+    models/NAME/VERSION/    model.json  request.json  model.tflite  saved_model/
     models/NAME/current     the version that passed verification last
     predictions/KEY/        predictions.csv  summary.json
     answers/EVENT.csv       the predictions.csv that an event has asked for last
@@ -158,6 +158,11 @@ class ModelFolder(Folder):
     def example(self) -> Path:
         """A request of the V1 protocol with one test image, to try the model with."""
         return self.path / "request.json"
+
+    @property
+    def tflite(self) -> Path:
+        """The model as LiteRT serves it; there is none where LiteRT cannot."""
+        return self.path / "model.tflite"
 
     @property
     def saved_model(self) -> Path:

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import loky
 import tensorflow as tf
 
+from mlpipeline import processors
 from mlpipeline.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
@@ -17,12 +17,6 @@ _log = logging.getLogger(__name__)
 # Flags of /proc/cpuinfo (x86, Arm): without them bfloat16 is emulated, slower than float32.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _BFLOAT16_GPU = (8, 0)  # compute capability, https://docs.nvidia.com/cuda/cuda-c-programming-guide
-
-
-def cpu_count() -> int:
-    """Return how many processors this process really has: its affinity, bounded by its cgroup."""
-    count: int = loky.cpu_count()
-    return count
 
 
 def configure() -> None:
@@ -34,7 +28,7 @@ def configure() -> None:
     Raises:
         ConfigurationError: There is a GPU, and TensorFlow cannot use it.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(cpu_count())
+    tf.config.threading.set_intra_op_parallelism_threads(processors.count())
     tf.config.threading.set_inter_op_parallelism_threads(2)
     gpus = usable_gpus()
     tf.config.set_visible_devices(gpus[:1], "GPU")
@@ -70,7 +64,7 @@ def name() -> str:
     if gpus := tf.config.get_visible_devices("GPU"):
         details = tf.config.experimental.get_device_details(gpus[0])
         return str(details.get("device_name", "a GPU"))
-    return f"{cpu_count()} processors"
+    return f"{processors.count()} processors"
 
 
 def policy(precision: Literal["auto", "float32", "bfloat16"]) -> str:

@@ -31,6 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlpipeline import processors
 from mlpipeline.errors import PeerLostError, TrainingError
 from mlpipeline.learning.data import tfrecords
 from mlpipeline.learning.training import devices
@@ -353,7 +354,7 @@ class Helper:
             task_index=cluster.index,
             protocol="grpc",
             config=tf.compat.v1.ConfigProto(
-                intra_op_parallelism_threads=devices.cpu_count(),
+                intra_op_parallelism_threads=processors.count(),
                 inter_op_parallelism_threads=waits,
             ),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from mlpipeline.image_files.kind import ImageKind
 from mlpipeline.store.schemas.candidate import TrainingFigures
@@ -79,6 +79,7 @@ class ModelCard(Document):
         validation_accuracy: The share of hits on the validation split, 0 to 1.
         test_accuracy: The share of hits on the test split, 0 to 1.
         preparation: How pictures become images for the model, as in its data set's card.
+        engine: What it is served by: `litert` its `model.tflite`, `tensorflow` its `saved_model/`.
     """
 
     CALLED: ClassVar[str] = "model's card"
@@ -93,3 +94,4 @@ class ModelCard(Document):
     validation_accuracy: float
     test_accuracy: float
     preparation: ImageKind | None = None
+    engine: Literal["litert", "tensorflow"] = "tensorflow"
