@@ -14,6 +14,7 @@ main() {
   section "training jobs" newest tfjobs.kubeflow.org
   section "training jobs in queues, and why they wait" queued
   section "model" model
+  section "models that TensorFlow serves, and why" served_by_tensorflow
   section "its address" ours get service/inference
   section "workspace" ours get persistentvolumeclaims
   section "pods that do not run, and why" troubled_pods
@@ -60,8 +61,7 @@ troubled_steps() {
 queued() { # Kueue is optional
   [[ -n $(kubectl get crd workloads.kueue.x-k8s.io --ignore-not-found --output name) ]] || return 0
   ours get workloads.kueue.x-k8s.io --output 'custom-columns=JOB:.metadata.ownerReferences[0].name,'\
-'QUEUE:.spec.queueName,PRIORITY:.spec.priorityClassName,'\
-'ENDED:.status.conditions[?(@.type=="Finished")].status,'\
+'QUEUE:.spec.queueName,PRIORITY:.spec.priorityClassName,ENDED:.status.conditions[?(@.type=="Finished")].status,'\
 'WHY:.status.conditions[?(@.type=="QuotaReserved")].message' |
     awk 'NR == 1 || $4 != "True"'
 }

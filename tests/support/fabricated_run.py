@@ -19,6 +19,32 @@ CLASSES = (
 _ACCURACY = {"cnn": 0.9121, "batch_norm": 0.9268, "dropout": 0.9213}
 _CHOSEN = "batch_norm"
 
+_SERVED = {
+    "engine": "litert",
+    "variant": "int8-dynamic",
+    "precision": "auto",
+    "reason": "47% of float32's time, 99.88% the same classes",
+    "variants": [
+        {
+            "name": "float32",
+            "bytes": 504_300,
+            "milliseconds": 0.076,
+            "batch_milliseconds": 4.9,
+            "validation_accuracy": 0.9293,
+            "agreement": 1.0,
+        },
+        {
+            "name": "int8-dynamic",
+            "bytes": 135_568,
+            "milliseconds": 0.036,
+            "batch_milliseconds": 2.3,
+            "validation_accuracy": 0.9293,
+            "agreement": 0.9988,
+        },
+        {"name": "int8-full", "refused": "cannot be made: it has no operation Odd"},
+    ],
+}
+
 
 def fabricate(
     workspace: Path,
@@ -179,6 +205,7 @@ def _publish_selection(
                 "candidates": {},
                 "dataset": "fashion-mnist-0f3a5d7791c2be64",
                 "test": {"images": len(labels), "hits": hits, "accuracy": hits / len(labels)},
+                "served": _SERVED,
             },
         )
     return hits / len(labels)

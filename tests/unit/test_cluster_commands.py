@@ -97,6 +97,7 @@ def _publish(task: Task, workspace: Path, metrics: Any = None) -> None:
     for folder in task.publishes:
         with artifacts.publish(workspace / folder) as draft:
             artifacts.write_json(draft / "metrics.json", metrics)
+            documents.model_card(engine="litert").save(draft / "model.json")
 
 
 def _outputs(workspace: Path) -> dict[str, str]:

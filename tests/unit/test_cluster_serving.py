@@ -39,6 +39,7 @@ def _complete(
     content: str = CONTENT,
     version: str = VERSION,
     code: str = "code",
+    **others: str,
 ) -> Manifest:
     return inference_service.complete(
         template or manifests.load(TEMPLATES, "inference-service"),
@@ -49,6 +50,7 @@ def _complete(
         image=image,
         arguments=["predictor", "--version", version],
         replicas=replicas,
+        **others,
     )
 
 
@@ -71,6 +73,13 @@ def test_a_service_is_completed_with_what_a_run_knows() -> None:
     assert _container(service)["image"] == NEW
     assert _container(service)["args"] == ["predictor", "--version", VERSION]
     assert "ownerReferences" not in service["metadata"], "it outlives the run that published it"
+
+
+def test_why_litert_does_not_serve_is_written_on_the_service() -> None:
+    reason = "LiteRT cannot: it has no operation Odd"
+    noted = _complete(why_tensorflow=reason)["metadata"]["annotations"]
+    assert noted["mlpipeline/why-tensorflow"] == reason
+    assert "mlpipeline/why-tensorflow" not in _complete()["metadata"]["annotations"]
 
 
 def test_the_template_and_its_sidecars_stay_as_they_are() -> None:

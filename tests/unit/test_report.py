@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from mlpipeline.runs import report
 from mlpipeline.runs.report import evidence, figures, formats, measures
+from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
@@ -128,6 +130,42 @@ def test_only_the_chosen_candidate_has_a_test_accuracy(tmp_path: Path, run: dict
     assert accuracy in row_of("batch_norm")
     assert accuracy not in row_of("cnn")
     assert accuracy not in row_of("dropout")
+
+
+def test_the_variants_and_why_one_is_served_are_in_the_page(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    page = _page(tmp_path, run)
+    assert "LiteRT serves int8-dynamic : 47% of float32's time" in page.text
+    rows = re.findall(r"<tr.*?</tr>", page.html, re.DOTALL)
+    (chosen,) = [row for row in rows if 'scope="row">int8-dynamic<' in row]
+    assert 'class="chosen"' in chosen
+    assert all(figure in chosen for figure in ("136 kB", "0.036 ms", "2.30 ms", "99.88%", "✓"))
+    (refused,) = [row for row in rows if 'scope="row">int8-full<' in row]
+    assert "cannot be made: it has no operation Odd" in refused
+    assert "chosen" not in refused
+
+
+def test_that_tensorflow_serves_is_said_with_its_reason(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    folder = artifact_of(tmp_path, run, "select")
+    content = artifacts.read_json(folder / "decision.json")
+    content["served"] = {
+        "engine": "tensorflow",
+        "variant": "float32",
+        "precision": "auto",
+        "reason": "LiteRT cannot: it has no operation Odd",
+        "variants": [{"name": "float32", "refused": "it has no operation Odd"}],
+    }
+    kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".json"}
+    shutil.rmtree(folder)
+    with artifacts.publish(folder) as draft:
+        for name, data in kept.items():
+            (draft / name).write_bytes(data)
+        artifacts.write_json(draft / "decision.json", content)
+    text = _page(tmp_path, run).text
+    assert "TensorFlow serves the model. LiteRT cannot: it has no operation Odd." in text
 
 
 def test_the_page_names_no_outside_address_and_runs_no_script(

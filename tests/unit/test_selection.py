@@ -15,16 +15,16 @@ from mlpipeline.errors import DamagedArtifactError, SelectionError
 from mlpipeline.image_files import ImageKind
 from mlpipeline.learning.data import Dataset, Split, datasets
 from mlpipeline.learning.data.splits import StoredSplit
-from mlpipeline.learning.model import export
-from mlpipeline.plan.config import Data
+from mlpipeline.learning.model import conversion, export
+from mlpipeline.plan.config import Data, Precision
 from mlpipeline.plan.decision import RULE, choose
 from mlpipeline.serving import model as serving
 from mlpipeline.steps import ingestion, selection
 from mlpipeline.store import artifacts, layout
-from mlpipeline.store.layout import DatasetFolder, ModelFolder
+from mlpipeline.store.layout import DatasetFolder, ModelFolder, SelectionFolder
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.dataset import DatasetCard
-from mlpipeline.store.schemas.selection import ModelCard
+from mlpipeline.store.schemas.selection import Decision, ModelCard, ServedVariant
 from support.stored_documents import metrics as metrics_of
 from support.whole_split import read_split
 
@@ -193,7 +193,7 @@ def test_the_model_knows_how_files_become_its_images(workspace: Workspace) -> No
     ):
         other = workspace.root / "other"
         with artifacts.publish(other) as draft:
-            shutil.copytree(workspace.model / "saved_model", draft / "saved_model")
+            shutil.copy(workspace.model / "model.tflite", draft)
             content = card.model_copy(update={"preparation": preparation}).content()
             artifacts.write_json(draft / "model.json", content)
         assert serving.load(other).preparation == expected
@@ -252,8 +252,11 @@ def test_the_mistakes_are_the_wrong_answers_the_surest_first(workspace: Workspac
 
 def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
     images, _ = read_split(workspace.dataset, "test")
-    served = export.predict(export.load(workspace.model / "saved_model"), images)
-    np.testing.assert_array_equal(served, np.load(workspace.output / "test_probabilities.npy"))
+    recorded = np.load(workspace.output / "test_probabilities.npy")
+    served = serving.load(workspace.model).predict(images)
+    np.testing.assert_array_equal(served, recorded)
+    for_others = export.predict(export.load(workspace.model / "saved_model"), images)
+    np.testing.assert_allclose(for_others, recorded, atol=1e-5)
 
     facts = artifacts.read_json(workspace.model / "model.json")
     decision = artifacts.read_json(workspace.output / "decision.json")
@@ -266,7 +269,7 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
         "candidate_key": "good-1",
         "dataset_key": "ingest-1",
         "synthetic_data": True,
-        "validation_accuracy": 0.9,
+        "validation_accuracy": decision["served"]["variants"][0]["validation_accuracy"],
         "test_accuracy": decision["test"]["accuracy"],
         "preparation": {
             "size": list(SHAPE),
@@ -274,8 +277,101 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
             "fit": "stretch",
             "dark_ground": True,
         },
-        "engine": "tensorflow",
+        "engine": "litert",
+        "variant": "float32",
+        "engine_reason": "as configured",
     }
+
+
+def _select(workspace: Workspace, place: Path, precision: Precision) -> ServedVariant:
+    """Run the step anew, and return what is served."""
+    selection.select(
+        "halves",
+        workspace.candidates,
+        dataset=workspace.dataset,
+        output=place / "selection",
+        model=place / "model",
+        precision=precision,
+    )
+    served = Decision.load(SelectionFolder(place / "selection").decision).served
+    assert served
+    card = ModelCard.load(ModelFolder(place / "model").card)
+    assert (card.engine, card.variant) == (served.engine, served.variant)
+    assert card.engine_reason == served.reason
+    images, _ = read_split(workspace.dataset, "test")
+    np.testing.assert_array_equal(  # served is what was selected, exactly
+        serving.load(place / "model").predict(images),
+        np.load(place / "selection" / "test_probabilities.npy"),
+    )
+    return served
+
+
+def test_float32_is_served_unless_8_bits_are_asked_for(workspace: Workspace) -> None:
+    served = Decision.load(SelectionFolder(workspace.output).decision).served
+    assert served
+    assert (served.engine, served.variant, served.precision) == ("litert", "float32", "float32")
+    (only,) = served.variants
+    assert only.bytes == (workspace.model / "model.tflite").stat().st_size
+    assert only.agreement == 1
+    assert only.milliseconds
+    assert only.batch_milliseconds
+    assert only.batch_milliseconds < 64 * 2 * only.milliseconds
+
+
+def test_8_bits_are_measured_and_served_where_they_are_asked_for(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    served = _select(workspace, tmp_path, "int8")
+    assert [each.name for each in served.variants] == ["float32", "int8-dynamic", "int8-full"]
+    assert served.variant in ("int8-dynamic", "int8-full")
+    (chosen,) = (each for each in served.variants if each.name == served.variant)
+    assert chosen.agreement == 1  # the classes are far apart
+    assert chosen.validation_accuracy == served.variants[0].validation_accuracy
+    assert served.reason.endswith("100.00% the same classes")
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_8_bits_that_fail_the_gate_are_never_served(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    def wrong(model: bytes) -> bytes:
+        """A model that compares right with left."""
+        _predictor(-0.3).save(tmp_path / "wrong")
+        return conversion.convert(tmp_path / "wrong")
+
+    def impossible(model: bytes, images: object) -> bytes:
+        raise conversion.ConversionError("it is full already")
+
+    monkeypatch.setattr(conversion, "with_dynamic_range", wrong)
+    monkeypatch.setattr(conversion, "with_full_integers", impossible)
+    served = _select(workspace, tmp_path, precision)
+    assert served.variant == "float32"
+    assert served.reason == "no variant of 8-bit integers is fit"
+    _, dynamic, full = served.variants
+    assert "points lower" in dynamic.refused
+    assert "the same classes, 99% must be" in dynamic.refused
+    assert full.refused == "cannot be made: it is full already"
+
+
+@pytest.mark.parametrize("why", ["unknown", "unfaithful"])
+def test_what_litert_cannot_do_is_served_by_tensorflow(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    convert = conversion.convert
+
+    def failing(saved_model: Path) -> bytes:
+        if why == "unknown":
+            raise conversion.ConversionError("it has no operation BesselI0e")
+        _predictor(0.2).save(tmp_path / "another")
+        return convert(tmp_path / "another")
+
+    monkeypatch.setattr(conversion, "convert", failing)
+    served = _select(workspace, tmp_path, "auto")
+    assert (served.engine, served.variant) == ("tensorflow", "float32")
+    expected = {"unknown": "no operation BesselI0e", "unfaithful": "probabilities would be up to"}
+    assert served.reason.startswith("LiteRT cannot: it")
+    assert expected[why] in served.reason
+    assert not (tmp_path / "model" / "model.tflite").exists()
 
 
 def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace) -> None:

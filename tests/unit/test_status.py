@@ -68,6 +68,7 @@ case "$*" in
     echo 'time="2026" level=info argo=true'
     echo 'ingest(0), Failed: main: OOMKilled (exit code 137): WARNING: absl::InitializeLog() is'
     echo 'Error: exit status 137' ;;
+  *"get inferenceservices"*why-tensorflow*) echo 'odd: LiteRT cannot: it has no operation Odd' ;;
   *"get pods"*) echo '{PODS}' ;;
   *"get events"*) echo '{EVENTS}' ;;
 esac
@@ -132,3 +133,8 @@ def test_an_operator_that_is_down_is_named_and_one_that_nobody_wants_is_not(
     assert [line.split()[1] for line in section.splitlines()[2:4]] == [
         *("training-operator", "broken"),
     ]
+
+
+def test_a_model_that_litert_cannot_serve_is_named_with_the_reason(tmp_path: Path) -> None:
+    section = _status(tmp_path, "").split("models that TensorFlow serves")[1].split("\n\n")[0]
+    assert section.splitlines()[1:] == ["  odd: LiteRT cannot: it has no operation Odd"]

@@ -24,6 +24,7 @@ from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import SELECT, TRAIN, VERIFY
 from mlpipeline.store import artifacts, layout, registry
 from mlpipeline.store.schemas.candidate import Metrics
+from mlpipeline.store.schemas.selection import ModelCard
 
 if TYPE_CHECKING:  # importing it takes a second
     from mlpipeline.backends.cluster.api import Cluster, Manifest
@@ -142,8 +143,10 @@ def serve(
 
     settings = configuration.load(config).among(among)
     version = pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
-    folder = workspace.model(settings.name, version).path
+    registered = workspace.model(settings.name, version)
+    folder = registered.path
     artifacts.verify(folder)
+    card = ModelCard.load(registered.card)
     service = inference_service.complete(
         manifests.load(templates, "inference-service"),
         name=settings.name,
@@ -155,6 +158,7 @@ def serve(
             settings.name, version, workspace=workspace, host=settings.serving.host
         ),
         replicas=settings.serving.replicas,
+        why_tensorflow=card.engine_reason if card.engine == "tensorflow" else "",
     )
     cluster, good = api.connect(), _verified(workspace, settings.name)
     revision = rollout.roll_out(

@@ -126,7 +126,7 @@ def select(
     workspace: Workspace = DEFAULT_WORKSPACE,
     among: Among = "",
 ) -> None:
-    """Choose among the candidates that were trained, test the best one, register it."""
+    """Choose among the candidates that were trained, make what is served, test it, register it."""
     settings = configuration.load(config).among(among)
     tasks = pipeline.plan_of_finished(settings, workspace)
     task = tasks[SELECT.name]
@@ -141,6 +141,7 @@ def select(
         dataset=workspace.dataset(tasks[INGEST.name].key).path,
         output=workspace.selection(task.key).path,
         model=workspace.model(settings.name, task.key).path,
+        precision=settings.serving.precision,
     )
 
 

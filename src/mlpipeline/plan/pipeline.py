@@ -86,7 +86,7 @@ def _of_candidate(config: Config, candidate: str | None) -> Identity:
 
 
 def _of_model(config: Config, candidate: str | None) -> Identity:
-    return Identity(config.name, {"name": config.name})
+    return Identity(config.name, {"name": config.name, "precision": config.serving.precision})
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ TRAIN = Step(
 )
 SELECT = Step(
     "select",
-    "choose the best candidate on the validation split, test it once, register the model",
+    "choose the best candidate on the validation split, make what is served, test it once",
     module="mlpipeline.steps.selection",
     reads=(DATASET, CANDIDATE),
     publishes=(SELECTION, MODEL),

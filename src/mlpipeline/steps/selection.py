@@ -1,9 +1,10 @@
-"""Step `select`: choose a candidate on the validation split, test it once, register its model."""
+"""Step `select`: choose a candidate on the validation split, make what is served, test it once."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline import progress
+from mlpipeline.engines import Engine
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.learning.data.splits import StoredSplit
-from mlpipeline.learning.model import export
+from mlpipeline.plan.config import Precision
 from mlpipeline.plan.decision import choose
+from mlpipeline.steps import variants
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import (
     CandidateFolder,
@@ -37,9 +40,15 @@ _MISTAKES_KEPT = 40
 
 
 def select(
-    name: str, candidates: Mapping[str, Path], *, dataset: Path, output: Path, model: Path
+    name: str,
+    candidates: Mapping[str, Path],
+    *,
+    dataset: Path,
+    output: Path,
+    model: Path,
+    precision: Precision = "float32",
 ) -> None:
-    """Choose, test and register.
+    """Choose, make what is served, test that, and register it.
 
     Args:
         name: What the model is called.
@@ -47,6 +56,7 @@ def select(
         dataset: The published data set that they were trained on.
         output: Where to publish the selection.
         model: Where to publish the model; the folder's name is its version.
+        precision: What `serving.precision` asks for.
     """
     folders = {name: CandidateFolder(path) for name, path in candidates.items()}
     for folder in folders.values():
@@ -56,8 +66,12 @@ def select(
     _log.info("selected %s: %s", choice.chosen, choice.reason)
     chosen = folders[choice.chosen]
 
-    split = StoredSplit(dataset, "test")
-    probabilities, labels = _predict(split, chosen)
+    with tempfile.TemporaryDirectory() as scratch:
+        validation = StoredSplit(dataset, "validation")
+        served = variants.make(chosen.saved_model, validation, precision, Path(scratch))
+        split = StoredSplit(dataset, "test")
+        probabilities, labels = _predict(split, served.engine)
+        tflite = served.tflite.read_bytes() if served.tflite else None
     test = _measure(probabilities, labels)
     progress.report(split.count, split.count, test_accuracy=test.accuracy)
 
@@ -81,13 +95,16 @@ def select(
             },
             dataset=dataset.name,
             test=test,
+            served=served.about,
         ).save(selection.decision)
     with artifacts.publish(model) as draft:
         registered = ModelFolder(draft)
         shutil.copytree(chosen.saved_model, registered.saved_model)
+        if tflite:
+            registered.tflite.write_bytes(tflite)
         first, _ = next(split.batches(1))
         artifacts.write_json(registered.example, {"instances": first.tolist()})
-        accuracy = metrics[choice.chosen].validation_accuracy
+        accuracy = served.validation_accuracy or metrics[choice.chosen].validation_accuracy
         assert accuracy is not None, "a candidate that can be chosen has it"
         ModelCard(
             name=name,
@@ -100,19 +117,19 @@ def select(
             validation_accuracy=accuracy,
             test_accuracy=test.accuracy,
             preparation=card.preparation,
+            engine=served.about.engine,
+            variant=served.about.variant,
+            engine_reason=served.about.reason,
         ).save(registered.card)
 
 
-def _predict(
-    split: StoredSplit, chosen: CandidateFolder
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _predict(split: StoredSplit, engine: Engine) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return a model's probabilities, float32 `[N, classes]`, and the labels, int64 `[N]`."""
-    signature = export.load(chosen.saved_model)
     answers, labels = [], []
     done = 0
     for images, of_images in split.batches(rows_in_a_batch(split.shape)):
         progress.report(done, split.count, doing="testing")
-        answers.append(export.predict(signature, images))
+        answers.append(engine.predict(images))
         labels.append(of_images)
         done += len(of_images)
     return np.concatenate(answers), np.concatenate(labels)

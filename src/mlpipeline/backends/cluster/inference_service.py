@@ -21,6 +21,7 @@ LABEL = "serving.kserve.io/inferenceservice"
 
 _CONTAINER = "kserve-container"  # KServe's own name for the one that answers
 _VERSION = "mlpipeline/version"
+_WHY_TENSORFLOW = "mlpipeline/why-tensorflow"
 _PODS = "mlpipeline/pods"
 # Of a component: how many pods there are and how they are replaced, not what they are.
 _NOT_OF_PODS = {
@@ -54,6 +55,7 @@ def complete(
     image: str,
     arguments: list[str],
     replicas: int,
+    why_tensorflow: str = "",
 ) -> Manifest:
     """Return the manifest of a model's InferenceService.
 
@@ -70,9 +72,12 @@ def complete(
         image: Image of all pods.
         arguments: Command line of the replicas, after `mlpipeline`.
         replicas: How many of them there are at least.
+        why_tensorflow: Why LiteRT cannot serve it; empty where it does. `make status` says it.
     """
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {_VERSION: version}
+    if why_tensorflow:
+        annotations |= {_WHY_TENSORFLOW: why_tensorflow}
     spec = template["spec"]
     predictor = spec["predictor"]
     changes = {

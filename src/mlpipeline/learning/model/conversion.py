@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,10 @@ from mlpipeline.learning.model.export import INPUT, SIGNATURE
 # off what only some of them have. (The default model's probabilities were then up to 0.26 off, and
 # are 0.07 off with these.) Of large images there are fewer: all their activations are held.
 _CALIBRATION_BATCH, _CALIBRATION_BYTES = 25, 1 << 20
+
+
+_UNKNOWN = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+_LONGEST = 200
 
 
 class ConversionError(Exception):
@@ -92,4 +97,11 @@ def _quietly() -> Iterator[None]:
         try:
             yield
         except Exception as error:  # they raise whatever kind comes to hand
-            raise ConversionError(f"{type(error).__name__}: {error}") from error
+            raise ConversionError(_in_short(str(error)) or type(error).__name__) from error
+
+
+def _in_short(message: str) -> str:
+    """Return which operations LiteRT does not know, or else the first line of a message."""
+    if unknown := _UNKNOWN.findall(message):
+        return f"it has no operation {', '.join(dict.fromkeys(unknown))}"
+    return next((line.strip() for line in message.splitlines() if line.strip()), "")[:_LONGEST]

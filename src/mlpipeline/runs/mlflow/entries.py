@@ -152,8 +152,24 @@ def _metrics(workspace: Workspace, task: TaskRecord, began: int) -> list[Metric]
         return by_epoch + size
     if task.step == SELECT.name:
         decision = _read(Decision, workspace.selection(task.key).decision)
-        return [Metric("test_accuracy", decision.test.accuracy, began, 0)] if decision else []
+        figures = _figures_of_selection(decision) if decision else {}
+        return [Metric(name, value, began, 0) for name, value in figures.items()]
     return []
+
+
+def _figures_of_selection(decision: Decision) -> dict[str, float]:
+    """The accuracy of what is served, and of each variant what it takes and how good it is."""
+    figures = {"test_accuracy": decision.test.accuracy}
+    for variant in decision.served.variants if decision.served else ():
+        measured = {
+            "size_bytes": variant.bytes,
+            "image_ms": variant.milliseconds,
+            "batch_ms": variant.batch_milliseconds,
+            "validation_accuracy": variant.validation_accuracy,
+            "agreement": variant.agreement,
+        }
+        figures |= {f"{variant.name}.{n}": v for n, v in measured.items() if v is not None}
+    return figures
 
 
 def _metrics_of_epoch(epoch: Epoch, began: int) -> list[Metric]:

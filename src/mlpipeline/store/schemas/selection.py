@@ -35,6 +35,46 @@ class TestFigures(Part):
     accuracy: float
 
 
+class Variant(Part):
+    """A model as LiteRT could serve it, measured where it was selected, on one processor.
+
+    Attributes:
+        name: `float32`, `int8-dynamic` or `int8-full`.
+        bytes: The size of its file; None, as the figures below, where it could not be made.
+        milliseconds: What one image takes.
+        batch_milliseconds: What 64 images in one request take.
+        validation_accuracy: The share of hits on the validation split, 0 to 1.
+        agreement: The share of its images that it says the same class of as `float32`, 0 to 1.
+        refused: Why it is not served; empty for one that could be.
+    """
+
+    name: str
+    bytes: int | None = None
+    milliseconds: float | None = None
+    batch_milliseconds: float | None = None
+    validation_accuracy: float | None = None
+    agreement: float | None = None
+    refused: str = ""
+
+
+class ServedVariant(Part):
+    """What the chosen candidate is served as.
+
+    Attributes:
+        engine: What computes it: `litert`, or `tensorflow` for what LiteRT cannot be made of.
+        variant: Which variant it is.
+        precision: What was asked for by `serving.precision`.
+        reason: Why it is this one.
+        variants: All that were made.
+    """
+
+    engine: Literal["litert", "tensorflow"]
+    variant: str
+    precision: str
+    reason: str
+    variants: tuple[Variant, ...] = ()
+
+
 class Decision(Document):
     """The content of `decision.json`.
 
@@ -48,7 +88,8 @@ class Decision(Document):
         version: The version that the chosen candidate was registered as.
         candidates: All that were compared, by name.
         dataset: The key of the data set: it is published in `datasets/KEY`.
-        test: What the chosen one achieved on the test split.
+        test: What the chosen one achieved on the test split, as it is served.
+        served: What it is served as; None where that was not chosen yet.
     """
 
     CALLED: ClassVar[str] = "selection's decision"
@@ -63,6 +104,7 @@ class Decision(Document):
     candidates: dict[str, ComparedCandidate]
     dataset: str
     test: TestFigures
+    served: ServedVariant | None = None
 
 
 class ModelCard(Document):
@@ -80,6 +122,8 @@ class ModelCard(Document):
         test_accuracy: The share of hits on the test split, 0 to 1.
         preparation: How pictures become images for the model, as in its data set's card.
         engine: What it is served by: `litert` its `model.tflite`, `tensorflow` its `saved_model/`.
+        variant: Which variant `model.tflite` is.
+        engine_reason: Why it is served so.
     """
 
     CALLED: ClassVar[str] = "model's card"
@@ -95,3 +139,5 @@ class ModelCard(Document):
     test_accuracy: float
     preparation: ImageKind | None = None
     engine: Literal["litert", "tensorflow"] = "tensorflow"
+    variant: str = "float32"
+    engine_reason: str = ""

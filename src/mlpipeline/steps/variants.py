@@ -1,0 +1,178 @@
+"""What a chosen candidate is served as: made, measured, and decided by `plan.variants`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpipeline import progress
+from mlpipeline.engines import Engine
+from mlpipeline.engines.litert import LiteRt
+from mlpipeline.engines.saved_model import SavedModel
+from mlpipeline.errors import ServingError
+from mlpipeline.learning.data.images import rows_in_a_batch
+from mlpipeline.learning.data.splits import StoredSplit
+from mlpipeline.learning.model import conversion, export
+from mlpipeline.learning.model.conversion import ConversionError
+from mlpipeline.plan import variants as rule
+from mlpipeline.plan.config import Precision
+from mlpipeline.store.schemas.selection import ServedVariant, Variant
+
+_log = logging.getLogger(__name__)
+
+_EXACT = "float32"
+# Two ways to add the same float32 numbers are 1e-6 apart; what is further has lost something.
+_FURTHEST = 1e-3
+_COMPARED = 100  # images
+_CALIBRATED = 500  # images
+_BATCH = 64  # images, as many as a replica computes at once
+_TRIES, _SECONDS = 200, 0.3  # of timing
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served of a candidate.
+
+    Attributes:
+        engine: What computes it.
+        about: What it is and why.
+        tflite: LiteRT's file of it; None where TensorFlow serves the SavedModel.
+    """
+
+    engine: Engine
+    about: ServedVariant
+    tflite: Path | None
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """The share of hits on the validation split; None where it was not measured again."""
+        figures = {variant.name: variant.validation_accuracy for variant in self.about.variants}
+        return figures.get(self.about.variant)
+
+
+def make(saved_model: Path, validation: StoredSplit, precision: Precision, scratch: Path) -> Served:
+    """Make what is served of a candidate: LiteRT's file, where LiteRT can do what the model does.
+
+    Args:
+        saved_model: The candidate's SavedModel.
+        validation: What variants are measured on.
+        precision: What is asked for.
+        scratch: A folder for the files.
+    """
+    progress.report(0, validation.count, doing="converting")
+    images, _ = next(validation.batches(rows_in_a_batch(validation.shape, _CALIBRATED)))
+    try:
+        model = conversion.convert(saved_model)
+        exact = _Made.of(model, scratch, _EXACT)
+        _require_same(exact.engine, saved_model, images[:_COMPARED])
+    except ConversionError as error:
+        return _by_tensorflow(saved_model, precision, str(error))
+    figures, reference = _measure(exact, validation)
+    made, measured = {_EXACT: exact}, []
+    for name, quantize in _quantizers(model, images).items() if precision != _EXACT else ():
+        try:
+            made[name] = _Made.of(quantize(), scratch, name)
+        except ConversionError as error:
+            measured.append(Variant(name=name, refused=f"cannot be made: {error}"))
+        else:
+            measured.append(_measure(made[name], validation, reference)[0])
+    about = rule.choose(figures, measured, precision)
+    _log.info("served as %s: %s", about.variant, about.reason)
+    chosen = made[about.variant]
+    return Served(chosen.engine, about, chosen.file)
+
+
+def _by_tensorflow(saved_model: Path, precision: Precision, why: str) -> Served:
+    _log.warning("TensorFlow serves it, as LiteRT cannot: %s", why)
+    about = ServedVariant(
+        engine="tensorflow",
+        variant=_EXACT,
+        precision=precision,
+        reason=f"LiteRT cannot: {why}",
+        variants=(Variant(name=_EXACT, refused=why),),
+    )
+    return Served(SavedModel(saved_model), about, None)
+
+
+class _Made(NamedTuple):
+    """A variant: its file, and what computes it."""
+
+    name: str
+    file: Path
+    engine: LiteRt
+
+    @classmethod
+    def of(cls, model: bytes, scratch: Path, name: str) -> _Made:
+        """Write a variant and load it.
+
+        Raises:
+            ConversionError: LiteRT made it, and cannot load it all the same.
+        """
+        file = scratch / f"{name}.tflite"
+        file.write_bytes(model)
+        try:
+            return cls(name, file, LiteRt(file))
+        except ServingError as error:
+            raise ConversionError(error.got) from error
+
+
+def _quantizers(model: bytes, images: NDArray[np.uint8]) -> Mapping[str, Callable[[], bytes]]:
+    return {
+        "int8-dynamic": lambda: conversion.with_dynamic_range(model),
+        "int8-full": lambda: conversion.with_full_integers(model, images),
+    }
+
+
+def _require_same(engine: Engine, saved_model: Path, images: NDArray[np.uint8]) -> None:
+    """See that what was converted says the same as the SavedModel."""
+    expected = export.predict(export.load(saved_model), images)
+    difference = float(np.abs(engine.predict(images) - expected).max())
+    if not difference <= _FURTHEST:  # it may be NaN
+        raise ConversionError(f"its probabilities would be up to {difference:.2g} off")
+
+
+def _measure(
+    made: _Made, validation: StoredSplit, reference: NDArray[np.int64] | None = None
+) -> tuple[Variant, NDArray[np.int64]]:
+    """Return a variant's figures, and the classes that it says: int64 `[N]`.
+
+    Args:
+        made: The variant.
+        validation: What it is measured on.
+        reference: The classes that float32 says; None for itself.
+    """
+    classes, labels = (np.empty(validation.count, np.int64) for _ in range(2))
+    done = 0
+    for images, of_images in validation.batches(rows_in_a_batch(validation.shape)):
+        progress.report(done, validation.count, doing=f"measuring {made.name}")
+        rows = slice(done, done + len(images))
+        classes[rows], labels[rows] = made.engine.predict(images).argmax(axis=1), of_images
+        done += len(images)
+    few = images[: rows_in_a_batch(validation.shape, _BATCH)]
+    figures = Variant(
+        name=made.name,
+        bytes=made.file.stat().st_size,
+        milliseconds=_milliseconds(made.engine, few[:1]),
+        batch_milliseconds=_milliseconds(made.engine, few) * _BATCH / len(few),
+        validation_accuracy=float((classes == labels).mean()),
+        agreement=1.0 if reference is None else float((classes == reference).mean()),
+    )
+    return figures, classes
+
+
+def _milliseconds(engine: Engine, images: NDArray[np.uint8]) -> float:
+    """Return the least time on the processor that some images take: it computes in this thread."""
+    times: list[float] = []
+    end = time.monotonic() + _SECONDS
+    while not times or (time.monotonic() < end and len(times) < _TRIES):
+        start = time.thread_time()
+        engine.predict(images)
+        times.append(time.thread_time() - start)
+    return min(times) * 1000
