@@ -24,6 +24,7 @@ import httpx
 import numpy as np
 import pytest
 
+from mlpipeline.engines import Kind
 from mlpipeline.errors import ArtifactError, ServingError
 from mlpipeline.serving import model as models
 from mlpipeline.serving.clients import GrpcClient, V1Client, V2BinaryClient, V2JsonClient
@@ -54,9 +55,15 @@ MAX_BODY = 64 * 2**20
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
 
 
+@pytest.fixture(scope="module", params=["litert", "tensorflow"])
+def engine(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return publish(tmp_path_factory.mktemp("models") / NAME / "v1", IMAGES)
+def published(tmp_path_factory: pytest.TempPathFactory, engine: Kind) -> Published:
+    return publish(tmp_path_factory.mktemp("models") / NAME / "v1", IMAGES, engine)
 
 
 @dataclass
@@ -181,7 +188,7 @@ def test_grpc_takes_typed_contents(service: Service, published: Published) -> No
 
 
 def test_metadata_names_version_tensors_classes_and_digest(
-    service: Service, published: Published
+    service: Service, published: Published, engine: Kind
 ) -> None:
     inputs = [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}]
     outputs = [
@@ -192,7 +199,7 @@ def test_metadata_names_version_tensors_classes_and_digest(
     assert service.http.get(f"/v2/models/{NAME}").json() == {
         "name": NAME,
         "versions": ["v1"],
-        "platform": "tensorflow_savedmodel",
+        "platform": models.PLATFORMS[engine],
         "inputs": inputs,
         "outputs": outputs,
         "parameters": {"classes": CLASSES, "digest": digest},
@@ -202,7 +209,7 @@ def test_metadata_names_version_tensors_classes_and_digest(
     assert response == messages.ModelMetadataResponse(
         name=NAME,
         versions=["v1"],
-        platform="tensorflow_savedmodel",
+        platform=models.PLATFORMS[engine],
         inputs=inputs,
         outputs=outputs,
     )

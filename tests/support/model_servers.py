@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mlpipeline import engines
 from mlpipeline.backends.local.processes import free_ports, python_m
 from mlpipeline.environment import ENDS_WITH_US
 from mlpipeline.plan.commands import front_arguments
@@ -69,7 +70,7 @@ def started_replica(folder: Path, ports: Ports, name: str, log: Path) -> Iterato
         f"serve(Path({str(folder)!r}), name={NAME!r}, http_port={ports.http},"
         f" grpc_port={ports.grpc}, replica={name!r}, host={HOST!r})"
     )
-    with _started([sys.executable, "-c", call], log) as server:
+    with started([sys.executable, "-c", call], log) as server:
         yield server
 
 
@@ -87,12 +88,13 @@ def started_front(
         grpc_port=ports.grpc,
         replica="front",
     )
-    with _started(python_m(arguments), log) as server:
+    with started(python_m(arguments), log) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _started(command: list[str], log: Path) -> Iterator[Server]:
+def started(command: list[str], log: Path) -> Iterator[Server]:
+    """Start a command that says when it is ready; it is over when the body is."""
     with log.open("w") as stream:
         process = subprocess.Popen(
             [*ENDS_WITH_US, *command], stdout=stream, stderr=subprocess.STDOUT, text=True
@@ -112,10 +114,14 @@ class Published:
     probabilities: npt.NDArray[np.float32]
 
 
-def publish(folder: Path, images: npt.NDArray[np.uint8]) -> Published:
+def publish(
+    folder: Path, images: npt.NDArray[np.uint8], engine: engines.Kind = "litert"
+) -> Published:
     """Publish a small convolutional model with batch normalisation, as the selection does."""
     import keras
     import tensorflow as tf
+
+    from mlpipeline.learning.model import conversion
 
     keras.utils.set_random_seed(3)
     network = keras.Sequential(
@@ -139,6 +145,8 @@ def publish(folder: Path, images: npt.NDArray[np.uint8]) -> Published:
             [tf.TensorSpec([None, 28, 28], tf.uint8, name="images")],
         )
         archive.write_out(str(draft / "saved_model"), verbose=False)
-        card = model_card(name=NAME, version=folder.name, classes=CLASSES)
+        if engine == "litert":
+            (draft / "model.tflite").write_bytes(conversion.convert(draft / "saved_model"))
+        card = model_card(name=NAME, version=folder.name, classes=CLASSES, engine=engine)
         card.save(draft / "model.json")
     return Published(folder, network.predict(images, verbose=0))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline.learning.data.tfrecords import split_batches
+from mlpipeline.learning.data.records import split_batches
 from mlpipeline.store.schemas.dataset import SplitName
 
 

@@ -15,13 +15,9 @@ import tensorflow as tf
 from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.data import splits, tfrecords
 from mlpipeline.learning.data.images import Split
+from mlpipeline.learning.data.records import split_batches
 from mlpipeline.learning.data.splits import StoredSplit
-from mlpipeline.learning.data.tfrecords import (
-    shards_of,
-    split_batches,
-    training_batches,
-    write_shards,
-)
+from mlpipeline.learning.data.tfrecords import shards_of, training_batches, write_shards
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard, Shard
 from support.whole_split import read_split
@@ -218,11 +214,11 @@ def test_a_disk_cache_that_a_killed_process_left_is_overwritten(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda content: content[:-1], "truncated"),
-        (lambda content: content[:20] + b"?" + content[21:], "corrupted"),
-        (lambda content: b"", "0 elements"),
-        (lambda content: content * 2, "elements"),
-        (None, "No such file"),
+        (lambda content: content[:-1], "is damaged: SHA-256"),
+        (lambda content: content[:20] + b"?" + content[21:], "is damaged: SHA-256"),
+        (lambda content: b"", "is damaged: SHA-256"),
+        (lambda content: content * 2, "is damaged: SHA-256"),
+        (None, "is damaged: it is missing"),
     ],
     ids=["truncated", "altered", "empty", "doubled", "missing"],
 )
@@ -286,14 +282,20 @@ def test_images_are_found_by_their_places(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, images[places])
 
 
-def test_a_record_of_another_shape_is_damage(tmp_path: Path) -> None:
-    published = publish(tmp_path, count=20, shards=2)
-    path = tmp_path / published.shards[0].name
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for _ in range(10):
-            writer.write(b"not an example")
-    with pytest.raises(DamagedArtifactError, match=path.name):
-        read_split(tmp_path, "train")
+@pytest.mark.parametrize("label", [0, 127, 128, 999, 2**40])
+def test_a_label_of_any_size_is_read_as_tensorflow_wrote_it(tmp_path: Path, label: int) -> None:
+    publish(tmp_path, count=3, shards=1)
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    split = Split(images, np.full(3, label, np.int64))
+    rows = np.arange(3)
+    (shard,) = write_shards(split, rows, tmp_path, "train", shards=1, seed=1)
+    card = DatasetCard.load(DatasetFolder(tmp_path).card)
+    shards = {"train": (shard,), "validation": (), "test": ()}
+    card.model_copy(update={"shards": shards}).publish(DatasetFolder(tmp_path))
+    read, labels = read_split(tmp_path, "train")
+    order = np.random.default_rng([1, 3]).permutation(rows)
+    np.testing.assert_array_equal(read, images[order])
+    assert labels.tolist() == [label] * 3
 
 
 def test_an_empty_shard_ends_training_instead_of_hanging(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline.learning.data import tfrecords
+from mlpipeline.learning.data import records
 from mlpipeline.learning.data.images import rows_in_a_slice
 from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard, SplitName
@@ -27,7 +27,7 @@ class StoredSplit:
     Args:
         folder: The published data set.
         name: Which split.
-        worker: Whose share it is, see `tfrecords.split_batches`.
+        worker: Whose share it is, see `records.split_batches`.
         workers: How many share it.
 
     Attributes:
@@ -64,7 +64,7 @@ class StoredSplit:
             DamagedArtifactError: A file is missing, truncated or altered.
         """
         if self._held is None:
-            yield from tfrecords.split_batches(
+            yield from records.split_batches(
                 self._folder, self._name, rows, worker=self._worker, workers=self._workers
             )
         else:

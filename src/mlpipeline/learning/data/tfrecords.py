@@ -13,9 +13,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +21,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlpipeline.errors import DamagedArtifactError
 from mlpipeline.learning.data.images import Split, rows_in_a_slice, take
 from mlpipeline.store.files import sha256
 from mlpipeline.store.layout import DatasetFolder
-from mlpipeline.store.schemas.dataset import DatasetCard, Shard, SplitName
+from mlpipeline.store.schemas.dataset import DatasetCard, Shard
 
 Cache = Literal["memory", "disk", "none"]
 
@@ -38,7 +35,6 @@ Cache = Literal["memory", "disk", "none"]
 _SHUFFLE_BYTES = 64 << 20
 _PREFETCHED_BATCHES = 4
 _READ_BUFFER_BYTES = 1 << 20  # four times the default: fewer requests to a network's storage
-_TENSORFLOW_DETAILS = re.compile(r"\{\{.*?\}\} ?|\s*\[Op:.*", re.DOTALL)
 
 
 def write_shards(
@@ -181,50 +177,6 @@ def shard_batches(
     return _shuffled_epoch(windows, shard_seed, epoch).rebatch(rows).prefetch(tf.data.AUTOTUNE)
 
 
-def split_batches(
-    folder: Path, split: SplitName, rows: int, *, worker: int = 0, workers: int = 1
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Yield a split in the order of its files, `rows` images at a time; of it two batches are held.
-
-    Of several workers, each has every `workers`-th image of the whole split: which images these are
-    does not depend on the files.
-
-    Args:
-        folder: The published data set.
-        split: Which split.
-        rows: Images in a batch; the last one may have fewer.
-        worker: Whose share to read.
-        workers: How many share it.
-
-    Yields:
-        Images uint8 `[B, *shape]` and labels int64 `[B]`, in arrays of their own.
-
-    Raises:
-        DamagedArtifactError: A shard is missing, truncated or altered.
-    """
-    card = DatasetCard.load(DatasetFolder(folder).card)
-    images = np.empty((rows, *card.shape), np.uint8)
-    labels = np.empty(rows, np.int64)
-    filled = first = 0
-    for shard in card.shards[split]:
-        every = (workers, (worker - first) % workers)
-        first += shard.count
-        with _naming_damage(folder / shard.name):
-            parts = _windows(str(folder / shard.name), shard.count, card.shape, rows, every)
-            for part_images, part_labels in parts.prefetch(1).as_numpy_iterator():
-                room = rows - filled  # a batch may span two files
-                images[filled : filled + len(part_labels)] = part_images[:room]
-                labels[filled : filled + len(part_labels)] = part_labels[:room]
-                filled += len(part_labels)
-                if filled >= rows:
-                    yield images, labels
-                    filled -= rows
-                    images, labels = np.empty_like(images), np.empty_like(labels)
-                    images[:filled], labels[:filled] = part_images[room:], part_labels[room:]
-    if filled:
-        yield images[:filled], labels[:filled]
-
-
 def _encode(image: NDArray[np.uint8], label: np.int64) -> bytes:
     feature = {
         "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()])),
@@ -240,17 +192,8 @@ def _window_of(shape: Sequence[int], *, shards: int) -> int:
     return max(1, _SHUFFLE_BYTES // shards // math.prod(shape))
 
 
-def _windows(
-    path: Any,
-    count: Any,
-    shape: Sequence[int],
-    rows: int,
-    every: tuple[int, int] | None = None,
-) -> tf.data.Dataset:
-    """Return the `count` rows of a file in their order, decoded, `rows` at a time.
-
-    With `every` (N, I) only each Nth of them, from number I on.
-    """
+def _windows(path: Any, count: Any, shape: Sequence[int], rows: int) -> tf.data.Dataset:
+    """Return the `count` rows of a file in their order, decoded, `rows` at a time."""
     features = {
         "image": tf.io.FixedLenFeature([], tf.string),
         "label": tf.io.FixedLenFeature([], tf.int64),
@@ -264,8 +207,6 @@ def _windows(
     records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
     # An empty file would make a stream without end that never yields anything.
     records = records.apply(tf.data.experimental.assert_cardinality(count))
-    if every is not None:
-        records = records.shard(*every)
     return records.batch(rows).map(decode)
 
 
@@ -316,23 +257,6 @@ def _fresh_cache(cache: Cache, folder: Path | None, shard: Shard) -> str:
     for left_over in folder.glob(f"{prefix}*"):
         left_over.unlink()
     return str(folder / prefix)
-
-
-@contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (
-        tf.errors.DataLossError,  # truncated, or a wrong checksum
-        tf.errors.FailedPreconditionError,  # whole records, but more or fewer
-        tf.errors.InvalidArgumentError,  # whole records of something else
-        tf.errors.NotFoundError,
-    ) as error:
-        raise DamagedArtifactError(
-            f"cannot read {path}: {_TENSORFLOW_DETAILS.sub('', error.message)}",
-            expected="the records that ingestion wrote",
-            remedy="run the step again; `make run` makes damaged artifacts anew",
-        ) from error
 
 
 def _options() -> tf.data.Options:
