@@ -23,6 +23,7 @@ MODULES = {
         "uvicorn",
         "httptools",
         "orjson",
+        "simdjson",
         "prometheus_client",
         "grpc",
         "grpc_health",

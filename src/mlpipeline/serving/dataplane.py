@@ -20,6 +20,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.v2_datamodels import InferenceRequest
 from pydantic import ValidationError
 
+from mlpipeline.serving import instances
 from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.refusals import VersionNotFound, not_images, refusal
 
@@ -59,7 +60,7 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         """
         if protocol_version == PredictorProtocol.REST_V2.value:
             return _v2_request(body, headers, str(model_name)), {}
-        return _json(body), {}
+        return instances.read(body) or _json(body), {}
 
     def encode(
         self,

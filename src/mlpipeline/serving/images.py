@@ -20,16 +20,19 @@ def from_instances(instances: Any, shape: tuple[int, ...]) -> Images:
     """Read the `instances` of the V1 protocol.
 
     Args:
-        instances: One nested list of integers 0..255 for each image.
+        instances: One nested list of integers 0..255 for each image, or such an array.
         shape: The shape of one image.
 
     Raises:
         InvalidInput: They are anything else.
     """
-    if not isinstance(instances, list) or not instances:
+    if isinstance(instances, np.ndarray):
+        images = instances
+    elif not isinstance(instances, list) or not instances:
         got = "no images" if instances == [] else f"`instances` of type {type(instances).__name__}"
         raise _wrong(got, shape)
-    images = _array_of(instances, shape)
+    else:
+        images = _array_of(instances, shape)
     if images.shape[1:] != shape:
         raise _wrong(f"numbers of shape {_text(images.shape)}", shape)
     return images
