@@ -27,6 +27,7 @@ CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
 DEFAULT_CONTAINER := mlpipeline:0.2.0
 TRACKING_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-tracking:$(shell sed -n 's/^mlflow==\([^ ]*\).*/\1/p' docker/tracking.in)
+PREDICTOR_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-predictor:$(TAG)
 # The image that was built or pushed last is the one that is submitted.
 LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
 # The first Python of these that is 3.11 or 3.12.
@@ -93,6 +94,12 @@ image: ## Build the image of all steps, and load it into kind where that runs. V
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
 		--nodes mlpipeline-worker,mlpipeline-worker2 $(CONTAINER) $(DEFAULT_CONTAINER)
 	@echo $(CONTAINER) >.image
+
+.PHONY: image-predictor
+image-predictor: ## Build the image of replicas alone, without TensorFlow, and load it into kind.
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target predictor --tag $(PREDICTOR_CONTAINER) .
+	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
+		--nodes mlpipeline-worker,mlpipeline-worker2 $(PREDICTOR_CONTAINER)
 
 .PHONY: image-tracking
 image-tracking: ## Build the image of MLflow's server for OVERLAY=tracking, and load it into kind.
@@ -250,6 +257,7 @@ lock: $(READY) ## Resolve the dependencies anew: of development, of the images, 
 		-o docker/requirements-gpu.lock
 	$(COMPILE) pyproject.toml --extra serve --extra tracking --extra cluster -c requirements.lock \
 		-o docker/requirements-light.lock
+	$(COMPILE) pyproject.toml --extra serve -c requirements.lock -o docker/requirements-predictor.lock
 	$(COMPILE) docker/tracking.in -o docker/requirements-tracking.lock
 
 .PHONY: help

@@ -126,6 +126,7 @@ def test_all_is_what_every_command_needs_and_no_more() -> None:
         ("cpu", ("tensorflow-cpu", "kserve", "mlflow-skinny", "kubernetes"), ("pytest", "hera")),
         ("gpu", ("tensorflow", "kserve", "mlflow-skinny", "kubernetes"), ("pytest", "hera")),
         ("light", ("kserve", "mlflow-skinny", "kubernetes"), ("tensorflow-cpu", "keras")),
+        ("predictor", ("kserve", "ai-edge-litert"), ("tensorflow-cpu", "keras", "mlflow-skinny")),
     ],
 )
 def test_an_image_has_the_extras_that_its_steps_need(
