@@ -117,8 +117,8 @@ def _bare(version: Path, cpus: set[int] | None) -> Iterator[Callable[[int], floa
         sys.executable,
         str(BASELINES),
         "bare",
-        "--saved-model",
-        str(version / "saved_model"),
+        "--model",
+        str(version),
     ]
     process = subprocess.Popen(
         on_cpus(cpus, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -244,7 +244,7 @@ def _show(results: dict[str, Any]) -> None:
             _verdict(row["ratio_to_nothing"], GOAL_NOTHING),
         )
     batches = Table(title=f"Serving: {BATCH} images in one request (images/s)")
-    for heading in ("protocol", "ours", "bare SavedModel", f"ours/bare, goal {GOAL_BARE}"):
+    for heading in ("protocol", "ours", "bare engine", f"ours/bare, goal {GOAL_BARE}"):
         batches.add_column(heading, justify="right")
     for row in results["batches"]:
         batches.add_row(

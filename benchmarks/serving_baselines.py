@@ -6,8 +6,8 @@ keras-predict: a KServe `ModelServer` whose `predict` calls `keras.Model.predict
     do. The network has the architecture of a batch-normalised CNN of width 32; its weights are
     random, as they do not matter to its speed.
 nothing: a `ModelServer` whose `predict` returns a constant: what KServe costs without a model.
-bare: no server. The SavedModel's own signature is called on as many images as each line of standard
-    input says, and the seconds that took are printed.
+bare: no server. The engine that a replica computes with, called by as many threads, gets as many
+    images as each line of standard input says, and the seconds that took are printed.
 
 Both servers log as little as ours does; a line for each request would slow them down.
 """
@@ -18,13 +18,18 @@ import argparse
 import logging
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 # KServe reads sys.argv when it is imported, and must not find our arguments there.
 _ARGUMENTS, sys.argv = sys.argv[1:], sys.argv[:1]
+import numpy as np  # noqa: E402
 from kserve import Model, ModelServer  # noqa: E402
 from kserve.logging import configure_logging  # noqa: E402
+
+from mlpipeline import processors  # noqa: E402
+from mlpipeline.serving.model import load  # noqa: E402
 
 
 class Nothing(Model):  # type: ignore[misc]
@@ -45,8 +50,6 @@ class KerasPredict(Model):  # type: ignore[misc]
 
     def predict(self, payload: Any, headers: Any = None) -> Any:
         """Do as the examples do."""
-        import numpy as np
-
         images = np.array(payload["instances"], np.float32) / 255
         return {"predictions": self._network.predict(images, verbose=0).tolist()}
 
@@ -58,10 +61,10 @@ def main() -> None:
     parser.add_argument("--http-port", type=int)
     parser.add_argument("--grpc-port", type=int)
     parser.add_argument("--name")
-    parser.add_argument("--saved-model", type=Path)
+    parser.add_argument("--model", type=Path)
     arguments = parser.parse_args(_ARGUMENTS)
     if arguments.kind == "bare":
-        _call_bare(arguments.saved_model)
+        _call_bare(arguments.model)
         return
     model = (KerasPredict if arguments.kind == "keras-predict" else Nothing)(arguments.name)
     model.ready = True
@@ -100,19 +103,18 @@ def _network() -> Any:
     )
 
 
-def _call_bare(saved_model: Path) -> None:
-    import numpy as np
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(saved_model))
-    signature = loaded.signatures["serving_default"]
-    shape = signature.structured_input_signature[1]["images"].shape[1:]
+def _call_bare(version: Path) -> None:
+    """Call the engine that a replica has, as many times at once as a replica does."""
+    model = load(version, is_alone=True)
+    callers = processors.count()
     chance = np.random.default_rng(0)
-    for line in sys.stdin:
-        images = chance.integers(0, 256, (int(line), *shape), dtype=np.uint8)
-        start = time.perf_counter()
-        signature(images=tf.constant(images))["probabilities"].numpy()
-        print(time.perf_counter() - start, flush=True)
+    with ThreadPoolExecutor(callers) as threads:
+        for line in sys.stdin:
+            images = chance.integers(0, 256, (int(line), *model.input_shape), dtype=np.uint8)
+            start = time.perf_counter()
+            for _ in threads.map(model.predict, np.array_split(images, callers)):
+                pass
+            print(time.perf_counter() - start, flush=True)
 
 
 if __name__ == "__main__":
