@@ -11,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 from mlpipeline.engines.litert import LiteRt
-from mlpipeline.learning.model import conversion
+from mlpipeline.learning.model import conversion, models
+from mlpipeline.learning.model.export import ExportableModel
+from mlpipeline.plan.config import Candidate
 from support.small_models import CLASSES, SHAPE, convolutional, save
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (300, *SHAPE), dtype=np.uint8)
@@ -40,6 +42,27 @@ def test_an_8_bit_model_is_smaller_and_answers_nearly_the_same(
     assert answer.shape == (len(IMAGES), CLASSES)
     assert 1e-4 < np.abs(answer - expected).max() < 0.1  # it is another model, but no other answer
     assert (answer.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (24, 32, 3)], ids=["grey", "colours"])
+@pytest.mark.parametrize("model", sorted(models.ARCHITECTURES))
+def test_litert_has_all_operations_of_our_models(
+    tmp_path: Path, model: str, shape: tuple[int, ...]
+) -> None:
+    network = models.build(Candidate(model=model), shape, CLASSES)
+    exported = ExportableModel(network, shape, average_flip=True)
+    exported.save(tmp_path / "saved_model")
+    converted = conversion.convert(tmp_path / "saved_model")
+    images = np.random.default_rng(1).integers(0, 256, (30, *shape), dtype=np.uint8)
+    file = tmp_path / "model.tflite"
+    file.write_bytes(converted)
+    np.testing.assert_allclose(LiteRt(file).predict(images), exported.predict(images), atol=1e-4)
+    for quantized in (
+        conversion.with_dynamic_range(converted),
+        conversion.with_full_integers(converted, images),
+    ):
+        file.write_bytes(quantized)
+        assert np.isfinite(LiteRt(file).predict(images)).all()
 
 
 def test_what_litert_has_no_operation_for_is_said(

@@ -17,7 +17,7 @@ from mlpipeline.engines import Engine
 from mlpipeline.engines.litert import LiteRt
 from mlpipeline.engines.saved_model import SavedModel
 from mlpipeline.errors import ServingError
-from mlpipeline.learning.data.images import rows_in_a_batch
+from mlpipeline.learning.data.images import rows_in_a_batch, rows_in_a_slice
 from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import conversion, export
 from mlpipeline.learning.model.conversion import ConversionError
@@ -67,7 +67,7 @@ def make(saved_model: Path, validation: StoredSplit, precision: Precision, scrat
         scratch: A folder for the files.
     """
     progress.report(0, validation.count, doing="converting")
-    images, _ = next(validation.batches(rows_in_a_batch(validation.shape, _CALIBRATED)))
+    images, _ = next(validation.batches(min(_CALIBRATED, rows_in_a_slice(validation.shape))))
     try:
         model = conversion.convert(saved_model)
         exact = _Made.of(model, scratch, _EXACT)
