@@ -19,6 +19,8 @@ _LIBRARIES = {
     "tensorflow-cpu": "TensorFlow",
     "keras": "Keras",
     "tensorflow-datasets": "TensorFlow Datasets",
+    "ai-edge-litert": "LiteRT",
+    "litert-quantizer": "LiteRT's quantizer",
     "numpy": "NumPy",
     "kserve": "KServe (model server)",
     "pydantic": "Pydantic",

@@ -33,7 +33,10 @@ from mlpipeline.store.schemas.run import (
     Verification,
 )
 
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "kserve", "numpy", "tensorflow-datasets")
+_PACKAGES = (
+    *("tensorflow", "tensorflow-cpu", "keras", "tensorflow-datasets"),
+    *("ai-edge-litert", "kserve", "numpy"),
+)
 
 
 @dataclass
