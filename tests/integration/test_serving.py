@@ -635,6 +635,15 @@ def test_a_model_of_another_kind_is_not_served(tmp_path: Path) -> None:
         models.load(tmp_path / "v1")
 
 
+@pytest.mark.parametrize("content", [b"", b"\x1c\0\0\0TFL3" + bytes(500), b"\x89PNG\r\n" * 99])
+def test_a_tflite_file_that_is_none_is_not_served(tmp_path: Path, content: bytes) -> None:
+    with artifacts.publish(tmp_path / "v1") as draft:
+        (draft / "model.tflite").write_bytes(content)
+        model_card(version="v1", classes=CLASSES, engine="litert").save(draft / "model.json")
+    with pytest.raises(ServingError, match=r"v1/model\.tflite cannot be loaded by LiteRT"):
+        models.load(tmp_path / "v1")
+
+
 def test_the_command_line_is_left_alone() -> None:
     code = (
         "import sys; import mlpipeline.serving.predictor; import kserve.model_server as m;"
