@@ -60,6 +60,16 @@ def test_the_size_of_a_batch_makes_no_difference(
         np.testing.assert_allclose(engine.predict(IMAGES), expected, atol=1e-5)
 
 
+def test_of_a_large_model_there_are_no_more_copies_than_needed(
+    tflite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpipeline.engines.litert.worthwhile", lambda _: (1, 4, 16))
+    size = tflite.stat().st_size
+    for bytes_, sizes in ((0, (1,)), (2 * 3 * size - 1, (1, 4)), (2 * 3 * size, (1, 4, 16))):
+        monkeypatch.setattr("mlpipeline.engines.litert._WEIGHTS_BYTES", bytes_)
+        assert LiteRt(tflite, threads=2).sizes == sizes
+
+
 def test_more_callers_than_processors_are_answered_each_its_own(
     tflite: Path, expected: NDArray[np.float32]
 ) -> None:

@@ -28,6 +28,7 @@ _SIGNATURE = {"serving_default": {"inputs": ["images"], "outputs": ["probabiliti
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _BATCH_BYTES = 4 << 20  # of images; their activations take some hundred times that
 _WORTH = 0.95  # of the time for an image: what saves less may be noise, and takes memory
+_WEIGHTS_BYTES = 256 << 20  # each interpreter has the weights anew, as XNNPACK wants them
 _TRIES = 5
 _SECONDS = 0.5  # of measuring, then the next size is not tried any more
 
@@ -53,10 +54,12 @@ class LiteRt:
         first = _Batches(file, 1)
         self.input_shape = first.input_shape
         self._classes = first.classes
-        self.sizes = worthwhile(_measure(file, first))
+        callers = threads or processors.count()
+        room = max(1, _WEIGHTS_BYTES // (callers * file.stat().st_size))
+        self.sizes = worthwhile(_measure(file, first))[:room]
         # Whoever was used last is used next: its data is in the caches still.
         self._free: queue.LifoQueue[Mapping[int, _Batches]] = queue.LifoQueue()
-        for _ in range(threads or processors.count()):
+        for _ in range(callers):
             self._free.put({size: _Batches(file, size) for size in self.sizes})
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
