@@ -91,11 +91,28 @@ def test_lists_of_equal_lengths_become_an_array(
         "{",
         "[" * 100_000,
         '{"instances": ' + "[" * 100_000 + "}",
+        '{"instances": ' + "[" * 2_000 + "1" + "]" * 2_000 + "}",
+        '{"instances": ' + "[" * 100_000 + "1" + "]" * 100_000 + "}",
     ],
     ids=lambda body: body[:40],
 )
 def test_whatever_else_is_left_to_the_strict_reader(body: str) -> None:
     assert instances.read(body.encode()) is None
+
+
+def test_requests_do_not_share_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though one parser, with its memory, reads one after another: small, large and wrong ones."""
+    monkeypatch.setattr(instances, "_KEPT_BYTES", 20_000)
+    chance = np.random.default_rng(0)
+    kept = []
+    for count in (1, 3, 300, 2, 1_000, 1):
+        array = chance.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+        body = json.dumps({"instances": array.tolist()}).encode()
+        assert instances.read(body[:-2] + b"x]}") is None
+        kept.append((array, instances.read(body)))
+    for array, request in kept:
+        assert request is not None
+        np.testing.assert_array_equal(request["instances"], array)
 
 
 def test_an_array_of_another_shape_is_refused_as_lists_are() -> None:
