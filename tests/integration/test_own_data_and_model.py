@@ -97,6 +97,27 @@ def test_images_of_seven_channels_are_trained_served_and_shown(tmp_path: Path) -
     assert "Traceback" not in command.errors
 
 
+def test_what_litert_cannot_serve_is_served_by_tensorflow_and_said(tmp_path: Path) -> None:
+    content = configuration(
+        {"own": {"model": "own_project.networks:unusual", "epochs": 1}},
+        data={"dataset": "own_project.signs:signs", "validation": 200, "shards": 4},
+    )
+    content["serving"] |= {"precision": "auto"}
+    pipeline = Pipeline(tmp_path, content)
+    shutil.copytree(PROJECT, pipeline.folder / PROJECT.name)
+    command = pipeline.call("run")
+    assert command.process.returncode == 0, command.errors + command.output
+    reason = "LiteRT cannot: it has no operation BesselI0e"
+    served = pipeline.decision()["served"]
+    assert (served["engine"], served["reason"]) == ("tensorflow", reason)
+    for protocol in pipeline.last_run()["verification"]["protocols"]:
+        assert protocol["max_difference"] < 1e-6
+    assert reason in (pipeline.workspace / "report.html").read_text()
+    model = pipeline.workspace / "models" / "toy" / pipeline.current()
+    assert not (model / "model.tflite").exists()
+    assert artifacts.read_json(model / "model.json")["engine_reason"] == reason
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "changed"),
     [

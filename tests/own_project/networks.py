@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
 from keras import layers
 
 from mlpipeline.learning.model.models import FusedBatchNormalization
@@ -37,3 +38,17 @@ def with_a_state(inputs: Any) -> Any:
 def coarse(inputs: Any) -> Any:
     """So little work that reading the images is most of it."""
     return layers.Flatten()(layers.AveragePooling2D(16)(inputs))
+
+
+class Bessel(layers.Layer):  # type: ignore[misc]  # Keras is untyped
+    """A function that TensorFlow knows and LiteRT does not."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return its values, between 0 and 1."""
+        return tf.math.bessel_i0e(inputs)
+
+
+def unusual(inputs: Any) -> Any:
+    """For which LiteRT has no operation."""
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(inputs)
+    return layers.Flatten()(Bessel()(x))
