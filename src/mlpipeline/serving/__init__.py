@@ -2,6 +2,8 @@
 
 import sys
 
+_CHECKER = "kubernetes_validate"
+
 
 def _import_kserve() -> None:
     """Import KServe with an empty command line.
@@ -12,14 +14,23 @@ def _import_kserve() -> None:
     the process.
     https://github.com/kserve/kserve/blob/v0.21.0/python/kserve/kserve/model_server.py#L225
 
+    KServe imports the client of Kubernetes, and that a checker of manifests, if there is one, as in
+    an environment for development: a second and more for nothing.
+
     It has to be done before any other import of KServe, and the modules of this package derive
     their classes from KServe's, so it is done here: a package comes before its modules.
     """
     arguments, sys.argv = sys.argv, sys.argv[:1]
+    checker = sys.modules.get(_CHECKER)
+    sys.modules[_CHECKER] = None  # type: ignore[assignment]  # as if it were not installed
     try:
         import kserve  # noqa: F401
     finally:
         sys.argv = arguments
+        if checker is None:
+            del sys.modules[_CHECKER]
+        else:
+            sys.modules[_CHECKER] = checker
 
 
 _import_kserve()
