@@ -31,6 +31,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
 from support.operators import OperatedCluster
+from support.stored_documents import model_card
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = {
@@ -228,6 +229,7 @@ def argo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Argo]:
             for folder in task.publishes:
                 with artifacts.publish(trained / folder) as draft:
                     (draft / "content").write_text(which)
+                    model_card(engine="litert").save(draft / "model.json")
 
     def make() -> Argo:
         cluster = OperatedCluster()
