@@ -107,10 +107,8 @@ def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _measure(file: Path, first: _Batches) -> dict[int, float]:
     """Return the seconds for an image in batches of each size, up to the one where they rise."""
-    images = np.random.default_rng(0).integers(
-        0, 256, (_SIZES[-1], *first.input_shape), dtype=np.uint8
-    )
-    most = max(1, _BATCH_BYTES // math.prod(first.input_shape))
+    most = min(_SIZES[-1], max(1, _BATCH_BYTES // math.prod(first.input_shape)))
+    images = np.random.default_rng(0).integers(0, 256, (most, *first.input_shape), dtype=np.uint8)
     end = time.perf_counter() + _SECONDS
     seconds: dict[int, float] = {}
     for size in _SIZES:
@@ -144,7 +142,7 @@ class _Batches:
             self._interpreter.resize_tensor_input(self._input, [size, *self.input_shape])
             self._interpreter.allocate_tensors()
             probabilities = self(np.zeros((size, *self.input_shape), given["dtype"]))
-        except (ValueError, RuntimeError) as error:  # damaged; or it has operations of its own
+        except (ValueError, RuntimeError, IndexError) as error:  # damaged, or of another kind
             raise ServingError(
                 f"{file} cannot be loaded by LiteRT: {error}",
                 expected="a model that `select` has converted",

@@ -74,7 +74,8 @@ def make(saved_model: Path, validation: StoredSplit, precision: Precision, scrat
         _require_same(exact.engine, saved_model, images[:_COMPARED])
     except ConversionError as error:
         return _by_tensorflow(saved_model, precision, str(error))
-    figures, reference = _measure(exact, validation)
+    timed = images[: rows_in_a_batch(validation.shape, _BATCH)]
+    figures, reference = _measure(exact, validation, timed)
     made, measured = {_EXACT: exact}, []
     for name, quantize in _quantizers(model, images).items() if precision != _EXACT else ():
         try:
@@ -82,7 +83,7 @@ def make(saved_model: Path, validation: StoredSplit, precision: Precision, scrat
         except ConversionError as error:
             measured.append(Variant(name=name, refused=f"cannot be made: {error}"))
         else:
-            measured.append(_measure(made[name], validation, reference)[0])
+            measured.append(_measure(made[name], validation, timed, reference)[0])
     about = rule.choose(figures, measured, precision)
     _log.info("served as %s: %s", about.variant, about.reason)
     chosen = made[about.variant]
@@ -139,13 +140,17 @@ def _require_same(engine: Engine, saved_model: Path, images: NDArray[np.uint8]) 
 
 
 def _measure(
-    made: _Made, validation: StoredSplit, reference: NDArray[np.int64] | None = None
+    made: _Made,
+    validation: StoredSplit,
+    timed: NDArray[np.uint8],
+    reference: NDArray[np.int64] | None = None,
 ) -> tuple[Variant, NDArray[np.int64]]:
     """Return a variant's figures, and the classes that it says: int64 `[N]`.
 
     Args:
         made: The variant.
         validation: What it is measured on.
+        timed: The images that it is timed with: 64, or fewer where they are large.
         reference: The classes that float32 says; None for itself.
     """
     classes, labels = (np.empty(validation.count, np.int64) for _ in range(2))
@@ -155,12 +160,11 @@ def _measure(
         rows = slice(done, done + len(images))
         classes[rows], labels[rows] = made.engine.predict(images).argmax(axis=1), of_images
         done += len(images)
-    few = images[: rows_in_a_batch(validation.shape, _BATCH)]
     figures = Variant(
         name=made.name,
         bytes=made.file.stat().st_size,
-        milliseconds=_milliseconds(made.engine, few[:1]),
-        batch_milliseconds=_milliseconds(made.engine, few) * _BATCH / len(few),
+        milliseconds=_milliseconds(made.engine, timed[:1]),
+        batch_milliseconds=_milliseconds(made.engine, timed) * _BATCH / len(timed),
         validation_accuracy=float((classes == labels).mean()),
         agreement=1.0 if reference is None else float((classes == reference).mean()),
     )
