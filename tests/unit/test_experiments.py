@@ -103,10 +103,10 @@ def test_a_run_is_one_of_its_models_experiment_with_a_nested_one_for_each_task(
 
 def test_a_selection_has_the_figures_of_each_variant(store: Store) -> None:
     metrics = store.of("first")["select"].data.metrics
-    assert metrics["int8-dynamic.image_ms"] == 0.036
+    assert metrics["int8-dynamic.milliseconds"] == 0.036
     assert metrics["int8-dynamic.agreement"] == 0.9988
-    assert metrics["float32.size_bytes"] == 504_300
-    assert "int8-full.image_ms" not in metrics, "it could not be made"
+    assert metrics["float32.bytes"] == 504_300
+    assert "int8-full.milliseconds" not in metrics, "it could not be made"
 
 
 _SELECT = {"name": "select", "step": "select", "key": "fashion-mnist-d2b7c6e5f4a39180"}

@@ -161,14 +161,8 @@ def _figures_of_selection(decision: Decision) -> dict[str, float]:
     """The accuracy of what is served, and of each variant what it takes and how good it is."""
     figures = {"test_accuracy": decision.test.accuracy}
     for variant in decision.served.variants if decision.served else ():
-        measured = {
-            "size_bytes": variant.bytes,
-            "image_ms": variant.milliseconds,
-            "batch_ms": variant.batch_milliseconds,
-            "validation_accuracy": variant.validation_accuracy,
-            "agreement": variant.agreement,
-        }
-        figures |= {f"{variant.name}.{n}": v for n, v in measured.items() if v is not None}
+        measured = variant.model_dump(exclude={"name", "refused"}, exclude_none=True)
+        figures |= {f"{variant.name}.{figure}": value for figure, value in measured.items()}
     return figures
 
 
