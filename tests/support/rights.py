@@ -81,6 +81,8 @@ def _run(cluster: FakeCluster, stop: threading.Event) -> None:
         arguments=[],
         settings=_SETTINGS,
         workflow=_OWNER,
+        reads=[Path("datasets/d")],
+        writes=Path("candidates/.c.work"),
     )
     tfjob.run(
         cluster,
@@ -148,6 +150,7 @@ def _serve(cluster: FakeCluster) -> None:
         code="1",
         image="image",
         arguments=[],
+        reads=Path("models/m"),
         replicas=1,
     )
     budget = manifests.load(_TEMPLATES, "disruption-budget")

@@ -214,6 +214,51 @@ def test_a_target_that_cannot_be_replaced_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_another_has_published_is_taken_over_whole(tmp_path: Path) -> None:
+    source, target = _publish(tmp_path / "work" / "result"), tmp_path / "candidates" / "cnn-1"
+    artifacts.take_over(source, target)
+    verify(target)
+    assert not source.exists()
+
+
+def test_what_is_taken_over_replaces_what_is_damaged_and_nothing_else(tmp_path: Path) -> None:
+    damaged, whole = _publish(tmp_path / "a"), _publish(tmp_path / "b", "others")
+    (damaged / "metrics.json").unlink()
+    for target, content in ((damaged, "weights"), (whole, "others")):
+        artifacts.take_over(_publish(tmp_path / "work" / target.name), target)
+        verify(target)
+        assert (target / "variables" / "data").read_text() == content
+
+
+def _link_a_file(result: Path, secret: Path) -> None:
+    (result / "metrics.json").unlink()
+    (result / "metrics.json").symlink_to(secret / "metrics.json")
+
+
+def _link_a_folder(result: Path, secret: Path) -> None:
+    shutil.rmtree(result / "variables")
+    (result / "variables").symlink_to(secret / "variables", target_is_directory=True)
+
+
+def _link_all_of_it(result: Path, secret: Path) -> None:
+    shutil.rmtree(result)
+    result.symlink_to(secret, target_is_directory=True)
+
+
+def _hide_a_link(result: Path, secret: Path) -> None:
+    (result / "variables" / "more").symlink_to(secret)
+
+
+@pytest.mark.parametrize("lie", [_link_a_file, _link_a_folder, _link_all_of_it, _hide_a_link])
+def test_a_link_is_not_taken_over(tmp_path: Path, lie: Callable[[Path, Path], None]) -> None:
+    result, secret = _publish(tmp_path / "work" / "result"), _publish(tmp_path / "secret")
+    lie(result, secret)
+    with pytest.raises(DamagedArtifactError, match="it is a link"):
+        artifacts.take_over(result, tmp_path / "taken")
+    assert not (tmp_path / "taken").exists()
+    verify(secret)
+
+
 def test_a_file_written_again_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
     file = tmp_path / "runs" / "run.json"
     artifacts.write_json(file, {"state": "running"})

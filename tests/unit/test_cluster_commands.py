@@ -95,8 +95,12 @@ def invoke(tmp_path: Path) -> Invoke:
 
 def _publish(task: Task, workspace: Path, metrics: Any = None) -> None:
     for folder in task.publishes:
-        with artifacts.publish(workspace / folder) as draft:
-            artifacts.write_json(draft / "metrics.json", metrics)
+        _make(workspace / folder, metrics)
+
+
+def _make(folder: Path, metrics: Any = None) -> None:
+    with artifacts.publish(folder) as draft:
+        artifacts.write_json(draft / "metrics.json", metrics)
 
 
 def _outputs(workspace: Path) -> dict[str, str]:
@@ -174,9 +178,11 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
 ) -> None:
     task = TASKS["train-cnn"]
     name = tfjob.job_name(task.key)
+    folder = Workspace(tmp_path).candidate(task.key)
 
     def succeed() -> None:
-        _publish(task, tmp_path, FIGURES)
+        assert folder.work.path.is_dir(), "its workers could not mount it"
+        _make(folder.work.result.path, FIGURES)
         condition = {"type": "Succeeded", "status": "True"}
         cluster.objects["TFJob", name]["status"] = {"conditions": [condition]}
 
@@ -188,8 +194,17 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
     assert container["image"] == "mlpipeline:2"
     assert container["args"] == [
         *("step", "train", "--config", str(tmp_path / "config.yaml")),
-        *("--workspace", str(tmp_path), "--candidate", "cnn"),
+        *("--workspace", str(tmp_path), "--candidate", "cnn", "--hand-over"),
     ]
+    mounts = {m["subPath"]: m for m in container["volumeMounts"] if m["name"] == "workspace"}
+    assert {name: "readOnly" in mount for name, mount in mounts.items()} == {
+        f"runs/{RUN}": True,
+        f"datasets/{TASKS['ingest'].key}": True,
+        f"candidates/.{task.key}.work": False,
+    }
+    assert all(mount["mountPath"] == f"/workspace/{name}" for name, mount in mounts.items())
+    artifacts.verify(folder.path)
+    assert not folder.work.path.exists()
     assert job["metadata"]["ownerReferences"][0]["uid"] == "workflow-uid"
     labels = {k: v for k, v in job["metadata"]["labels"].items() if "kueue" in k}
     assert labels == {"kueue.x-k8s.io/queue-name": "team-b"}
@@ -206,6 +221,42 @@ def test_train_starts_nothing_where_the_candidate_is_there_already(
     assert json.loads(_outputs(tmp_path)["metrics"]).items() >= FIGURES.items()
 
 
+def test_train_takes_over_what_its_workers_had_made_before_it_was_killed(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    folder = Workspace(tmp_path).candidate(TASKS["train-cnn"].key)
+    _make(folder.work.result.path, FIGURES)
+    invoke("train", "--candidate", "cnn")
+    assert cluster.changes == []
+    artifacts.verify(folder.path)
+    assert not folder.work.path.exists()
+
+
+def test_train_waits_for_workers_that_have_published_and_not_ended(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    folder = Workspace(tmp_path).candidate(task.key)
+    name = tfjob.job_name(task.key)
+    _make(folder.work.result.path, FIGURES)
+    cluster.put({"kind": "TFJob", "metadata": {"name": name}})
+    ended = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    clock.at(5, lambda: cluster.objects["TFJob", name].update(status=ended))
+    clock.at(4, lambda: folder.path.exists() and pytest.fail("their folder is gone"))
+    invoke("train", "--candidate", "cnn")
+    artifacts.verify(folder.path)
+
+
+def test_plan_makes_the_folders_that_others_mount(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    given = _parameters({"configuration": yaml.safe_dump(CONFIG)})
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": given})
+    invoke("plan")
+    for name in ("datasets", "candidates", "selections", "models/shirts", "predictions"):
+        assert (tmp_path / name).is_dir()
+
+
 @pytest.mark.parametrize("published", ["nothing", "something damaged"])
 def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
     tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke, published: str
@@ -214,8 +265,9 @@ def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
 
     def succeed() -> None:
         if published == "something damaged":
-            _publish(task, tmp_path, {})
-            (tmp_path / task.publishes[0] / "metrics.json").write_text('{"other": "figures"}')
+            result = Workspace(tmp_path).candidate(task.key).work.result
+            _make(result.path, {})
+            result.metrics.write_text('{"other": "figures"}')
         job = cluster.objects["TFJob", tfjob.job_name(task.key)]
         job["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
 
@@ -223,6 +275,7 @@ def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
     with pytest.raises(ArtifactError):
         invoke("train", "--candidate", "cnn")
     assert not (tmp_path / "outputs").exists()
+    assert not Workspace(tmp_path).candidate(task.key).path.exists()
 
 
 Rolled = tuple[dict[str, Any], rollout.Publication, dict[str, float]]

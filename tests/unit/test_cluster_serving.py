@@ -48,6 +48,7 @@ def _complete(
         code=code,
         image=image,
         arguments=["predictor", "--version", version],
+        reads=Path("models", NAME),
         replicas=replicas,
     )
 
@@ -71,6 +72,21 @@ def test_a_service_is_completed_with_what_a_run_knows() -> None:
     assert _container(service)["image"] == NEW
     assert _container(service)["args"] == ["predictor", "--version", VERSION]
     assert "ownerReferences" not in service["metadata"], "it outlives the run that published it"
+
+
+def test_a_replica_sees_the_folder_of_its_model_alone_and_cannot_change_it() -> None:
+    (mount,) = (m for m in _container(_complete())["volumeMounts"] if m["name"] == "workspace")
+    assert mount["mountPath"] == f"/workspace/models/{NAME}"
+    assert mount["subPath"] == f"models/{NAME}"
+    assert mount["readOnly"] is True
+
+
+def test_a_workspace_that_is_a_part_of_its_volume_stays_one() -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    (mount,) = (m for m in _container(template)["volumeMounts"] if m["name"] == "workspace")
+    mount["subPath"] = "team-a"
+    (made,) = (m for m in _container(_complete(template))["volumeMounts"] if "subPath" in m)
+    assert made["subPath"] == f"team-a/models/{NAME}"
 
 
 def test_the_template_and_its_sidecars_stay_as_they_are() -> None:

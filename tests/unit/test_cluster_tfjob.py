@@ -120,6 +120,8 @@ def _complete(template: Manifest, settings: Training = SETTINGS) -> Manifest:
         arguments=["train", "--candidate", "cnn"],
         settings=settings,
         workflow=OWNER,
+        reads=[Path("runs/r"), Path("datasets/d")],
+        writes=Path("candidates/.c.work"),
     )
 
 
@@ -169,10 +171,39 @@ def test_all_else_that_a_template_says_stays_as_it_is() -> None:
     assert template == untouched
     for key in ("image", "args"):
         del _main(job)[key]
+    _main(job)["volumeMounts"] = _main(template)["volumeMounts"]  # the next test's
     del job["metadata"]["name"], job["metadata"]["ownerReferences"]
     del job["spec"]["runPolicy"]["activeDeadlineSeconds"]
     del job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"]
     assert job == untouched
+
+
+def test_its_pods_see_what_they_read_and_may_write_to_their_working_folder_alone() -> None:
+    settings = Training(strategy="parameter_server", parameter_servers=1, workers=1)
+    for made in (SETTINGS, settings):
+        roles = _complete(manifests.load(TEMPLATES, "tfjob"), made)["spec"]["tfReplicaSpecs"]
+        for spec in roles.values():
+            (container,) = spec["template"]["spec"]["containers"]
+            assert container["volumeMounts"] == [
+                {
+                    "name": "workspace",
+                    "mountPath": "/workspace/runs/r",
+                    "subPath": "runs/r",
+                    "readOnly": True,
+                },
+                {
+                    "name": "workspace",
+                    "mountPath": "/workspace/datasets/d",
+                    "subPath": "datasets/d",
+                    "readOnly": True,
+                },
+                {
+                    "name": "workspace",
+                    "mountPath": "/workspace/candidates/.c.work",
+                    "subPath": "candidates/.c.work",
+                },
+                {"name": "tmp", "mountPath": "/tmp"},
+            ]
 
 
 def test_a_job_with_parameter_servers_has_pods_of_three_roles_from_one_template() -> None:

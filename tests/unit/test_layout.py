@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.candidate("k").checkpoints, "candidates/k/checkpoints"),
         (WORKSPACE.candidate("k").tensorboard, "candidates/k/tensorboard"),
         (WORKSPACE.candidate("k").work.history, "candidates/.k.work/history.json"),
+        (WORKSPACE.candidate("k").work.result.path, "candidates/.k.work/result"),
         (WORKSPACE.selection("k").decision, "selections/k/decision.json"),
         (WORKSPACE.selection("k").test_probabilities, "selections/k/test_probabilities.npy"),
         (WORKSPACE.selection("k").test_labels, "selections/k/test_labels.npy"),
@@ -76,6 +78,32 @@ def test_it_lists_nothing_where_there_is_nothing(tmp_path: Path) -> None:
     assert workspace.runs() == []
     assert workspace.feedback.events("m") == []
     assert list(workspace.inbox.waiting()) == []
+
+
+def test_the_folders_that_pods_mount_are_made_once(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.prepare("m")
+    (tmp_path / "models" / "m" / "current").write_text("1\n")
+    workspace.prepare("m")
+    assert (tmp_path / "models" / "m" / "current").read_text() == "1\n"
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert {"datasets", "candidates", "selections", "models/m", "predictions", "runs"} <= made
+
+
+def test_an_empty_folder_that_is_closed_to_us_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("datasets", "candidates/cnn-1"):
+        (tmp_path / name).mkdir(parents=True, mode=0o755)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, who tests, may everywhere
+    previous = os.umask(0o077)
+    try:
+        Workspace(tmp_path).prepare("m")
+    finally:
+        os.umask(previous)
+    modes = {n: (tmp_path / n).stat().st_mode & 0o777 for n in ("datasets", "candidates")}
+    assert modes == {"datasets": 0o700, "candidates": 0o755}, "the second holds something"
+    assert (tmp_path / "candidates" / "cnn-1").is_dir()
 
 
 def test_a_message_names_its_folder() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shutil
 import signal
 import threading
 from collections.abc import Mapping
@@ -19,9 +20,9 @@ from mlpipeline.errors import ArtifactError, ClusterError, ServingError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
-from mlpipeline.plan.commands import predictor_arguments
+from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
 from mlpipeline.plan.fingerprint import code_version
-from mlpipeline.plan.pipeline import SELECT, TRAIN, VERIFY
+from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, VERIFY
 from mlpipeline.store import artifacts, layout, registry
 from mlpipeline.store.schemas.candidate import Metrics
 
@@ -69,6 +70,7 @@ def plan(
     resolved = planning.resolve(given.get("configuration", ""), overrides)
     settings = own_files.pinned(feedback.joined(resolved, workspace))
     planned = planning.plan(settings, workspace, cluster, cache=memo)
+    workspace.prepare(settings.name)
     configuration.write(settings, config)  # one that can be planned: the record plans it, too
     records.begin(run, settings, workspace)
     _write_outputs(outputs, planned)
@@ -99,27 +101,41 @@ def train(
 
     logs.configure(step=TRAIN.name, candidate=candidate)
     settings = configuration.load(config)
-    task = pipeline.plan(settings)[TRAIN.task_name(candidate)]
+    tasks = pipeline.plan(settings)
+    task = tasks[TRAIN.task_name(candidate)]
+    folder = workspace.candidate(task.key)
     if not task.is_done(workspace):
-        job = tfjob.complete(
-            manifests.load(templates, "tfjob"),
-            name=tfjob.job_name(task.key),
-            image=image,
-            arguments=task.arguments(config, workspace),
-            settings=settings.training,
-            workflow=(owner := tfjob.WorkflowReference.parse(workflow)),
-        )
-        tfjob.run(
-            api.connect(),
-            queueing.in_queue(job, queue=queue, priority=priority),
-            settings.training,
-            workflow=owner,
-            pending_seconds=pending_seconds,
-            queue_seconds=queue_seconds,
-            stop=_stop_event(),
-        )
-        artifacts.verify(workspace.candidate(task.key).path)
-    metrics = Metrics.load(workspace.candidate(task.key).metrics)
+        cluster, owner = api.connect(), tfjob.WorkflowReference.parse(workflow)
+        name, work = tfjob.job_name(task.key), folder.work
+        # An earlier pod of this step may have seen the job's end, and then been killed.
+        if tfjob.is_under_way(cluster, name) or not artifacts.is_whole(work.result.path):
+            work.path.mkdir(parents=True, exist_ok=True)
+            job = tfjob.complete(
+                manifests.load(templates, "tfjob"),
+                name=name,
+                image=image,
+                arguments=[*task.arguments(config, workspace), HAND_OVER],
+                settings=settings.training,
+                workflow=owner,
+                reads=[
+                    workspace.run(owner.name).path.relative_to(workspace.root),
+                    *tasks[INGEST.name].publishes,
+                    *own_files.below(workspace.root, settings.candidates[candidate]),
+                ],
+                writes=work.path.relative_to(workspace.root),
+            )
+            tfjob.run(
+                cluster,
+                queueing.in_queue(job, queue=queue, priority=priority),
+                settings.training,
+                workflow=owner,
+                pending_seconds=pending_seconds,
+                queue_seconds=queue_seconds,
+                stop=_stop_event(),
+            )
+        artifacts.take_over(work.result.path, folder.path)
+        shutil.rmtree(work.path)
+    metrics = Metrics.load(folder.metrics)
     _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
 
@@ -154,6 +170,7 @@ def serve(
         arguments=predictor_arguments(
             settings.name, version, workspace=workspace, host=settings.serving.host
         ),
+        reads=folder.parent.relative_to(workspace.root),
         replicas=settings.serving.replicas,
     )
     cluster, good = api.connect(), _verified(workspace, settings.name)

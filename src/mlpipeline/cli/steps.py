@@ -29,6 +29,7 @@ from mlpipeline.events import schema
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
+from mlpipeline.plan.commands import HAND_OVER
 from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
@@ -95,13 +96,22 @@ def train(
     candidate: Annotated[str, typer.Option(help="The name of the candidate to train.")],
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
+    hand_over: Annotated[
+        bool,
+        typer.Option(
+            HAND_OVER, help="Publish it in its working folder: whoever has started this moves it."
+        ),
+    ] = False,
 ) -> None:
     """Train one candidate, as the worker that the variable TF_CONFIG says."""
     logs.configure(step=TRAIN.name, candidate=candidate)
     settings = configuration.load(config)
     tasks = pipeline.plan(settings)
     task = tasks[TRAIN.task_name(_known(candidate, settings))]
-    if _is_reused(task, workspace):
+    published = workspace.candidate(task.key)
+    output = published.work.result if hand_over else published
+    if artifacts.is_whole(output.path):
+        typer.echo(f"{task.name}: {task.key} is there already")
         return
     dataset = workspace.dataset(tasks[INGEST.name].key).path
     artifacts.verify(dataset)  # of every worker: all of it is read, tens of megabytes
@@ -115,7 +125,8 @@ def train(
         settings.training,
         seed=settings.seed,
         dataset=dataset,
-        output=workspace.candidate(task.key).path,
+        work=published.work.path,
+        output=output.path,
         cluster=from_environment(os.environ),
     )
 

@@ -17,6 +17,10 @@ CHECK_MODELS = "check-models"
 """Takes the arguments of a step, but is none: it publishes nothing."""
 
 
+HAND_OVER = "--hand-over"
+"""Of the step `train`: its workers may write to the folder that they train in, and no other."""
+
+
 def step_arguments(
     name: str,
     *,

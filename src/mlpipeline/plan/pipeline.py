@@ -40,7 +40,15 @@ class Artifact:
             key: The cache key of the task that publishes it.
             model: The model's name, as configured.
         """
-        return Path(self.folder, model, key) if self.is_named else Path(self.folder, key)
+        return self.place(model) / key
+
+    def place(self, model: str) -> Path:
+        """Return the folder that all of them are in, below the workspace.
+
+        Args:
+            model: The model's name, as configured.
+        """
+        return Path(self.folder, model) if self.is_named else Path(self.folder)
 
 
 DATASET = Artifact(DATASETS)

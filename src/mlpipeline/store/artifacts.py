@@ -63,6 +63,25 @@ def publish(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def take_over(source: Path, target: Path) -> None:
+    """Move to `target` what somebody else has published at `source`, who may not write there.
+
+    Args:
+        source: A published artifact, on the same storage.
+        target: Where it is to be. A damaged artifact there is replaced; a whole one stays.
+
+    Raises:
+        MissingArtifactError: Nothing is published at `source`.
+        DamagedArtifactError: It is damaged, or holds a link: that leads to what is no part of it.
+    """
+    for path in (source, *source.rglob("*")):
+        if path.is_symlink():
+            raise damaged(path, "it is a link", "files and folders")
+    verify(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target, source)
+
+
 def verify(path: Path) -> None:
     """Check every file of a published artifact against its manifest.
 

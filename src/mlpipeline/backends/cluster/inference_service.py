@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpipeline.backends.cluster.api import Cluster, Manifest
-from mlpipeline.backends.cluster.manifests import with_container
+from mlpipeline.backends.cluster.manifests import with_container, with_reach
 from mlpipeline.backends.cluster.pods import is_ready
 from mlpipeline.store import artifacts
 
@@ -53,6 +53,7 @@ def complete(
     code: str,
     image: str,
     arguments: list[str],
+    reads: Path,
     replicas: int,
 ) -> Manifest:
     """Return the manifest of a model's InferenceService.
@@ -69,16 +70,16 @@ def complete(
         code: Version of the code that serves it.
         image: Image of all pods.
         arguments: Command line of the replicas, after `mlpipeline`.
+        reads: What they see of the workspace, below its root: the folder of the model.
         replicas: How many of them there are at least.
     """
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {_VERSION: version}
     spec = template["spec"]
     predictor = spec["predictor"]
+    containers = with_container(predictor["containers"], _CONTAINER, image=image, args=arguments)
     changes = {
-        "containers": with_container(
-            predictor["containers"], _CONTAINER, image=image, args=arguments
-        ),
+        "containers": with_reach(containers, _CONTAINER, reads=[reads]),
         "minReplicas": replicas,
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
     }

@@ -31,11 +31,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.backends.cluster.informers import TICK_SECONDS, Selection
-from mlpipeline.backends.cluster.manifests import with_container
+from mlpipeline.backends.cluster.manifests import with_container, with_reach
 from mlpipeline.backends.cluster.pods import StartWatch, is_cut_off, last_words, warnings_of
 from mlpipeline.backends.cluster.queueing import QueueWatch
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
@@ -91,6 +93,8 @@ def complete(
     arguments: list[str],
     settings: Training,
     workflow: WorkflowReference,
+    reads: Iterable[Path],
+    writes: Path,
 ) -> Manifest:
     """Return the manifest of a job.
 
@@ -101,11 +105,14 @@ def complete(
         arguments: Command line of its pods, after `mlpipeline`.
         settings: How many pods of which role, and the deadline.
         workflow: Owner of the job.
+        reads: What its pods see of the workspace, below its root.
+        writes: The one folder of it that they may write to.
     """
     worker = template["spec"]["tfReplicaSpecs"]["Worker"]
     containers = with_container(
         worker["template"]["spec"]["containers"], _CONTAINER, image=image, args=arguments
     )
+    containers = with_reach(containers, _CONTAINER, reads=reads, writes=[writes])
     pod = worker["template"] | {"spec": worker["template"]["spec"] | {"containers": containers}}
     policy = template["spec"].get("runPolicy", {})
     return template | {
@@ -195,6 +202,12 @@ def run(
     except ClusterError:
         cluster.delete("TFJob", name)
         raise
+
+
+def is_under_way(cluster: Cluster, name: str) -> bool:
+    """Whether there is a job that has not ended."""
+    job = cluster.get("TFJob", name)
+    return job is not None and not _outcome(job)
 
 
 def delete_unfinished(cluster: Cluster, workflow: WorkflowReference) -> None:
