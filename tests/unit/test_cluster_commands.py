@@ -239,7 +239,7 @@ def test_train_waits_for_workers_that_have_published_and_not_ended(
     folder = Workspace(tmp_path).candidate(task.key)
     name = tfjob.job_name(task.key)
     _make(folder.work.result.path, FIGURES)
-    cluster.put({"kind": "TFJob", "metadata": {"name": name}})
+    cluster.put({"kind": "TFJob", "metadata": {"name": name}, "spec": {}})
     ended = {"conditions": [{"type": "Succeeded", "status": "True"}]}
     clock.at(5, lambda: cluster.objects["TFJob", name].update(status=ended))
     clock.at(4, lambda: folder.path.exists() and pytest.fail("their folder is gone"))
