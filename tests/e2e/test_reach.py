@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,6 @@ from support.workflows_on_kind import (
     QUICK,
     WORKSPACE,
     Run,
-    Runs,
     configuration,
     find,
     kubectl,
@@ -40,13 +40,22 @@ done
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """A run of one candidate that has succeeded; beside its model there is another one's."""
+    """A run of one candidate that has succeeded; beside its model there is another one's.
+
+    Its model's folder was there, root's and empty: as Kubernetes makes it for a pod that mounts it,
+    on storage where nobody else may then write to it.
+    """
+    content = configuration({"small": QUICK})
+    content["data"]["validation"] = random.randrange(
+        400, 600
+    )  # so that no step is answered by memo
     on_node(
         f"for folder in {FOLDERS}; do mkdir -p -m 777 /workspace/$folder; done;"
-        f"mkdir -p -m 777 /workspace/models/{OTHER}"
+        f"mkdir -p -m 777 /workspace/models/{OTHER};"
+        f"mkdir -m 755 /workspace/models/{content['name']}"
     )
     with runs() as made:
-        run = made.submit(configuration({"small": QUICK}))
+        run = made.submit(content)
         run.assert_succeeds()
         yield run
     remove_artifacts(WORKSPACE / "models" / OTHER)
@@ -136,13 +145,3 @@ def test_the_record_cannot_change_what_was_published(run: Run) -> None:
     assert {".", "runs"} <= writes
     published = ("datasets", "candidates", "selections", "models", "predictions")
     assert [place for place in writes if place.startswith(published)] == []
-
-
-def test_what_the_first_step_makes_belongs_to_the_pods(runs: Runs) -> None:
-    """A folder that Kubernetes made for a mount is root's: on strict storage nobody could write."""
-    run = runs.submit(configuration({"small": QUICK}))
-    on_node(
-        f"mkdir -p /workspace/models/{run.content['name']};"
-        f"chmod 755 /workspace/models/{run.content['name']}"
-    )
-    run.assert_succeeds()
