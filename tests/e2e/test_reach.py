@@ -48,7 +48,7 @@ def run() -> Iterator[Run]:
     content = configuration({"small": QUICK})
     content["data"]["validation"] = random.randrange(
         400, 600
-    )  # so that no step is answered by memo
+    )  # no memo is to answer
     on_node(
         f"for folder in {FOLDERS}; do mkdir -p -m 777 /workspace/$folder; done;"
         f"mkdir -p -m 777 /workspace/models/{OTHER};"

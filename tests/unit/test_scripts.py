@@ -282,7 +282,8 @@ def test_a_run_that_nobody_begins_is_not_waited_for_without_end(tmp_path: Path) 
     (tmp_path / "my.yaml").write_text("name: m")
     done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), phase="")
     assert done.returncode == 1
-    assert "Argo has not begun mlpipeline-1 in 1 s" in done.stderr
+    # A second where it is asked for; on a busy machine the next look comes late.
+    assert re.search(r"Argo has not begun mlpipeline-1 in \d s", done.stderr)
 
 
 def test_logs_are_our_own_lines_alone(tmp_path: Path) -> None:

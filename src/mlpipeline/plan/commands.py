@@ -18,7 +18,7 @@ CHECK_MODELS = "check-models"
 
 
 HAND_OVER = "--hand-over"
-"""Of the step `train`: its workers may write to the folder that they train in, and no other."""
+"""Goes with the step `train` where its workers may write to their working folder alone."""
 
 
 def step_arguments(
