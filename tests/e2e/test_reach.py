@@ -46,9 +46,7 @@ def run() -> Iterator[Run]:
     on storage where nobody else may then write to it.
     """
     content = configuration({"small": QUICK})
-    content["data"]["validation"] = random.randrange(
-        400, 600
-    )  # no memo is to answer
+    content["data"]["validation"] = random.randrange(400, 600)  # no memo is to answer
     on_node(
         f"for folder in {FOLDERS}; do mkdir -p -m 777 /workspace/$folder; done;"
         f"mkdir -p -m 777 /workspace/models/{OTHER};"
