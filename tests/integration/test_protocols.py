@@ -384,6 +384,15 @@ def test_the_same_name_in_two_objects_is_no_repetition(place: Place) -> None:
     assert response.json()["id"] == 'with "quotes" \\'
 
 
+@pytest.mark.parametrize("word", [True, False])
+def test_true_and_false_are_no_pixels(place: Place, word: bool) -> None:
+    image: list[list[Any]] = IMAGES[0].tolist()
+    image[5][7] = word
+    tensor = {"name": "x", "shape": [1, 28, 28], "datatype": "UINT8", "data": [image]}
+    for path, request in ((V1, {"instances": [image]}), (V2, {"inputs": [tensor]})):
+        assert json.dumps(word) in _refused(place.http.post(path, json=request), 400)
+
+
 def test_what_is_nested_too_deep_is_refused(place: Place) -> None:
     deep = b'{"a\\"b": ' + b"[" * 1000 + b"]" * 1000 + b"}"
     _refused(place.http.post(V1, content=deep), 400)
