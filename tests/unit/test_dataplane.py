@@ -11,6 +11,7 @@ from mlpipeline.serving import images  # isort: skip  # before KServe, which rea
 from kserve.errors import InvalidInput
 from kserve.model_repository import ModelRepository
 
+from mlpipeline.serving import messages
 from mlpipeline.serving.dataplane import StrictDataPlane
 
 SHAPE = (2, 3)
@@ -61,3 +62,14 @@ def test_what_is_no_list_is_refused_where_images_are_read(instances: Any) -> Non
     decoded = _decode({"instances": instances, "x": True}, "v1")
     with pytest.raises(InvalidInput, match=type(instances).__name__):
         images.from_instances(decoded["instances"], SHAPE)
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_what_is_read_is_not_held_as_lists_until_it_is_answered(protocol: str) -> None:
+    image = [[1, 0, 1], [0, 255, 7]]
+    request = {"instances": [image]} if protocol == "v1" else _v2([image])
+    decoded = _decode(request, protocol)
+    read = messages.read(decoded, SHAPE)
+    messages.let_go(decoded)
+    assert read.tolist() == [image]
+    assert (decoded if protocol == "v1" else decoded.inputs[0].data) in ({}, [])
