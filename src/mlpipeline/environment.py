@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -39,8 +38,17 @@ _OTHERS = (
     "WEB_CONCURRENCY",  # uvicorn takes it for its own number of processes
 )
 _CLUSTER = "TF_CONFIG"
-# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
-ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
+# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too:
+# prctl(2), PR_SET_PDEATHSIG. `setpriv` does the same, but not every system has it, nor does each
+# one know this. What Python ignores for itself alone would be ignored by the command as well.
+_BECOME = """
+import ctypes, os, signal, sys
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+ENDS_WITH_US = (sys.executable, "-I", "-S", "-c", _BECOME) if sys.platform == "linux" else ()
 """What a command begins with that is to end with its parent."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 

@@ -328,6 +328,41 @@ def test_a_compressed_message_of_grpc_has_the_same_limit(place: Place) -> None:
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_of_many_large_bodies_only_so_many_are_held_at_once(
+    places: dict[str, Place], published: Published
+) -> None:
+    """At the front: of two replicas that share a port, nobody can say which has how much."""
+    place = places["front"]
+    part = bytes(10 * 2**20)
+    large = _grpc(raw_input_contents=[part])
+    binary = {LENGTH: "2"}
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            held = stack.enter_context(socket.create_connection((HOST, place.ports.http), 30))
+            held.sendall(_head("Host: x", path=V2, size=MAX_BODY))
+            for _ in range(6):
+                held.sendall(part)
+        end = time.monotonic() + 30
+        while (refused := place.http.post(V2, content=part, headers=binary)).status_code != 503:
+            assert time.monotonic() < end, "what was sent is not all read yet"
+        assert str(2 * MAX_BODY) in _refused(refused, 503)
+        assert refused.headers["retry-after"] == "1"
+        with pytest.raises(grpc.RpcError) as refused_too:
+            place.stub.ModelInfer(large, timeout=30)
+        assert refused_too.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert str(2 * MAX_BODY) in refused_too.value.details()
+        assert dict(refused_too.value.trailing_metadata())["x-served-by"] == "front"
+        # For what is small there is room.
+        answer = place.http.post(V1, content=INSTANCES).json()["predictions"]
+        np.testing.assert_allclose(answer, published.probabilities, atol=1e-5)
+    end = time.monotonic() + 30
+    while place.http.post(V2, content=part, headers=binary).status_code == 503:
+        assert time.monotonic() < end, "who has gone holds nothing"
+    with pytest.raises(grpc.RpcError) as wrong:
+        place.stub.ModelInfer(large, timeout=30)
+    assert wrong.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("path", [V1, V2])
 @pytest.mark.parametrize(
     "content_type",
@@ -382,6 +417,15 @@ def test_the_same_name_in_two_objects_is_no_repetition(place: Place) -> None:
     response = place.http.post(V2, json=_v2(outputs=outputs, id='with "quotes" \\'))
     assert response.status_code == 200, response.text
     assert response.json()["id"] == 'with "quotes" \\'
+
+
+@pytest.mark.parametrize("word", [True, False])
+def test_true_and_false_are_no_pixels(place: Place, word: bool) -> None:
+    image: list[list[Any]] = IMAGES[0].tolist()
+    image[5][7] = word
+    tensor = {"name": "x", "shape": [1, 28, 28], "datatype": "UINT8", "data": [image]}
+    for path, request in ((V1, {"instances": [image]}), (V2, {"inputs": [tensor]})):
+        assert json.dumps(word) in _refused(place.http.post(path, json=request), 400)
 
 
 def test_what_is_nested_too_deep_is_refused(place: Place) -> None:

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from mlpipeline.serving.bodies import Bodies
+from mlpipeline.serving.refusals import Unavailable
+from mlpipeline.serving.room import Room
 
 LIMIT = 10_000_000
 
@@ -45,7 +47,11 @@ def _read(content: bytes, *codings: str, step: int = 1000, sized: bool = True) -
     if sized:
         headers.append((b"content-length", str(len(content)).encode()))
     scope = {"type": "http", "headers": headers}
-    asyncio.run(Bodies(application, LIMIT)(scope, receive, send))
+    room = Room(LIMIT)
+    try:
+        asyncio.run(Bodies(application, LIMIT, room)(scope, receive, send))
+    finally:
+        assert room.held == 0, "all is given back, whatever the end was"
     assert not codings or not seen, "they are not true any more"
     return pieces
 
@@ -104,3 +110,72 @@ def test_an_unknown_coding_is_refused(codings: tuple[str, ...]) -> None:
         _read(b"x", *codings)
     assert refused.value.status_code == 415
     assert refused.value.headers == {"accept-encoding": "gzip, deflate"}
+
+
+class Upload:
+    """A request whose body comes when the test says so."""
+
+    def __init__(self, room: Room, *codings: str) -> None:
+        self._pieces: asyncio.Queue[Any] = asyncio.Queue()
+        self.may_answer = asyncio.Event()
+        headers = [(b"content-encoding", coding.encode()) for coding in codings]
+        scope = {"type": "http", "headers": headers}
+        bodies = Bodies(self._application, LIMIT, room)
+        self.task = asyncio.create_task(bodies(scope, self._pieces.get, self._send))
+
+    async def send(self, content: bytes, *, more: bool = True) -> None:
+        """Send some bytes, and wait until they were read."""
+        self._pieces.put_nowait({"type": "http.request", "body": content, "more_body": more})
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await self.may_answer.wait()
+
+    async def _send(self, _: Any) -> None:
+        raise AssertionError
+
+
+def test_bodies_share_room_until_they_are_answered() -> None:
+    async def share() -> None:
+        room = Room(100)
+        first, second, third = (Upload(room) for _ in range(3))
+        await first.send(bytes(60))
+        await second.send(bytes(40), more=False)
+        assert room.held == 100
+        await third.send(bytes(1))
+        with pytest.raises(Unavailable, match="got 1 bytes more, with 100 bytes of requests"):
+            await third.task
+        await first.send(b"", more=False)  # the end takes no room
+        assert room.held == 100, "neither is answered yet"
+        second.may_answer.set()
+        await second.task
+        assert room.held == 60
+        fourth = Upload(room)
+        await fourth.send(bytes(40), more=False)
+        for upload in (first, fourth):
+            upload.may_answer.set()
+            await upload.task
+        assert room.held == 0
+
+    asyncio.run(share())
+
+
+def test_a_body_takes_as_much_room_as_it_has_when_it_is_decompressed() -> None:
+    async def share() -> None:
+        room = Room(1_000)
+        upload = Upload(room, "gzip")
+        await upload.send(gzip.compress(bytes(900)), more=False)
+        assert room.held == 900
+        other = Upload(room, "gzip")
+        await other.send(gzip.compress(bytes(900)), more=False)
+        with pytest.raises(Unavailable):
+            await other.task
+        upload.task.cancel()  # its client has gone
+        with pytest.raises(asyncio.CancelledError):
+            await upload.task
+        assert room.held == 0
+
+    asyncio.run(share())

@@ -256,7 +256,7 @@ def test_a_step_that_was_tried_again_says_why(workspace: Path, step: str) -> Non
     assert (task.state, task.error) == ("succeeded", None)
     memory, deleted = task.retries
     assert memory.startswith("OOMKilled (exit code 137)\n  expected: ")
-    assert "\n  to do:    raise the limit" in memory
+    assert "\n  to do:    raise the memory limit" in memory
     assert deleted == "pod deleted"
 
 
@@ -291,10 +291,10 @@ def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
 @pytest.mark.parametrize(
     ("message", "to_do"),
     [
-        ("OOMKilled (exit code 137): step 3 of 8", "raise the limit"),
-        ("OOMKilled (exit code 137): error: it was said before", "raise the limit"),
+        ("OOMKilled (exit code 137): step 3 of 8", "raise the memory limit"),
+        ("OOMKilled (exit code 137): error: it was said before", "raise the memory limit"),
         ("pods is forbidden: exceeded quota: small, requested: pods=1", "ask for less"),
-        ("ImagePullBackOff: Back-off pulling image", "`make image` loads it"),
+        ("ImagePullBackOff: Back-off pulling image", "`make image` builds"),
         ("Pod was active on the node longer than the specified deadline", "`make status` while"),
         ("Internal error occurred: failed calling webhook x: refused", "`make status` says which"),
     ],
@@ -319,7 +319,7 @@ def test_notices_in_the_log_of_a_step_that_said_nothing_are_left_out(workspace: 
     record = _record(_run({"ingest": [("Failed", message)]}), workspace)
     first, _, to_do = str(record.error).splitlines()
     assert first == "OOMKilled (exit code 137)"
-    assert "raise the limit" in to_do
+    assert "raise the memory limit" in to_do
 
 
 @pytest.mark.parametrize("container", ["", "main: "])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -140,3 +141,25 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     named = set(re.findall(r"- (\S+\.md)$", navigation, re.MULTILINE))
     assert named == {p.relative_to(ROOT / "docs").as_posix() for p in documents.pages()[1:]}
+
+
+def _said_of_several_parts() -> list[str]:
+    text = (ROOT / "docs" / "start" / "troubleshooting.md").read_text()
+    section = text.split("## Errors of several parts")[1].split("\n## ")[0]
+    return [row.split(" | ")[0].removeprefix("| ") for row in section.splitlines()[6:] if row]
+
+
+@pytest.mark.parametrize("said", _said_of_several_parts())
+def test_what_a_message_of_several_parts_says_is_in_the_code(said: str) -> None:
+    """Between what stands for a name or a number; a comma joins what is told apart, too."""
+    files = [f for room in ("src", "scripts") for f in (ROOT / room).rglob("*.py")]
+    trees = [ast.parse(file.read_text()) for file in files]
+    texts = [
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    parts = [part.strip("`:,.; ()") for part in re.split(r"…|, |; |: ", said)]
+    parts = [part.removeprefix("got ").removeprefix("expected ") for part in parts]
+    assert [p for p in parts if p and not any(p in text for text in texts)] == []

@@ -125,6 +125,56 @@ def test_a_transparent_drawing_is_the_same_as_an_opaque_one_on_white() -> None:
     np.testing.assert_array_equal(FASHION.from_file(encoded(255 - DRAWING)).pixels, DRAWING)
 
 
+def half_bright(shade: int, kind: str = "PNG") -> bytes:
+    """A drawing of one shade on a ground that a colour stands for, as in a palette."""
+    palette = Image.fromarray(np.where(DRAWING, np.uint8(shade), np.uint8(0))).convert("P")
+    return encoded(palette, kind, transparency=0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize("shade", [128, 170, 200])
+def test_where_the_ground_is_dark_a_drawing_is_on_what_more_is_seen_of_it(
+    shade: int, kind: str
+) -> None:
+    """Inverted it would be as bright as it is far from white."""
+    content = half_bright(shade, kind)
+    read = FASHION.from_file(content)
+    np.testing.assert_array_equal(read.pixels, np.where(DRAWING, shade, 0))
+    assert not read.inverted
+    assert read.notes == (
+        "the background is transparent, the data set's is dark: it is made black",
+    )
+    # Ingestion, which knows no ground yet, has it on white, whatever the drawing is.
+    np.testing.assert_array_equal(read.as_in_the_file, np.where(DRAWING, shade, 255))
+    np.testing.assert_array_equal(GREY.from_file(content).pixels, read.as_in_the_file)
+
+
+@pytest.mark.parametrize("shade", [10, 90, 127])
+def test_what_is_seen_better_on_white_is_on_white_and_inverted(shade: int) -> None:
+    read = FASHION.from_file(half_bright(shade))
+    np.testing.assert_array_equal(read.pixels, np.where(DRAWING, 255 - shade, 0))
+    assert read.inverted
+    assert "inverted" in read.notes[0]
+    np.testing.assert_array_equal(read.as_in_the_file, np.where(DRAWING, shade, 255))
+
+
+def test_a_bright_ground_of_the_files_own_is_inverted_whatever_is_transparent_in_it() -> None:
+    """Only its drawing is transparent: to make that black would not make its ground dark."""
+    opacity = Image.fromarray(255 - DRAWING)
+    content = encoded(Image.merge("LA", [Image.new("L", SIZE, 190), opacity]))
+    read = FASHION.from_file(content)
+    assert read.inverted
+    np.testing.assert_array_equal(read.pixels, 255 - read.as_in_the_file)
+
+
+def test_a_turn_is_obeyed_on_either_ground() -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    picture = Image.fromarray(DRAWING).transpose(Image.Transpose.ROTATE_90).convert("P")
+    content = encoded(picture, transparency=0, exif=exif)
+    np.testing.assert_array_equal(FASHION.from_file(content).pixels, DRAWING)
+
+
 def big_endian_tiff(pixels: NDArray[np.uint16]) -> bytes:
     return encoded(
         Image.frombytes("I;16B", pixels.shape[::-1], pixels.astype(">u2").tobytes()), "TIFF"

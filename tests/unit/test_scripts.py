@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlpipeline.backends.cluster import reasons
 from support.not_tested import needs
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +277,32 @@ def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
     *_, said, to_do = done.stdout.splitlines()
     assert said == "✖ ingest(0)  OOMKilled (exit code 137)"
     assert to_do.startswith("to do: raise the memory limit")
+
+
+TOLD = 'hint() { printf \'%s\\n\' "$2" "$3"; }'
+# Only events and the platform's state say these: a step's own errors have a remedy already.
+OF_STATUS_ALONE = {
+    "Insufficient |FailedScheduling",
+    " 0/0 ",
+    "Permission denied|Read-only file system",
+}
+
+
+def test_scripts_and_records_say_the_same_of_what_ended_a_step() -> None:
+    """Each hint is told with its pattern, as `advise` calls it, whatever the text is."""
+    done = subprocess.run(
+        ["bash", "-c", f"source scripts/lib.sh; source scripts/advice.sh; {TOLD}; advise text"],
+        cwd=ROOT,
+        env=os.environ | {"NAMESPACE": "mine"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = done.stdout.replace("kubectl -n mine ", "kubectl ").splitlines()
+    hints = dict(zip(said[::2], said[1::2], strict=True))
+    assert hints.keys() > OF_STATUS_ALONE
+    of_both = {pattern: to_do for pattern, to_do in hints.items() if pattern not in OF_STATUS_ALONE}
+    assert of_both == {pattern: to_do for pattern, _, to_do in reasons.REMEDIES}
 
 
 def test_a_run_that_nobody_begins_is_not_waited_for_without_end(tmp_path: Path) -> None:

@@ -215,16 +215,22 @@ def verify(
         ),
     ] = False,
     among: Among = "",
+    version: Annotated[
+        str, typer.Option(help="The version that is served; by default what was selected.")
+    ] = "",
 ) -> None:
     """Send the test split to what is served, compare, make the version current."""
     settings = configuration.load(config).among(among)
-    tasks = pipeline.plan_of_finished(settings, workspace)
+    # Whoever has served it says which it is: by now another run may have trained a candidate that
+    # was missing, so that another version would be selected.
+    version = version or pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
     from mlpipeline.learning.data.splits import StoredSplit
     from mlpipeline.steps import verification
 
-    selection = workspace.selection(tasks[SELECT.name].key)
+    selection = workspace.selection(version)
     artifacts.verify(selection.path)
-    dataset = workspace.dataset(tasks[INGEST.name].key).path
+    decision = Decision.load(selection.decision)
+    dataset = workspace.dataset(decision.dataset).path
     serving, host = settings.serving, addresses.reachable(settings.serving.host)
     figures = verification.verify(
         base_url=url or f"http://{addresses.join(host, serving.port)}",
@@ -233,12 +239,12 @@ def verify(
         expected=verification.Expected(
             split=StoredSplit(dataset, "test"),
             probabilities=np.load(selection.test_probabilities, mmap_mode="r"),
-            accuracy=Decision.load(selection.decision).test.accuracy,
+            accuracy=decision.test.accuracy,
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
         images=settings.verify.images,
     )
-    registry.promote(workspace, settings.name, tasks[SELECT.name].key)
+    registry.promote(workspace, settings.name, version)
     if output:
         figures.save(output)
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +40,32 @@ _SPARE = 4  # pixels in each direction for one of the result: Lanczos's filter l
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags
 _LEAST, _GREATEST = 340, 341
 _BRIGHT = 204  # of 255, where black is four times as far as white
+_MIDDLE = 127.5
 _WHITE_IS_ZERO = 0
 
 
-def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
+class Picture(NamedTuple):
+    """A picture as it was read.
+
+    Attributes:
+        image: The picture, of mode L or RGB. What is transparent is white, unless the drawing is so
+            bright that it would hardly be seen.
+        on_black: The same on black, if a drawing that was laid on white is seen better there.
+        notes: What somebody should know of it.
+    """
+
+    image: Image.Image
+    on_black: Image.Image | None
+    notes: list[str]
+
+
+def picture_in(content: bytes, *, enough: int) -> Picture:
     """Decode a file.
 
     Args:
         content: The bytes of the file.
         enough: Width and height that the picture is needed in, at most. Of a JPEG of several times
             that, so much less is decoded, which takes a fraction of the time.
-
-    Returns:
-        The picture, of mode L or RGB, and what somebody should know of it.
 
     Raises:
         UnreadableImageError: It is no picture, or a damaged one, or it does not say its range.
@@ -72,8 +86,10 @@ def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
         opened.draft(None, (_SPARE * enough, _SPARE * enough))
         opened.load()
         turn = _UPRIGHT.get(_orientation(opened))
-        picture = _opaque(_of_8_bits(opened))
-        return (picture if turn is None else picture.transpose(turn)), notes
+        image, on_black = _opaque(_of_8_bits(opened))
+        if turn is not None:
+            image, on_black = image.transpose(turn), on_black and on_black.transpose(turn)
+        return Picture(image, on_black, notes)
 
 
 def picture_of(array: NDArray[np.generic]) -> Image.Image:
@@ -157,22 +173,24 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return a picture of mode L or RGB: what is transparent is laid on white.
-
-    A bright drawing would hardly be seen there: it is laid on black.
-    """
+def _opaque(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Return a picture of mode L or RGB, and perhaps the same on black, as `Picture` has them."""
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode == "La":
         image = image.convert("LA")
     if not (image.has_transparency_data or image.mode == "RGBa"):
-        return image.convert("L" if grey else "RGB")
+        return image.convert("L" if grey else "RGB"), None
     drawing = image.convert("RGBA")
     shade, opacity = np.moveaxis(np.asarray(drawing.convert("LA"), np.float32), -1, 0)
     brightness = np.average(shade, weights=opacity) if opacity.any() else 0.0
-    ground = "black" if brightness > _BRIGHT else "white"
-    laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
-    return laid.convert("RGB").convert("L" if grey else "RGB")
+
+    def laid_on(ground: str) -> Image.Image:
+        laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
+        return laid.convert("RGB").convert("L" if grey else "RGB")
+
+    if brightness > _BRIGHT:
+        return laid_on("black"), None
+    return laid_on("white"), laid_on("black") if brightness > _MIDDLE else None
 
 
 def _range_in_the_file(image: Image.Image) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Bodies of requests: not too large, and decompressed."""
+"""Bodies of requests: not too large, not too many, and decompressed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlpipeline.serving.refusals import refusal
+from mlpipeline.serving.room import Room, Share
 
 CODINGS = ("gzip", "deflate")
 """What a body may be compressed with, as `Content-Encoding` names it."""
@@ -26,22 +27,28 @@ class Bodies:
     """Hands on each request's body as it was before it was compressed.
 
     A body that is too large is refused: by its own account, or as soon as it is. That goes for
-    what it was compressed from, too.
+    what it was compressed from, too. One for which there is no room beside the others is refused
+    for now: as it comes, so that who only announces a large one keeps nobody else away.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, max_body: int, room: Room) -> None:
         """Wrap an application.
 
         Args:
             app: What answers.
             max_body: The most bytes that a body may have.
+            room: What the bodies of all requests share, until they are answered.
         """
         self._app = app
         self._max_body = max_body
+        self._room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; uvicorn calls it."""
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with self._room.share() as share:
             headers = Headers(scope=scope)
             length = headers.get("content-length")
             if length is None:  # sent in chunks; otherwise uvicorn reads no more than was announced
@@ -56,7 +63,7 @@ class Bodies:
                 headers_of_the_coded = (b"content-encoding", b"content-length")
                 kept = [each for each in scope["headers"] if each[0] not in headers_of_the_coded]
                 scope = {**scope, "headers": kept}
-        await self._app(scope, receive, send)
+            await self._app(scope, _held(receive, share), send)
 
     def _limited(self, receive: Receive) -> Receive:
         size = 0
@@ -68,6 +75,15 @@ class Bodies:
             return message if size <= self._max_body else await _too_large()
 
         return counting
+
+
+def _held(receive: Receive, share: Share) -> Receive:
+    async def holding() -> Message:
+        message = await receive()
+        share.take(len(message.get("body", b"")))
+        return message
+
+    return holding
 
 
 async def _too_large() -> Message:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -59,7 +60,10 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         """
         if protocol_version == PredictorProtocol.REST_V2.value:
             return _v2_request(body, headers, str(model_name)), {}
-        return _json(body), {}
+        request = _json(body)
+        if isinstance(request, dict):
+            _refuse_truth_values(body, [request.get("instances")])
+        return request, {}
 
     def encode(
         self,
@@ -173,6 +177,7 @@ def _v2_request(body: bytes, headers: dict[str, str], model_name: str) -> InferR
         raise unreadable(error.errors()) from None
     except InvalidInput as error:
         raise not_images(str(error)) from None
+    _refuse_truth_values(body[:length], [tensor.data for tensor in request.inputs])
     for tensor in request.inputs:
         length = _take_bytes(tensor, body, length)
     if length != len(body):
@@ -243,6 +248,31 @@ def _json(text: bytes) -> Any:
                 remedy="check the body",
             ) from None
     return value
+
+
+def _refuse_truth_values(text: bytes, lists: Sequence[Any]) -> None:
+    """Refuse `true` and `false` among numbers: NumPy takes them for 1 and 0.
+
+    Args:
+        text: The JSON. It is looked at first, for one letter of each word: these are found at once,
+            and what is mostly numbers hardly has them.
+        lists: What should be numbers in it, in lists of lists of any depth.
+    """
+    if not ((b"u" in text and b"true" in text) or (b"f" in text and b"false" in text)):
+        return
+    todo = list(lists)
+    while todo:
+        values = todo.pop()
+        if not isinstance(values, list):
+            continue  # what it is instead is said where it is read
+        for value in values if bool in map(type, values) else ():
+            if isinstance(value, bool):
+                raise refusal(
+                    f"{json.dumps(value)} among the values of the images",
+                    expected="integers 0..255",
+                    remedy="send raw pixels, unscaled: 0 and 255 for black and white",
+                )
+        todo += [value for value in values if type(value) is list]
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,23 +17,24 @@ _NOISE = re.compile(
     r"|oneDNN custom operations|cpu_feature_guard|To enable the following instructions"
 )
 
-# What is in a message, what was expected, what to do. scripts/advice.sh says the same.
-_REMEDIES = (
+REMEDIES = (
     (
         "OOMKilled",
         "that it needs no more memory than its limit",
-        "raise the limit (of workers and replicas in manifests/base/templates, of steps in "
+        "raise the memory limit (of workers and replicas in manifests/base/templates, of steps in "
         "workflows/), or lower batch_size",
     ),
     (
         "exceeded quota",
         "room for its pod in the namespace's quota",
-        "ask for less (workers, replicas), or raise it: `kubectl describe resourcequota`",
+        "ask for less (workers, replicas), or raise it: `kubectl describe resourcequota` "
+        "says what is left",
     ),
     (
-        "ImagePull",
+        "ErrImagePull|ImagePullBackOff|ErrImageNeverPull|InvalidImageName",
         "an image that every node can pull",
-        "`make image` loads it into kind, `make push` sends it to a registry; then submit again",
+        "`make image` builds the image and loads it into kind, `make push REGISTRY=…` sends it to "
+        "a registry",
     ),
     (
         "longer than the specified deadline",
@@ -43,9 +44,10 @@ _REMEDIES = (
     (
         "failed calling webhook",
         "an operator that answers",
-        "`make status` says which is down; `make deploy` mends it",
+        "`make status` says which operator is down; `make deploy` mends it",
     ),
 )
+"""A pattern of messages, what was expected, what to do. scripts/advice.sh says the same."""
 
 
 def of_message(message: str) -> str:
@@ -62,8 +64,8 @@ def of_message(message: str) -> str:
     text = _without_noise(said) or "it was ended before it was done"
     if "to do: " in text:
         return text
-    for part, expected, to_do in _REMEDIES:
-        if part in message:
+    for pattern, expected, to_do in REMEDIES:
+        if re.search(pattern, message):
             return f"{text}\n  expected: {expected}\n  to do:    {to_do}"
     return text
 

@@ -191,9 +191,11 @@ class Execution:
         record.add(task, "succeeded", seconds)
         display.finish(task, "succeeded", seconds)
 
-    async def _run_process(self, task: Task, output: Path | None = None) -> None:
+    async def _run_process(
+        self, task: Task, *, version: str | None = None, output: Path | None = None
+    ) -> None:
         await processes.run(
-            self._command(task, output),
+            self._command(task, version=version, output=output),
             log=self.backend.record.folder.log(task.name),
             on_progress=partial(self.backend.display.advance, task),
         )
@@ -213,7 +215,7 @@ class Execution:
     async def _verify(self, task: Task) -> None:
         record = self.backend.record
         output = record.folder.verification
-        await self._run_process(task, output)
+        await self._run_process(task, output=output, version=self.service.version)
         record.verification = Verification.load(output)
 
     def _note_served(self) -> None:
@@ -221,6 +223,8 @@ class Execution:
         folder = self.backend.workspace.model(self.backend.config.name, version)
         self.backend.record.add_served(version, ModelCard.load(folder.card).candidate)
 
-    def _command(self, task: Task, output: Path | None = None) -> list[str]:
+    def _command(
+        self, task: Task, *, version: str | None = None, output: Path | None = None
+    ) -> list[str]:
         config, workspace = self.backend.config_file, self.backend.workspace
-        return processes.python_m(task.arguments(config, workspace, output=output))
+        return processes.python_m(task.arguments(config, workspace, version=version, output=output))
