@@ -243,16 +243,21 @@ def add_steps() -> Steps:
     verify = _memoized(
         VERIFY.name,
         [
-            *step_arguments(VERIFY.name, **_RUN, among=_AMONG, output=f"{OUTPUTS}/figures"),
+            *step_arguments(
+                VERIFY.name,
+                **_RUN,
+                version=ref("inputs.parameters.version"),
+                output=f"{OUTPUTS}/figures",
+            ),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
-        inputs=["name", "revision", "images", "among"],
+        inputs=["name", "version", "revision", "images"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again. And so many images were sent to it.
         key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}-{ref('inputs.parameters.images')}",
-        reads=[OF_RUN, DATASETS, CANDIDATES, SELECTIONS],
+        reads=[OF_RUN, DATASETS, SELECTIONS],
         writes=_places([MODEL]),  # which version is current
         memory=TENSORFLOW_MEMORY,
         # It has a deadline of its own, which follows from the size of the data.
@@ -270,9 +275,7 @@ def add_steps() -> Steps:
             template=verify,
             arguments={
                 "name": _NAME,
-                "revision": serving.get_parameter("revision"),
-                "images": serving.get_parameter("images"),
-                "among": _AMONG,
+                **{n: serving.get_parameter(n) for n in ("version", "revision", "images")},
             },
             depends=after(VERIFY),
         )
