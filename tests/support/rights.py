@@ -16,6 +16,7 @@ from mlpipeline.backends.cluster import (
     planning,
     pods,
     queueing,
+    record,
     retraining,
     rollout,
     snapshots,
@@ -184,4 +185,6 @@ def used_by_retraining() -> frozenset[Right]:
 
 def _record(cluster: FakeCluster) -> None:
     cluster.get("Workflow", _OWNER.name)  # as `mlpipeline cluster record` does
+    with TemporaryDirectory() as folder:
+        list(record.unrecorded(cluster, Workspace(Path(folder)), lambda pod: ()))
     tfjob.delete_unfinished(cluster, _OWNER)

@@ -15,9 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import kubernetes
 import pytest
 import yaml
+from kubernetes.client import ApiException
 
 from mlpipeline.backends.cluster import api
-from mlpipeline.errors import ClusterError
+from mlpipeline.errors import RETRY_STATUS, ClusterError
 from support.fake_cluster import discovery
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/shirts/tfjobs"
@@ -241,6 +242,15 @@ def test_a_refusal_is_an_error_with_the_servers_reason_and_where_rights_are_give
     assert raised.value.status == 403
     assert "manifests/base/roles.yaml" in raised.value.remedy
     assert len(server.requests) == 1, "it would be refused again"
+
+
+def test_a_webhook_that_does_not_answer_is_an_operator_that_is_down() -> None:
+    answer = ApiException(status=500)
+    answer.body = json.dumps({"message": 'failed calling webhook "validator.tfjob": refused'})
+    error = api.refused("PATCH", "/tfjobs/cnn", answer)
+    assert error.exit_status == RETRY_STATUS
+    assert error.got.endswith('failed calling webhook "validator.tfjob": refused')
+    assert "`make deploy` mends it" in error.remedy
 
 
 @pytest.mark.parametrize("body", ["<html>a proxy's own page</html>", "[]", "{}", ""])

@@ -15,6 +15,7 @@ import yaml
 
 from mlpipeline.backends.cluster import record as records
 from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import code_of, plan
 from mlpipeline.runs import lineage, report
@@ -24,6 +25,7 @@ from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas import run as records_of
 from mlpipeline.store.schemas.run import TaskRecord
 from support import stored_documents as documents
+from support.fake_cluster import FakeCluster
 
 NAME = "mlpipeline-x7k2p"
 CONFIG = {
@@ -44,6 +46,15 @@ SAID = (
     'time="2026-11-21T12:00:08.412Z" level=info msg="sub-process exited" argo=true error="<nil>"\n'
     "Error: exit status 1"
 )
+
+PULL = 'Failed to pull image "nonsense": rpc error: code = NotFound desc = failed to pull'
+TOO_LATE = ("Failed", "Pod was active on the node longer than the specified deadline")
+
+
+def warnings(pod: str) -> list[str]:
+    """What Kubernetes says of the pods of these tests: of those of ingestion alone."""
+    return [PULL, "Error: ErrImagePull", PULL] if "-ingest-pod-" in pod else []
+
 
 Attempt = tuple[str, str]
 """The phase of a pod, and its message."""
@@ -186,7 +197,7 @@ def _publish(folder: Path) -> None:
 
 
 def _record(run: Run, workspace: Path, **how: bool) -> RunRecord:
-    return records.record(run.workflow(**how), Workspace(workspace))
+    return records.record(run.workflow(**how), Workspace(workspace), warnings)
 
 
 def _task(record: RunRecord, name: str) -> TaskRecord:
@@ -302,7 +313,7 @@ def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
 def test_what_ended_a_step_from_outside_says_what_to_do(
     workspace: Path, message: str, to_do: str
 ) -> None:
-    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    record = _record(_run({"select": [("Failed", message)]}), workspace)
     *first, expected, remedy = str(record.error).splitlines()
     assert first == message.replace("): ", ")\n").splitlines()
     assert expected.startswith("  expected: ")
@@ -426,7 +437,8 @@ def test_the_image_is_where_the_code_came_from(workspace: Path, place: str) -> N
     workflow = _run().workflow()
     image = {"arguments": {"parameters": [{"name": "image", "value": "mlpipeline:1a2b"}]}}
     (workflow if place == "spec" else workflow["status"])[place] = image
-    assert records.record(workflow, Workspace(workspace)).source == "image mlpipeline:1a2b"
+    record = records.record(workflow, Workspace(workspace), warnings)
+    assert record.source == "image mlpipeline:1a2b"
 
 
 def test_the_same_events_are_made_of_it_as_of_a_local_run(workspace: Path) -> None:
@@ -490,3 +502,89 @@ def test_the_report_of_a_record_is_written_beside_it(
     assert page.parent == record.folder.path
     assert NAME in page.read_text()
     assert "train-dropout" in page.read_text()
+
+
+def test_a_pod_that_did_not_start_in_time_says_what_it_waited_for(workspace: Path) -> None:
+    record = _record(_run({"ingest": [TOO_LATE], "cnn": [TOO_LATE]}), workspace)
+    assert str(_task(record, "ingest").error).splitlines() == [
+        TOO_LATE[1],
+        f"    {PULL}",
+        "    Error: ErrImagePull",
+        "  expected: an image that every node can pull",
+        "  to do:    `make image` builds the image and loads it into kind, `make push REGISTRY=…` "
+        "sends it to a registry",
+    ]
+    other = str(_task(record, "train-cnn").error).splitlines()
+    assert (other[0], len(other)) == (TOO_LATE[1], 3)
+
+
+def test_the_word_error_in_somebody_elses_message_does_not_begin_ours(workspace: Path) -> None:
+    message = f"ErrImagePull: {PULL}"
+    record = _record(_run({"ingest": [("Error", message)]}), workspace)
+    first, _, to_do = str(record.error).splitlines()
+    assert first == message
+    assert "`make image`" in to_do
+
+
+# --- the records of others ----------------------------------------------------------------------
+
+
+def _in_cluster(run: Run, name: str, **spec: Any) -> Manifest:
+    """The same workflow under another name, as it is when it has ended."""
+    workflow = json.loads(json.dumps(run.workflow()).replace(NAME, name))
+    workflow["metadata"]["labels"] = {"workflows.argoproj.io/completed": "true"}
+    workflow["status"] |= {"phase": "Failed", "finishedAt": _time(100)}
+    return dict(workflow) | {"kind": "Workflow", "spec": {"onExit": "record"} | spec}
+
+
+def test_a_workflow_whose_exit_handler_could_not_run_is_recorded_by_another(
+    workspace: Path,
+) -> None:
+    cluster, run = FakeCluster(), Run()
+    run.tried("plan", [TOO_LATE])
+    begun = _in_cluster(_run({"ingest": [KILLED]}), "begun")
+    of_template = _in_cluster(run, "of-template")
+    del of_template["spec"]["onExit"]
+    of_template["status"]["storedWorkflowTemplateSpec"] = {"onExit": "record"}
+    under_way = _in_cluster(run, "under-way")
+    under_way["metadata"]["labels"] = {}
+    event = _in_cluster(run, "predict-1")
+    del event["spec"]["onExit"]
+    for workflow in (_in_cluster(run, "no-image"), of_template, begun, under_way, event):
+        cluster.put(workflow)
+    parsed = config.parse(CONFIG, origin="")
+    records.begin(begun, parsed, Workspace(workspace))
+    config.write(parsed, Workspace(workspace).run("begun").config)
+
+    made = {each.run: each for each in records.unrecorded(cluster, Workspace(workspace), warnings)}
+    assert made.keys() == {"no-image", "of-template", "begun"}
+    assert {each.state for each in made.values()} == {"failed"}
+    assert {each.seconds for each in made.values()} == {100.0}
+    assert str(made["no-image"].error).startswith(TOO_LATE[1])
+    assert str(made["begun"].error).startswith("OOMKilled")
+    assert made["begun"].name == "shirts"
+    for name, written in made.items():
+        assert records_of.Run.load(Workspace(workspace).run(name).record) == written
+        assert report.write(Workspace(workspace), written).exists()
+        lineage.write(Workspace(workspace), written)
+    assert list(records.unrecorded(cluster, Workspace(workspace), warnings)) == []
+
+
+def test_a_record_of_another_that_cannot_be_made_is_no_matter_of_this_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, run = FakeCluster(), Run()
+    run.tried("plan", [TOO_LATE])
+    for name in ("foreign", "no-image"):
+        cluster.put(_in_cluster(run, name))
+    real = records.record
+
+    def lacking(workflow: Manifest, *others: Any) -> RunRecord:
+        if workflow["metadata"]["name"] == "foreign":
+            raise ConfigurationError("no module", expected="one", remedy="install it")
+        return real(workflow, *others)
+
+    monkeypatch.setattr(records, "record", lacking)
+    made = records.unrecorded(cluster, Workspace(workspace), warnings)
+    assert [each.run for each in made] == ["no-image"]
+    assert "foreign has no record: no module" in caplog.text

@@ -22,6 +22,7 @@ from mlpipeline.events.schema import Event
 from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
 BINDINGS = {"items": [{"metadata": {"name": name}} for name in ("predict", "train", "feedback")]}
+SAID = "main: Error (exit code 1): error: no folder\n  expected: one\n  to do:    make it"
 THERE = (
     "failed to dispatch event: [failed to create workflow: workflows.argoproj.io "
     '"predict-monday" already exists, the server was not able to generate a unique name]'
@@ -47,7 +48,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
             if path == "/api/v1/workflows/mlpipeline/predict-monday":
-                assert query == "fields=status.phase%2Cstatus.message"
+                assert query == "fields=status.phase%2Cstatus.message%2Cstatus.nodes"
                 assert self.headers["authorization"] == "Bearer secret"
                 self._answer(made.workflow[0], json.dumps(made.workflow[1]))
                 return
@@ -177,12 +178,22 @@ def test_the_command_fails_for_an_event_that_has_failed_and_says_how_to_repeat_i
     server: Server, files: list[str]
 ) -> None:
     server.answers = [(500, json.dumps({"code": 13, "message": THERE}))]
-    server.workflow = (200, {"status": {"phase": "Failed", "message": "no folder"}})
+    pods = [("Failed", "07", "OOMKilled (exit code 137)"), ("Failed", "08", SAID)]
+    nodes = {
+        str(number): {"type": "Pod", "phase": phase, "finishedAt": ended, "message": message}
+        for number, (phase, ended, message) in enumerate([*pods, ("Succeeded", "09", "")])
+    }
+    argos = "retryStrategy.expression evaluated to false"
+    nodes["retry"] = {"type": "Retry", "phase": "Failed", "finishedAt": "08", "message": argos}
+    status = {"phase": "Failed", "message": argos, "nodes": nodes}
+    server.workflow = (200, {"status": status})
     result = call(server, *files)
     assert isinstance(result.exception, EventError)
     assert "kubectl -n mlpipeline delete workflow predict-monday" in result.exception.remedy
     assert result.output.splitlines() == [
         "predict-monday: was posted before, and failed: no folder",
+        "  expected: one",
+        "  to do:    make it",
         "feedback-ann-1: accepted",  # the others are posted all the same
     ]
 

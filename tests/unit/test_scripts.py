@@ -283,7 +283,6 @@ TOLD = 'hint() { printf \'%s\\n\' "$2" "$3"; }'
 # Only events and the platform's state say these: a step's own errors have a remedy already.
 OF_STATUS_ALONE = {
     "Insufficient |FailedScheduling",
-    " 0/0 ",
     "Permission denied|Read-only file system",
 }
 

@@ -262,17 +262,19 @@ def judge(
 @app.command()
 def record(workspace: Workspace, workflow: Owner) -> None:
     """Write the record and the report of a workflow, and end the jobs that it has left."""
-    from mlpipeline.backends.cluster import api, tfjob
+    from mlpipeline.backends.cluster import api, pods, tfjob
     from mlpipeline.backends.cluster import record as records
     from mlpipeline.runs import lineage, report
     from mlpipeline.runs.mlflow import sending
 
     cluster = api.connect()
     owner = tfjob.WorkflowReference.parse(workflow)
-    for deleted in records.close_deleted(cluster, workspace):
-        lineage.write(workspace, deleted)
-        typer.echo(f"{deleted.state}, {deleted.error}: {report.write(workspace, deleted)}")
-    run = records.record(_workflow(cluster, workflow), workspace)
+    warnings = functools.partial(pods.warnings_of, cluster)
+    others = records.unrecorded(cluster, workspace, warnings)
+    for other in (*records.close_deleted(cluster, workspace), *others):
+        lineage.write(workspace, other)
+        typer.echo(f"{other.run}: {other.state}, {other.error}: {report.write(workspace, other)}")
+    run = records.record(_workflow(cluster, workflow), workspace, warnings)
     run.save()
     lineage.write(workspace, run.content())
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from tenacity import (
@@ -27,6 +28,7 @@ _CALL_SECONDS = 30.0
 _TRANSIENT = {httpx.codes.TOO_MANY_REQUESTS, *range(500, 600)}
 # Argo's server hands on an admission policy's refusal with status 500, like a failure of its own.
 _REFUSED = "denied request"
+_FAILED = ("Failed", "Error")
 
 
 class _TransientError(Exception):
@@ -40,7 +42,7 @@ class Outcome:
     Attributes:
         is_new: Whether it starts a workflow now: otherwise one of its name is there already.
         phase: How that other one is, in Argo's words, such as `Running`; empty if nobody says.
-        message: What Argo says of it.
+        message: What the step that failed last has said, or else what Argo says of the workflow.
     """
 
     is_new: bool
@@ -50,7 +52,7 @@ class Outcome:
     @property
     def has_failed(self) -> bool:
         """Whether it was posted before, and was not done: posted again it is not done either."""
-        return self.phase in ("Failed", "Error")
+        return self.phase in _FAILED
 
 
 def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) -> Outcome:
@@ -93,15 +95,21 @@ def _before(client: httpx.Client, name: str, namespace: str, seconds: float) -> 
     """Return how the workflow is that an event has started before."""
     path = f"/api/v1/workflows/{namespace}/{name}"
     try:
-        response = _request(
-            client, "GET", path, seconds, query={"fields": "status.phase,status.message"}
-        )
+        fields = "status.phase,status.message,status.nodes"
+        response = _request(client, "GET", path, seconds, query={"fields": fields})
     except EventError:  # gone since; or the token's rights are those of an earlier version
         return Outcome(is_new=False)
     status = response.json().get("status") or {}
-    return Outcome(
-        is_new=False, phase=str(status.get("phase", "")), message=str(status.get("message", ""))
-    )
+    return Outcome(is_new=False, phase=str(status.get("phase", "")), message=_why(status))
+
+
+def _why(status: Mapping[str, Any]) -> str:
+    """Of a step that failed Argo says of the workflow no more than that it was not tried again."""
+    nodes = (status.get("nodes") or {}).values()
+    failed = [n for n in nodes if n.get("type") == "Pod" and n.get("phase") in _FAILED]
+    said = [n for n in failed if n.get("message")]
+    last = max(said, key=lambda node: str(node.get("finishedAt")), default=status)
+    return str(last.get("message", ""))
 
 
 def _client(url: str, headers: dict[str, str]) -> httpx.Client:

@@ -50,6 +50,11 @@ _GROUPS = {
 }
 
 
+_OPERATOR_IS_DOWN = (
+    "start the operator again: `make status` says which is down, `make deploy` mends it"
+)
+
+
 class Cluster:
     """One namespace of a cluster.
 
@@ -325,6 +330,8 @@ def refused(method: str, path: str, error: Exception) -> ClusterError:
     return kind(
         f"{method} {path}: {message}",
         expected="that the cluster's API does it",
-        remedy="for a refusal look at manifests/base/roles.yaml; `make status` shows the platform",
+        remedy=_OPERATOR_IS_DOWN
+        if "failed calling webhook" in message
+        else "for a refusal look at manifests/base/roles.yaml; `make status` shows the platform",
         status=status,
     )

@@ -7,9 +7,12 @@ none, such as `OOMKilled (exit code 137)`: it gets one here.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # What Argo puts before the last words of a container.
 _ENDED = re.compile(r"(?:\w+: )?\w+ \(exit code -?\d+\): error: ")
+# Where an error of ours begins in the end of a log; others' have the word in their middle.
+_OWN = re.compile(r"^error: ", re.MULTILINE)
 # What a log has around the words of a step: those of Argo's executor, and TensorFlow's notices from
 # before there is our logging.
 _NOISE = re.compile(
@@ -50,22 +53,23 @@ REMEDIES = (
 """A pattern of messages, what was expected, what to do. scripts/advice.sh says the same."""
 
 
-def of_message(message: str) -> str:
+def of_message(message: str, warnings: Sequence[str] = ()) -> str:
     """Return why a step ended, in the words of its own error if it has said one.
 
     Args:
         message: That of Argo's node.
+        warnings: What Kubernetes has said of its pod.
     """
     was_killed = message.removeprefix("main: ").startswith("OOMKilled")  # whatever its log says
     if not was_killed and (begin := _ENDED.match(message)):
         return _without_noise(message[begin.end() :])
-    _, mark, own = message.rpartition("error: ")
-    said = own if mark and not was_killed else message
-    text = _without_noise(said) or "it was ended before it was done"
+    *_, own = _OWN.split(message)
+    text = _without_noise(message if was_killed else own) or "it was ended before it was done"
     if "to do: " in text:
         return text
+    text = "\n    ".join([text, *warnings])
     for pattern, expected, to_do in REMEDIES:
-        if re.search(pattern, message):
+        if re.search(pattern, text):
             return f"{text}\n  expected: {expected}\n  to do:    {to_do}"
     return text
 

@@ -2,7 +2,8 @@
 
 Whatever became of the workflow, this leaves `runs/<workflow>/run.json` and the same `report.html`
 as a local run. A workflow that is deleted has no exit handler any more: its record is begun by the
-step `plan`, and closed by the next workflow that ends.
+step `plan`, and closed by the next workflow that ends. That one also writes the records of those
+whose own exit handler could not: its image cannot be pulled, or the workspace could not be written.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from mlpipeline.backends.cluster import reasons
 from mlpipeline.backends.cluster.api import Cluster, Manifest
-from mlpipeline.errors import ArtifactError, ConfigurationError
+from mlpipeline.errors import ArtifactError, ConfigurationError, PipelineError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.runs.record import RunRecord, describe_machine
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import RunFolder, Workspace
 from mlpipeline.store.schemas.run import (
     Run,
     RunState,
@@ -33,6 +35,12 @@ from mlpipeline.store.schemas.run import (
     Verification,
 )
 from mlpipeline.store.schemas.selection import ModelCard
+
+_log = logging.getLogger(__name__)
+
+_EXIT_HANDLER = "record"  # of the workflows whose record this is
+_ENDED = "workflows.argoproj.io/completed=true"  # Argo's label
+_NOT_STARTED = "longer than the specified deadline"  # of Argo, of a pod that still waited, too
 
 _STEPS = ("plan", *(step.name for step in STEPS))
 # Types of Argo's nodes: a memoized step, any other step, one that never began.
@@ -46,17 +54,20 @@ _STATES: dict[str, TaskState] = {
 }
 
 
-def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
+def record(
+    workflow: Manifest, workspace: Workspace, warnings: Callable[[str], Sequence[str]]
+) -> RunRecord:
     """Return the record of a workflow that has run all but its exit handler.
 
     Args:
         workflow: The object as the API returns it.
         workspace: The folder of all artifacts.
+        warnings: What Kubernetes has to say of the pod of a name, such as that it has no image.
     """
     name, status = workflow["metadata"]["name"], workflow["status"]
     folder = workspace.run(name)
     nodes = _nodes(status)
-    tasks = [_task(node, nodes) for node in _of_steps(nodes)]
+    tasks = [_task(node, nodes, name, warnings) for node in _of_steps(nodes)]
     config = _config(folder.config)
     planned = pipeline.plan_of_finished(config, workspace) if config else {}
     with_all = pipeline.plan(config)[SELECT.name].key if config else None
@@ -67,7 +78,7 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
         if with_all and task.key == with_all:  # it does not know yet that some were not trained
             known["key"] = planned[SELECT.name].key
         tasks[place] = task.model_copy(update=known)
-    began = status["startedAt"]
+    began = status.get("startedAt") or workflow["metadata"]["creationTimestamp"]
     state: RunState = (
         "interrupted"
         if workflow["spec"].get("shutdown")
@@ -84,7 +95,7 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
         source=_image(workflow),
         folder=folder,
         state=state,
-        seconds=_seconds(began, datetime.now(UTC).isoformat()),
+        seconds=_seconds(began, status.get("finishedAt")),
         tasks=tasks,
         served=_served(nodes, began, config.name, workspace) if config else [],
         verification=_verification(nodes),
@@ -136,6 +147,44 @@ def close_deleted(cluster: Cluster, workspace: Workspace) -> Iterator[Run]:
             yield run
 
 
+def unrecorded(
+    cluster: Cluster, workspace: Workspace, warnings: Callable[[str], Sequence[str]]
+) -> Iterator[Run]:
+    """Write the records of workflows that have ended, and whose exit handler has written none.
+
+    Args:
+        cluster: Where the workflows are.
+        workspace: The folder of all artifacts.
+        warnings: As of `record`.
+
+    Yields:
+        The records.
+    """
+    for workflow in cluster.find("Workflow", _ENDED):
+        stored = workflow["status"].get("storedWorkflowTemplateSpec") or {}
+        handler = workflow["spec"].get("onExit") or stored.get("onExit")
+        folder = workspace.run(workflow["metadata"]["name"])
+        if handler != _EXIT_HANDLER or not _is_open(folder):
+            continue
+        try:
+            run = record(workflow, workspace, warnings).content()
+        except PipelineError as error:  # its image may have code that this one lacks
+            _log.warning("%s has no record: %s", folder.run, error)
+            continue
+        run.save(folder.record)
+        yield run
+
+
+def _is_open(folder: RunFolder) -> bool:
+    """Whether a run has no record, or one that says that it is under way."""
+    if not folder.record.exists():
+        return True
+    try:
+        return Run.load(folder.record).state == "running"
+    except ArtifactError:  # a damaged one: who reads it for more says so
+        return False
+
+
 def _image(workflow: Manifest) -> str:
     """The image of all pods; `make image` names it by the content of the code."""
     # What is left at its default stands in the template that it was made from.
@@ -167,7 +216,12 @@ def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
 
 
-def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
+def _task(
+    node: Mapping[str, Any],
+    nodes: Mapping[str, Any],
+    workflow: str,
+    warnings: Callable[[str], Sequence[str]],
+) -> TaskRecord:
     step = node["templateName"]
     given = _parameters(node, "inputs")
     candidate = given.get("candidate")
@@ -175,7 +229,11 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     hit = _is_hit(node)
     # What still runs when the exit handler does was stopped.
     state = "reused" if hit else _STATES.get(node["phase"], "failed")
-    messages = [reasons.of_message(pod["message"]) for pod in pods if pod.get("message")]
+    messages = [
+        reasons.of_message(pod["message"], _waited_for(pod, workflow, warnings))
+        for pod in pods
+        if pod.get("message")
+    ]
     error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
         name=TRAIN.task_name(candidate) if candidate else step,
@@ -189,6 +247,17 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
     )
+
+
+def _waited_for(
+    pod: Mapping[str, Any], workflow: str, warnings: Callable[[str], Sequence[str]]
+) -> Sequence[str]:
+    """Why a pod did not start in time, which is in its events and nowhere else."""
+    if _NOT_STARTED not in pod["message"]:
+        return ()
+    # https://argo-workflows.readthedocs.io/en/release-3.7/environment-variables/ (POD_NAMES)
+    number = pod["id"].rpartition("-")[2]
+    return tuple(dict.fromkeys(warnings(f"{workflow}-{pod['templateName']}-{number}")))
 
 
 def _where(pod: Mapping[str, Any]) -> str:
