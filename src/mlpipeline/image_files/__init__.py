@@ -4,6 +4,7 @@ The same code prepares what is ingested, what `predict` is asked, and what batch
 how is decided once, at ingestion, and recorded in the data set's and the model's card.
 """
 
+from mlpipeline.image_files.decoding import formats
 from mlpipeline.image_files.kind import UNREADABLE, Fit, ImageKind, UnreadableImageError
 from mlpipeline.image_files.preparation import ImageFile, Preparation, has_dark_ground
 
@@ -14,5 +15,6 @@ __all__ = [
     "ImageKind",
     "Preparation",
     "UnreadableImageError",
+    "formats",
     "has_dark_ground",
 ]

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+_LARGEST_FILE = 512 << 20  # bytes: larger is no picture, and would not fit into memory
+
 
 class Unusable(NamedTuple):
     """Stands for an image that there is not: a row of a table that is damaged.
@@ -97,6 +99,19 @@ class Collection:
         elif validation is not None:
             test, source = validation, f"{source}, `validation` taken as `test`"
         return cls(name, source, classes, train, test)
+
+
+def check_file(file: Path) -> None:
+    """See that a file can be opened and read to its end: a pipe would be waited for without end.
+
+    Raises:
+        OSError: It is not there, is no file, or is too large for a picture.
+    """
+    size = file.stat().st_size
+    if not file.is_file():
+        raise OSError("it is no file")
+    if size > _LARGEST_FILE:
+        raise OSError(f"it has more than {_LARGEST_FILE >> 20} MB")
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
