@@ -24,7 +24,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, Validati
 from mlpipeline.errors import EventError
 from mlpipeline.plan import braces
 from mlpipeline.plan.config import Config, ModelName
-from mlpipeline.plan.section import Section
+from mlpipeline.plan.section import FixedKeys
 from mlpipeline.store.files import parse_json
 
 
@@ -48,7 +48,7 @@ Id = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length
 Folder = Annotated[str, AfterValidator(_below_the_workspace)]
 
 
-class _Event(Section):
+class _Event(FixedKeys):
     """What all events have."""
 
     id: Id
@@ -84,7 +84,7 @@ class TrainEvent(_Event):
     """A whole configuration, as a configuration file has it."""
 
 
-class CorrectedLabel(Section):
+class CorrectedLabel(FixedKeys):
     """The right label of one image."""
 
     image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
