@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -277,9 +278,12 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             holder.bind(address)
         except OSError as error:
+            remedy = "mend the host: `localhost`, or one of `ip addr`"
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                remedy = f"stop what uses it (`ss -tanp 'sport = :{port}'`), or choose another port"
             raise ProcessError(
                 f"port {port} of {host} cannot be used: {error.strerror or error}",
                 expected="a free port of an address that this machine has",
-                remedy=f"stop what uses it (`ss -tanp 'sport = :{port}'`), or choose another port",
+                remedy=remedy,
             ) from error
         yield port

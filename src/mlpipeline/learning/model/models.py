@@ -194,7 +194,9 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
 
 
 def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: int) -> None:
-    """Build the models of one's own once, to see before any worker starts that it can be done.
+    """Build models once, to see before any worker starts that it can be done.
+
+    Those of the user's own, and those with options; each once, however many trials it has.
 
     Args:
         candidates: All candidates, by name.
@@ -205,8 +207,11 @@ def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: in
         ConfigurationError: Some cannot be built; names each.
     """
     problems: list[tuple[str, ConfigurationError]] = []
+    seen = set[str]()
     for name, candidate in candidates.items():
-        if candidate.model not in ARCHITECTURES:
+        key = candidate.model_dump_json(include={"model", "options"})
+        if candidate.may_not_fit and key not in seen:
+            seen.add(key)
             try:
                 build(candidate, shape, classes)
             except ConfigurationError as error:
