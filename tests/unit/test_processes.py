@@ -320,7 +320,9 @@ def test_a_reserved_port_is_refused_to_a_second_one_and_free_afterwards(port: in
 
 
 def test_a_host_that_is_none_of_this_machines_is_what_is_to_be_mended(port: int) -> None:
-    refused = pytest.raises(ProcessError, match=r"(?s)192\.0\.2\.1 cannot be used.*mend the host")
+    refused = pytest.raises(
+        ProcessError, match=r"(?s)192\.0\.2\.1 cannot be listened on.*mend serving"
+    )
     with refused, reserved_port("192.0.2.1", port):
         pass
 

@@ -278,12 +278,15 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             holder.bind(address)
         except OSError as error:
-            remedy = "mend the host: `localhost`, or one of `ip addr`"
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                remedy = f"stop what uses it (`ss -tanp 'sport = :{port}'`), or choose another port"
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise ProcessError(
+                    f"{host} cannot be listened on: {error.strerror or error}",
+                    expected="an address that this machine has, or a name of one",
+                    remedy="mend serving.host: `localhost`, or an address that `ip addr` lists",
+                ) from error
             raise ProcessError(
                 f"port {port} of {host} cannot be used: {error.strerror or error}",
                 expected="a free port of an address that this machine has",
-                remedy=remedy,
+                remedy=f"stop what uses it (`ss -tanp 'sport = :{port}'`), or choose another port",
             ) from error
         yield port
