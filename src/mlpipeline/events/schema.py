@@ -125,16 +125,18 @@ def read(file: Path) -> Event:
 
 
 def read_posted(file: Path) -> Event:
-    """Read an event that somebody else has put where it lies: as `read`, but no link.
+    """Read an event that somebody else has put where it lies: as `read`, but no link or pipe.
 
     Args:
         file: A file of one JSON object, in UTF-8.
 
     Raises:
-        EventError: There is no such file, it is a link, or not an event; names every problem.
+        EventError: There is no such file, or a link or a pipe, or it is not an event.
     """
     if file.is_symlink():
         raise _unusable(f"{file} is a link, and may lead to a file that is not its sender's")
+    if not file.is_file():  # a pipe would be waited for, and all other events with it
+        raise _unusable(f"{file} is no file")
     return read(file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
-
-_LARGEST_FILE = 512 << 20  # bytes: larger is no picture, and would not fit into memory
 
 
 class Unusable(NamedTuple):
@@ -102,16 +101,13 @@ class Collection:
 
 
 def check_file(file: Path) -> None:
-    """See that a file can be opened and read to its end: a pipe would be waited for without end.
+    """See that it is a file: a pipe would be waited for without end.
 
     Raises:
-        OSError: It is not there, is no file, or is too large for a picture.
+        OSError: It is not there, or is no file.
     """
-    size = file.stat().st_size
-    if not file.is_file():
+    if not stat.S_ISREG(file.stat().st_mode):
         raise OSError("it is no file")
-    if size > _LARGEST_FILE:
-        raise OSError(f"it has more than {_LARGEST_FILE >> 20} MB")
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:

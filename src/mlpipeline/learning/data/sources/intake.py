@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlpipeline import progress
 from mlpipeline.errors import SourceError
-from mlpipeline.image_files import UNREADABLE, Preparation
+from mlpipeline.image_files import UNREADABLE, Preparation, content_of
 from mlpipeline.learning.data.images import Dataset, Names
 from mlpipeline.learning.data.sources import sizes, test_split
 from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable, check_file
@@ -128,7 +128,7 @@ def _prepare(item: Item, *, shape: tuple[int, ...], preparation: Preparation | N
                 return Unusable("it is a file, and the others have other channels than files")
             if isinstance(image, Path):
                 check_file(image)
-                image = image.read_bytes()
+                image = content_of(image)
             return preparation.from_file(image).pixels
         return _of_array(image, shape, preparation)
     except UNREADABLE as error:
