@@ -20,6 +20,8 @@ def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) ->
     file = tmp_path / "event.json"
     file.write_text(json.dumps(event))
     assert schema.read(file).name == f"{event['kind']}-{event['id']}"
+    file.write_text(json.dumps(event), encoding="utf-8-sig")  # as editors of Windows save it
+    assert schema.read(file).name == f"{event['kind']}-{event['id']}"
 
 
 @pytest.mark.parametrize(

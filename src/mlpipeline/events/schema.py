@@ -113,13 +113,13 @@ def read(file: Path) -> Event:
     """Read and check an event.
 
     Args:
-        file: A file of one JSON object, in UTF-8.
+        file: A file of one JSON object, in UTF-8, with or without a mark that says so.
 
     Raises:
         EventError: There is no such file, or it is not an event; names every problem.
     """
     try:
-        return parse(file.read_text(encoding="utf-8"), origin=str(file))
+        return parse(file.read_text(encoding="utf-8-sig"), origin=str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(f"cannot read {file}: {error}") from error
 
