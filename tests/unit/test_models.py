@@ -274,6 +274,20 @@ def test_options_that_a_built_in_model_cannot_have_are_found_before_training(
         models.check({"cnn": Candidate(model="cnn", options=options)}, (28, 28), 10)
 
 
+def test_what_the_user_prefers_of_keras_does_not_count() -> None:
+    candidate = Candidate(model="cnn", options={"widths": [8], "units": 16})
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_epsilon(0.1)
+    try:
+        models.check({"cnn": candidate}, (8, 8), 10)
+        built = models.build(candidate, (28, 28), 10)
+        assert keras.config.epsilon() == 1e-7
+    finally:
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_epsilon(1e-7)
+    assert built.layers[1].output.shape == (None, 28, 28, 8)
+
+
 def test_trials_of_one_model_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     monkeypatch.setattr(models, "build", lambda candidate, *_: built.append(candidate.options))

@@ -168,6 +168,13 @@ ARCHITECTURES: dict[str, Callable[..., Any]] = {
 }
 
 
+def forget_preferences() -> None:
+    """Set what Keras has from the user's `~/.keras/keras.json`: that file is part of no key."""
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+
+
 def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Model:
     """Build a candidate's model.
 
@@ -183,6 +190,7 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
         ConfigurationError: No such architecture, it does not take these options, or what it
             returns are no features.
     """
+    forget_preferences()
     inputs = keras.Input((*shape, 1)[:3])
     features = _features(candidate, inputs)
     # float32 whatever the policy: a softmax over bfloat16 logits loses accuracy.
