@@ -475,6 +475,8 @@ def test_versions_over_grpc(place: Place) -> None:
 def test_there_is_no_explainer(place: Place) -> None:
     response = place.http.post(f"/v1/models/{NAME}:explain", content=INSTANCES)
     assert "no explainer" in _refused(response, 404)
+    other = place.http.post("/v1/models/other:explain", content=INSTANCES)
+    assert "no such model" in _refused(other, 404)
 
 
 def test_the_server_tells_its_extensions(place: Place) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from mlpipeline.cli.prediction import describe, read_image
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import ImageKind
+from mlpipeline.image_files import ImageKind, kind
 from mlpipeline.plan import config
 from mlpipeline.plan.config import Candidate, Config
 from mlpipeline.serving import model
@@ -148,3 +150,18 @@ def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path: Path, damag
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(ServingError, match="cannot read"):
         _read(tmp_path / name, GREY)
+
+
+def test_an_image_may_come_through_a_pipe(tmp_path: Path) -> None:
+    Image.fromarray(_shirt()).save(tmp_path / "shirt.png")
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cp", tmp_path / "shirt.png", tmp_path / "pipe"]):
+        read = _read(tmp_path / "pipe", GREY)
+    np.testing.assert_array_equal(read, _read(tmp_path / "shirt.png", GREY))
+
+
+@pytest.mark.timeout(20)
+def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind, "_LARGEST_FILE", 1 << 20)
+    with pytest.raises(ServingError, match="cannot read /dev/zero: it has more than 1 MB"):
+        _read(Path("/dev/zero"), GREY)

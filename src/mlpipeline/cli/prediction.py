@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import UNREADABLE, ImageFile
+from mlpipeline.image_files import UNREADABLE, ImageFile, content_of
 from mlpipeline.plan.config import Config
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
@@ -61,7 +61,7 @@ def read_image(file: Path, model: PublishedModel) -> ImageFile:
     from mlpipeline.serving import files  # TensorFlow
 
     try:
-        return files.read(file.read_bytes(), model)
+        return files.read(content_of(file), model)
     except UNREADABLE as error:
         raise ServingError(
             f"cannot read {file}: {error}",

@@ -44,6 +44,13 @@ _MIDDLE = 127.5
 _WHITE_IS_ZERO = 0
 
 
+@functools.cache
+def formats() -> list[str]:
+    """Return Pillow's names of the formats that are read."""
+    Image.init()
+    return sorted(_FORMATS & set(Image.OPEN))
+
+
 class Picture(NamedTuple):
     """A picture as it was read.
 
@@ -72,7 +79,7 @@ def picture_in(content: bytes, *, enough: int) -> Picture:
     """
     with (
         _refusing_whatever_is_wrong_with(content),
-        Image.open(BytesIO(content), formats=_formats()) as opened,
+        Image.open(BytesIO(content), formats=formats()) as opened,
     ):
         notes = []
         frames = getattr(opened, "n_frames", 1) if opened.format in _SERIES else 1
@@ -138,12 +145,6 @@ def _refusing_whatever_is_wrong_with(content: bytes) -> Iterator[None]:
         raise UnreadableImageError(f"it is too large: {error}") from error
     except Exception as error:
         raise UnreadableImageError(f"it is damaged ({type(error).__name__}: {error})") from error
-
-
-@functools.cache
-def _formats() -> list[str]:
-    Image.init()
-    return sorted(_FORMATS & set(Image.OPEN))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -84,7 +84,10 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         # First come, first served: KServe's own follow.
         app.add_api_route("/metrics", self._tell_metrics, response_model=None)
         app.add_api_route(
-            "/v1/models/{model_name}:explain", _no_explainer, methods=["POST"], response_model=None
+            "/v1/models/{model_name}:explain",
+            self._refuse_to_explain,
+            methods=["POST"],
+            response_model=None,
         )
         app.add_api_route(  # before the model's own address, or that one's methods are told
             "/v1/models/{model_name}:predict",
@@ -116,6 +119,15 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
     async def _tell_metrics(self, request: Request) -> Response:
         text, content_type = await self._metrics.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
+
+    async def _refuse_to_explain(self, model_name: str) -> JSONResponse:
+        self.dataplane.get_model_from_registry(model_name)  # another one is said not to be there
+        text = explain(
+            f"a request to explain {model_name}",
+            expected="none: no explainer is served here",
+            remedy=f"POST /v1/models/{model_name}:predict predicts",
+        )
+        return _error_response(HTTPStatus.NOT_FOUND, text)
 
     async def _refuse_model(self, request: Request, error: Any) -> JSONResponse:
         if request.url.path.endswith(":predict") and request.method == "GET":
@@ -216,15 +228,6 @@ async def _refuse_input(_: Request, error: Any) -> JSONResponse:
 
 async def _refuse_version(_: Request, error: Any) -> JSONResponse:
     return _error_response(HTTPStatus.NOT_FOUND, str(error))
-
-
-async def _no_explainer(model_name: str) -> JSONResponse:
-    text = explain(
-        f"a request to explain {model_name}",
-        expected="none: no explainer is served here",
-        remedy=f"POST /v1/models/{model_name}:predict predicts",
-    )
-    return _error_response(HTTPStatus.NOT_FOUND, text)
 
 
 async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:
