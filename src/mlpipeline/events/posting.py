@@ -104,7 +104,7 @@ def _before(client: httpx.Client, name: str, namespace: str, seconds: float) -> 
 
 
 def _why(status: Mapping[str, Any]) -> str:
-    """Where a step has failed, Argo says no more of the workflow than that it was not tried again."""
+    """Why a step has failed: the workflow itself says only that it was not tried again."""
     nodes = (status.get("nodes") or {}).values()
     failed = [n for n in nodes if n.get("type") == "Pod" and n.get("phase") in _FAILED]
     said = [n for n in failed if n.get("message")]
