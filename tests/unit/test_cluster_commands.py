@@ -197,7 +197,7 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
         *("--workspace", str(tmp_path), "--candidate", "cnn", "--hand-over"),
     ]
     mounts = {m["subPath"]: m for m in container["volumeMounts"] if m["name"] == "workspace"}
-    assert {name: "readOnly" in mount for name, mount in mounts.items()} == {
+    assert {name: mount["readOnly"] for name, mount in mounts.items()} == {
         f"runs/{RUN}": True,
         f"datasets/{TASKS['ingest'].key}": True,
         f"candidates/.{task.key}.work": False,
@@ -230,6 +230,39 @@ def test_train_takes_over_what_its_workers_had_made_before_it_was_killed(
     assert cluster.changes == []
     artifacts.verify(folder.path)
     assert not folder.work.path.exists()
+
+
+def test_train_has_made_anew_what_cannot_be_taken_over(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    folder, name = Workspace(tmp_path).candidate(task.key), tfjob.job_name(task.key)
+    secret = tmp_path / "secret"
+    _make(secret, FIGURES)
+    folder.work.path.mkdir(parents=True)
+    folder.work.result.path.symlink_to(secret)
+
+    def succeed() -> None:
+        assert not folder.work.result.path.exists()
+        _make(folder.work.result.path, FIGURES)
+        condition = {"type": "Succeeded", "status": "True"}
+        cluster.objects["TFJob", name]["status"] = {"conditions": [condition]}
+
+    clock.at(5, succeed)
+    invoke("train", "--candidate", "cnn")
+    artifacts.verify(folder.path)
+    artifacts.verify(secret)
+
+
+def test_train_removes_what_an_earlier_pod_has_left(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    _publish(task, tmp_path, FIGURES)
+    work = Workspace(tmp_path).candidate(task.key).work.path
+    (work / "checkpoints").mkdir(parents=True)
+    invoke("train", "--candidate", "cnn")
+    assert not work.exists()
 
 
 def test_train_waits_for_workers_that_have_published_and_not_ended(

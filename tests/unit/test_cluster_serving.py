@@ -81,6 +81,13 @@ def test_a_replica_sees_the_folder_of_its_model_alone_and_cannot_change_it() -> 
     assert mount["readOnly"] is True
 
 
+def test_a_template_without_a_workspace_is_an_error() -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    del _container(template)["volumeMounts"]
+    with pytest.raises(ConfigurationError, match="mounts no volume `workspace`"):
+        _complete(template)
+
+
 def test_a_workspace_that_is_a_part_of_its_volume_stays_one() -> None:
     template = manifests.load(TEMPLATES, "inference-service")
     (mount,) = (m for m in _container(template)["volumeMounts"] if m["name"] == "workspace")

@@ -94,6 +94,7 @@ class World:
         """Have the operator start all workers, and have them succeed."""
         for index in range(SETTINGS.workers):
             self.clock.at(start, functools.partial(self.start, index))
+            self.clock.at(end, functools.partial(self.start, index, phase="Succeeded"))
         self.clock.at(end, self.end)
 
 
@@ -201,6 +202,7 @@ def test_its_pods_see_what_they_read_and_may_write_to_their_working_folder_alone
                     "name": "workspace",
                     "mountPath": "/workspace/candidates/.c.work",
                     "subPath": "candidates/.c.work",
+                    "readOnly": False,
                 },
                 {"name": "tmp", "mountPath": "/tmp"},
             ]
@@ -247,6 +249,27 @@ def test_a_job_is_applied_and_waited_for(world: World) -> None:
     world.run()
     assert world.cluster.changes == [f"apply TFJob {NAME}"]
     assert world.clock.now == 30
+
+
+def test_pods_that_have_not_seen_the_end_yet_are_waited_for(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A parameter server: the chief's success is the job's. It may still write."""
+    world.ends_well(end=30)
+    world.clock.at(30, functools.partial(world.start, 1))
+    world.clock.at(40, functools.partial(world.start, 1, phase="Succeeded"))
+    world.run()
+    assert world.clock.now == 40
+    assert "still running" not in caplog.text
+
+
+def test_pods_that_never_see_the_end_are_not_waited_for_without_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.ends_well(end=30)
+    world.clock.at(30, functools.partial(world.start, 1))
+    world.run()
+    assert f"still running: {NAME}-worker-1\n" in caplog.text
 
 
 def test_a_job_that_is_under_way_is_adopted(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -90,19 +90,32 @@ def test_the_folders_that_pods_mount_are_made_once(tmp_path: Path) -> None:
     assert {"datasets", "candidates", "selections", "models/m", "predictions", "runs"} <= made
 
 
-def test_an_empty_folder_that_is_closed_to_us_is_made_anew(
+def _close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Close folders to us, as root's are on strict storage; what is made in their place is open."""
+    closed = {folder.stat().st_ino for folder in folders}
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).stat().st_ino not in closed)
+
+
+def test_empty_folders_that_are_closed_to_us_are_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("datasets", "candidates/cnn-1"):
+    for name in ("datasets", "models/m"):
         (tmp_path / name).mkdir(parents=True, mode=0o755)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, who tests, may everywhere
-    previous = os.umask(0o077)
-    try:
+    _close(monkeypatch, tmp_path / "datasets", tmp_path / "models", tmp_path / "models" / "m")
+    # Not really removed, or a new one might get its number.
+    monkeypatch.setattr(Path, "rmdir", lambda path: path.rename(tmp_path / f"old {path.name}"))
+    Workspace(tmp_path).prepare("m")
+    assert all(os.access(tmp_path / name, os.W_OK) for name in ("datasets", "models", "models/m"))
+
+
+def test_a_folder_that_is_closed_to_us_and_holds_something_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "candidates" / "cnn-1").mkdir(parents=True)
+    _close(monkeypatch, tmp_path / "candidates")
+    with pytest.raises(PermissionError) as raised:
         Workspace(tmp_path).prepare("m")
-    finally:
-        os.umask(previous)
-    modes = {n: (tmp_path / n).stat().st_mode & 0o777 for n in ("datasets", "candidates")}
-    assert modes == {"datasets": 0o700, "candidates": 0o755}, "the second holds something"
+    assert raised.value.filename == str(tmp_path / "candidates")
     assert (tmp_path / "candidates" / "cnn-1").is_dir()
 
 

@@ -16,7 +16,7 @@ import typer
 
 from mlpipeline import logs
 from mlpipeline.cli.options import Among, Workspace
-from mlpipeline.errors import ArtifactError, ClusterError, ServingError
+from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError, ServingError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
@@ -103,12 +103,12 @@ def train(
     settings = configuration.load(config)
     tasks = pipeline.plan(settings)
     task = tasks[TRAIN.task_name(candidate)]
-    folder = workspace.candidate(task.key)
+    folder, work = workspace.candidate(task.key), workspace.candidate(task.key).work
     if not task.is_done(workspace):
         cluster, owner = api.connect(), tfjob.WorkflowReference.parse(workflow)
-        name, work = tfjob.job_name(task.key), folder.work
+        name = tfjob.job_name(task.key)
         # An earlier pod of this step may have seen the job's end, and then been killed.
-        if tfjob.is_under_way(cluster, name) or not artifacts.is_whole(work.result.path):
+        if tfjob.is_under_way(cluster, name) or not _is_handed_over(work.result.path):
             work.path.mkdir(parents=True, exist_ok=True)
             job = tfjob.complete(
                 manifests.load(templates, "tfjob"),
@@ -134,7 +134,7 @@ def train(
                 stop=_stop_event(),
             )
         artifacts.take_over(work.result.path, folder.path)
-        shutil.rmtree(work.path)
+    shutil.rmtree(work.path, onerror=_say_what_stays)
     metrics = Metrics.load(folder.metrics)
     _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
@@ -316,6 +316,24 @@ def _is_over(cluster: Cluster, workflow: str) -> bool:
     from mlpipeline.backends.cluster import tfjob
 
     return tfjob.is_over(cluster.get("Workflow", tfjob.WorkflowReference.parse(workflow).name))
+
+
+def _is_handed_over(result: Path) -> bool:
+    """Whether workers have published what can be taken over; what cannot is removed."""
+    try:
+        artifacts.check_of_others(result)
+    except MissingArtifactError:
+        return False
+    except ArtifactError as error:
+        _log.warning("made anew: %s", error.got)
+        artifacts.remove(result)
+        return False
+    return True
+
+
+def _say_what_stays(_: object, path: str, error: tuple[type, BaseException, object]) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        _log.warning("%s stays: %s", path, error[1])
 
 
 def _verified(workspace: layout.Workspace, name: str) -> str:

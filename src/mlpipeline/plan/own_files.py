@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import glob
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,10 +68,22 @@ def below(root: Path, candidate: Candidate) -> list[Path]:
         ConfigurationError: A pattern of its `files` fits nothing.
     """
     root = root.resolve()
-    named = (path.resolve() for path in _named(candidate.model, candidate).values())
-    inside = [path for path in named if root in path.parents]
+    named = _named(candidate.model, candidate)
+    # As it is written, and where links lead: whoever opens the one needs the other, too.
+    written = [Path(os.path.abspath(Path(text).expanduser())) for text in named]  # noqa: PTH100
+    places = {place for path in (*written, *named.values()) for place in _with_targets(path)}
+    inside = [path for path in places if root in path.parents and path.exists()]
     holding = {p if p.is_dir() or p.parent == root else p.parent for p in inside}
     return sorted(p.relative_to(root) for p in holding if not holding & {*p.parents})
+
+
+def _with_targets(path: Path) -> Iterator[Path]:
+    """A path, and what it and the links below it lead to."""
+    yield path
+    if path.is_symlink() or path != path.resolve():
+        yield path.resolve()
+    if path.is_dir():
+        yield from (each.resolve() for each in path.rglob("*") if each.is_symlink())
 
 
 def _named(reference: str, section: Data | Candidate) -> dict[str, Path]:

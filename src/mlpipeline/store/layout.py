@@ -24,6 +24,7 @@ module joins a path of the workspace by hand: a function that needs one takes a 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -46,6 +47,10 @@ MADE = (*ARTIFACTS, ANSWERS, RUNS, FEEDBACK)
 
 MANIFEST = "MANIFEST.json"
 """The file in every artifact that has the SHA-256 of each of its other files."""
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 @dataclass(frozen=True)
@@ -316,13 +321,20 @@ class Workspace:
 
         Args:
             model: The model's name.
+
+        Raises:
+            PermissionError: One is closed to us, and not empty.
         """
+        for name in (Path(MODELS, model), *MADE):  # what is inside goes first
+            folder = self.root / name
+            if folder.is_dir() and not _is_open(folder):
+                with suppress(OSError):
+                    folder.rmdir()
         for name in (*MADE, Path(MODELS, model)):
             folder = self.root / name
-            if folder.is_dir() and not os.access(folder, os.W_OK):
-                with suppress(OSError):  # it holds something, so somebody could write to it
-                    folder.rmdir()
             folder.mkdir(parents=True, exist_ok=True)
+            if not _is_open(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
     def artifact(self, name: str | Path) -> Folder:
         """Return an artifact's folder by its name, which is its path below the root.

@@ -64,11 +64,14 @@ def with_reach(
         name: The one that it is about.
         reads: What it sees, below the workspace's root.
         writes: What it may write to, likewise.
+
+    Raises:
+        ConfigurationError: It mounts no such volume.
     """
     places = dict.fromkeys(reads, True) | dict.fromkeys(writes, False)
     (main,) = (c for c in containers if c["name"] == name)
     mounts: list[Manifest] = []
-    for mount in main["volumeMounts"]:
+    for mount in main.get("volumeMounts") or ():
         if mount["name"] != _WORKSPACE:
             mounts.append(mount)
             continue
@@ -76,8 +79,15 @@ def with_reach(
             where = {
                 "mountPath": f"{mount['mountPath']}/{place}",
                 "subPath": str(Path(mount.get("subPath", ""), place)),
+                "readOnly": is_read_only,
             }
-            mounts.append(mount | where | ({"readOnly": True} if is_read_only else {}))
+            mounts.append(mount | where)
+    if not any(mount["name"] == _WORKSPACE for mount in mounts):
+        raise ConfigurationError(
+            f"the container {name} mounts no volume `{_WORKSPACE}`",
+            expected="that it does: the step mounts parts of it in its place",
+            remedy="mend manifests/base/templates, then `make deploy`",
+        )
     return with_container(containers, name, volumeMounts=mounts)
 
 
