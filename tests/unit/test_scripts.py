@@ -327,7 +327,7 @@ case "$*" in
   *"wait pod"*) exit $NOT_READY ;;
   *"get pod/inside-1"*) echo "ErrImagePull: no such image" ;;
   *"test -r /workspace/runs/gone/"*) exit 1 ;;
-  *"ls /workspace/runs"*) echo "a b" ;;
+  *"ls -t /workspace/runs"*) echo "a b" ;;
   *cat*) echo "<html>" ;;
   *"sh -c"*) echo "said: ${!#}" ;;
 esac
@@ -367,7 +367,7 @@ def test_a_report_that_is_not_there_is_an_error_that_names_those_that_are(tmp_pa
     done = go_inside(tmp_path, "fetch", "gone")
     assert done.returncode == 1
     assert "there is no runs/gone/report.html in the workspace" in done.stderr
-    assert "one of these runs: a b" in done.stderr
+    assert "one of these runs, the newest first: a b" in done.stderr
 
 
 def test_a_pod_that_does_not_start_says_why_and_goes(tmp_path: Path) -> None:
