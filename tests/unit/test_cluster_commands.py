@@ -25,8 +25,10 @@ from mlpipeline.errors import (
 )
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
+from mlpipeline.runs import lineage, report
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
 from support.fake_cluster import Clock, FakeCluster
 
@@ -538,6 +540,65 @@ def test_a_deleted_workflow_leaves_a_record_which_the_next_one_closes(
     assert artifacts.read_json(runs / "other" / "run.json")["state"] == "running"
     assert artifacts.read_json(runs / "local" / "run.json")["state"] == "running"
     assert "interrupted" not in invoke("record", "--workflow", "next/next")
+
+
+def test_record_does_its_own_first_and_whatever_is_wrong_with_others_and_its_report_last(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = {"startedAt": "2026-11-21T12:00:00Z", "nodes": {}}
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": {}, "status": status})
+    labels = {
+        "app.kubernetes.io/part-of": "mlpipeline",
+        "workflows.argoproj.io/completed": "true",
+    }
+    spec = {"entrypoint": "pipeline", "onExit": "record"}
+    figures = {"parameters": [{"name": "figures", "value": "not json"}]}
+    verify = {
+        **{"id": "odd-1", "type": "Retry", "templateName": "verify", "phase": "Succeeded"},
+        "outputs": figures,
+    }
+    for name, nodes in {"odd": {"odd-1": verify}, "page": {}, "line": {}, "well": {}}.items():
+        metadata = {"name": name, "labels": labels}
+        of = {"kind": "Workflow", "metadata": metadata, "spec": spec}
+        cluster.put(
+            of | {"status": status | {"nodes": nodes, "finishedAt": "2026-11-21T13:00:00Z"}}
+        )
+    real_page, real_line, order = report.write, lineage.write, []
+
+    def page(workspace: Workspace, run: Run) -> Path:
+        assert (tmp_path / "runs" / RUN / "run.json").exists()
+        assert (tmp_path / "runs" / RUN / "lineage.jsonl").exists()
+        order.append(run.run)
+        if run.run == "page":
+            raise TypeError("no such figure")
+        return real_page(workspace, run)
+
+    def line(workspace: Workspace, run: Run) -> Path:
+        if run.run == "line":
+            raise OSError("disk full")
+        return real_line(workspace, run)
+
+    monkeypatch.setattr(report, "write", page)
+    monkeypatch.setattr(lineage, "write", line)
+    said = invoke("record")
+    assert sorted(order) == sorted([RUN, "page", "well"])
+    assert order[-1] == RUN
+    assert RUN in (tmp_path / "report.html").read_text()
+    assert str(tmp_path / "runs" / "well" / "report.html") in said
+    for name in ("odd", "page", "line"):
+        assert f"{name}: what the next run does for it is not done" in said
+
+    def refuse(*_: Any) -> None:
+        raise ClusterError("workflows: forbidden", expected="them", remedy="grant it")
+
+    monkeypatch.setattr(cluster, "each", refuse)
+    order.clear()
+    said = invoke("record")
+    assert order == [RUN]
+    assert "the other runs: what the next run does for it is not done" in said
 
 
 def test_record_says_so_where_the_workflow_is_gone(cluster: FakeCluster, invoke: Invoke) -> None:

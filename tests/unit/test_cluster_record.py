@@ -15,7 +15,7 @@ import yaml
 
 from mlpipeline.backends.cluster import record as records
 from mlpipeline.backends.cluster.api import Manifest
-from mlpipeline.errors import ConfigurationError
+from mlpipeline.errors import ClusterError
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import code_of, plan
 from mlpipeline.runs import lineage, report
@@ -529,12 +529,33 @@ def test_the_word_error_in_somebody_elses_message_does_not_begin_ours(workspace:
 # --- the records of others ----------------------------------------------------------------------
 
 
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+
+
 def _in_cluster(run: Run, name: str, **spec: Any) -> Manifest:
     """The same workflow under another name, as it is when it has ended."""
     workflow = json.loads(json.dumps(run.workflow()).replace(NAME, name))
-    workflow["metadata"]["labels"] = {"workflows.argoproj.io/completed": "true"}
+    submitted = yaml.safe_load((WORKFLOWS / "pipeline.yaml").read_text())
+    ended = {"workflows.argoproj.io/completed": "true"}
+    workflow["metadata"] |= {"labels": submitted["metadata"]["labels"] | ended, "uid": f"of-{name}"}
     workflow["status"] |= {"phase": "Failed", "finishedAt": _time(100)}
-    return dict(workflow) | {"kind": "Workflow", "spec": {"onExit": "record"} | spec}
+    own = {key: submitted["spec"][key] for key in ("entrypoint", "onExit")}
+    return dict(workflow) | {"kind": "Workflow", "spec": own | spec}
+
+
+def _of_template(run: Run, name: str) -> Manifest:
+    """As `argo submit --from` makes it: what it is, is in the template, and so are the labels."""
+    template = yaml.safe_load((WORKFLOWS / "workflow-template.yaml").read_text())
+    workflow = _in_cluster(run, name)
+    workflow["metadata"]["labels"] = {"workflows.argoproj.io/completed": "true"}
+    workflow["spec"] = {"workflowTemplateRef": {"name": template["metadata"]["name"]}}
+    workflow["status"]["storedWorkflowTemplateSpec"] = template["spec"]
+    return workflow
+
+
+def _unrecorded(cluster: FakeCluster, workspace: Path) -> dict[str, records_of.Run]:
+    made = records.unrecorded(cluster, Workspace(workspace), warnings)
+    return {each.run: each for each in made}
 
 
 def test_a_workflow_whose_exit_handler_could_not_run_is_recorded_by_another(
@@ -543,21 +564,21 @@ def test_a_workflow_whose_exit_handler_could_not_run_is_recorded_by_another(
     cluster, run = FakeCluster(), Run()
     run.tried("plan", [TOO_LATE])
     begun = _in_cluster(_run({"ingest": [KILLED]}), "begun")
-    of_template = _in_cluster(run, "of-template")
-    del of_template["spec"]["onExit"]
-    of_template["status"]["storedWorkflowTemplateSpec"] = {"onExit": "record"}
     under_way = _in_cluster(run, "under-way")
-    under_way["metadata"]["labels"] = {}
-    event = _in_cluster(run, "predict-1")
+    del under_way["metadata"]["labels"]["workflows.argoproj.io/completed"]
+    event = _in_cluster(run, "predict-1", entrypoint="predict")
     del event["spec"]["onExit"]
+    asynchronous = _in_cluster(Run(), "no-quota", entrypoint="asynchronous")
+    of_template = _of_template(run, "of-template")
     for workflow in (_in_cluster(run, "no-image"), of_template, begun, under_way, event):
         cluster.put(workflow)
+    cluster.put(asynchronous)
     parsed = config.parse(CONFIG, origin="")
     records.begin(begun, parsed, Workspace(workspace))
     config.write(parsed, Workspace(workspace).run("begun").config)
 
-    made = {each.run: each for each in records.unrecorded(cluster, Workspace(workspace), warnings)}
-    assert made.keys() == {"no-image", "of-template", "begun"}
+    made = _unrecorded(cluster, workspace)
+    assert made.keys() == {"no-image", "of-template", "begun", "no-quota"}
     assert {each.state for each in made.values()} == {"failed"}
     assert {each.seconds for each in made.values()} == {100.0}
     assert str(made["no-image"].error).startswith(TOO_LATE[1])
@@ -567,24 +588,106 @@ def test_a_workflow_whose_exit_handler_could_not_run_is_recorded_by_another(
         assert records_of.Run.load(Workspace(workspace).run(name).record) == written
         assert report.write(Workspace(workspace), written).exists()
         lineage.write(Workspace(workspace), written)
-    assert list(records.unrecorded(cluster, Workspace(workspace), warnings)) == []
+    assert _unrecorded(cluster, workspace) == {}
 
 
-def test_a_record_of_another_that_cannot_be_made_is_no_matter_of_this_run(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_run_of_the_pipeline_gets_no_record(workspace: Path) -> None:
     cluster, run = FakeCluster(), Run()
     run.tried("plan", [TOO_LATE])
-    for name in ("foreign", "no-image"):
+    foreign = _in_cluster(run, "foreign")  # has an entrypoint and an exit handler of our names
+    foreign["metadata"]["labels"] = {"workflows.argoproj.io/completed": "true"}
+    of_other = _of_template(run, "of-other")
+    of_other["spec"]["workflowTemplateRef"] = {"name": "other"}
+    of_cluster = _of_template(run, "of-cluster")
+    of_cluster["spec"]["workflowTemplateRef"]["clusterScope"] = True
+    labelled = _in_cluster(Run(), "labelled", entrypoint="build")  # with our label, but no step
+    for workflow in (foreign, of_other, of_cluster, labelled):
+        cluster.put(workflow)
+    assert _unrecorded(cluster, workspace) == {}
+    assert [folder.name for folder in (workspace / "runs").iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_run_that_somebody_has_removed_is_not_recorded_again(
+    workspace: Path, packed: bool
+) -> None:
+    cluster, run = FakeCluster(), _run({"verify": [KILLED]})
+    run.nodes = {k: v for k, v in run.nodes.items() if v["templateName"] != "record"}
+    run.tried("record", [KILLED, OK])
+    workflow = _in_cluster(run, "removed")
+    if packed:
+        workflow["status"] |= json.loads(
+            json.dumps(run.workflow(packed=True)["status"]).replace(NAME, "removed")
+        )
+    cluster.put(workflow)
+    assert _unrecorded(cluster, workspace) == {}
+    assert not (workspace / "runs" / "removed").exists()
+
+
+def test_an_odd_workflow_does_not_keep_others_from_their_records(
+    workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, run, odd = FakeCluster(), Run(), Run()
+    run.tried("plan", [TOO_LATE])
+    odd.tried("plan")
+    odd.tried("verify", outputs=_parameters({"figures": "not json"}))
+    damaged = _in_cluster(run, "damaged")
+    damaged["status"] |= {"nodes": None, "compressedNodes": "not packed"}
+    unseen = _in_cluster(run, "unseen")
+    del unseen["status"]
+    unseen["metadata"]["creationTimestamp"] = _time(0)
+    for workflow in (_in_cluster(odd, "odd"), damaged, unseen, _in_cluster(run, "no-image")):
+        cluster.put(workflow)
+    assert _unrecorded(cluster, workspace).keys() == {"unseen", "no-image"}
+    for name in ("odd", "damaged"):
+        assert f"{name}: what the next run does for it is not done" in caplog.text
+        assert not (workspace / "runs" / name / "run.json").exists()
+    assert "JSONDecodeError" in caplog.text
+
+
+def test_the_jobs_that_such_a_workflow_has_left_are_ended(
+    workspace: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, run = FakeCluster(), Run()
+    run.tried("plan")
+    for name in ("left", "other"):
         cluster.put(_in_cluster(run, name))
-    real = records.record
+        owner = {"uid": f"of-{name}"}
+        metadata = {"name": f"job-{name}", "ownerReferences": [owner]}
+        cluster.put({"kind": "TFJob", "metadata": metadata, "status": {}})
+    artifacts.write_text(workspace / "runs" / "other" / "run.json", "is there, damaged or not")
+    assert _unrecorded(cluster, workspace).keys() == {"left"}
+    assert cluster.changes == ["delete TFJob job-left"]
 
-    def lacking(workflow: Manifest, *others: Any) -> RunRecord:
-        if workflow["metadata"]["name"] == "foreign":
-            raise ConfigurationError("no module", expected="one", remedy="install it")
-        return real(workflow, *others)
+    def refuse(*_: Any) -> None:
+        raise ClusterError("forbidden", expected="it", remedy="grant it")
 
-    monkeypatch.setattr(records, "record", lacking)
-    made = records.unrecorded(cluster, Workspace(workspace), warnings)
-    assert [each.run for each in made] == ["no-image"]
-    assert "foreign has no record: no module" in caplog.text
+    monkeypatch.setattr(records, "delete_unfinished", refuse)
+    cluster.put(_in_cluster(run, "next"))
+    assert _unrecorded(cluster, workspace).keys() == {"next"}  # it has its record all the same
+    assert "next: what the next run does for it is not done" in caplog.text
+
+
+def test_of_very_many_the_latest_are_recorded_and_the_others_by_the_next_run(
+    workspace: Path,
+) -> None:
+    cluster = FakeCluster()
+    for number in range(25):
+        workflow = _in_cluster(Run(), f"run-{number}")
+        workflow["status"]["finishedAt"] = _time(100 + number)
+        cluster.put(workflow)
+    first, second = _unrecorded(cluster, workspace), _unrecorded(cluster, workspace)
+    assert list(first) == [f"run-{number}" for number in range(5, 25)]
+    assert list(second) == [f"run-{number}" for number in range(5)]
+
+
+def test_a_record_is_written_where_nobody_knows_why_a_pod_has_not_started(
+    workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(pod: str) -> list[str]:
+        raise ClusterError(f"events of {pod}: forbidden", expected="them", remedy="grant it")
+
+    workflow = _run({"ingest": [TOO_LATE]}).workflow()
+    record = records.record(workflow, Workspace(workspace), refuse)
+    assert str(record.error).startswith(TOO_LATE[1])
+    assert "forbidden" in caplog.text

@@ -270,17 +270,24 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     cluster = api.connect()
     owner = tfjob.WorkflowReference.parse(workflow)
     warnings = functools.partial(pods.warnings_of, cluster)
-    others = records.unrecorded(cluster, workspace, warnings)
-    for other in (*records.close_deleted(cluster, workspace), *others):
-        lineage.write(workspace, other)
-        typer.echo(f"{other.run}: {other.state}, {other.error}: {report.write(workspace, other)}")
     run = records.record(_workflow(cluster, workflow), workspace, warnings)
     run.save()
     lineage.write(workspace, run.content())
+    tfjob.delete_unfinished(cluster, owner)
+    for others in (
+        records.close_deleted(cluster, workspace),
+        records.unrecorded(cluster, workspace, warnings),
+    ):
+        with records.no_matter("the other runs"):
+            for other in others:
+                with records.no_matter(other.run):
+                    lineage.write(workspace, other)
+                    page = report.write(workspace, other)
+                    typer.echo(f"{other.run}: {other.state}, {other.error}: {page}")
+    # Last, because the workspace's report is the one that was written last.
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
         typer.echo(f"{run.state}: {report.write(workspace, run.content())}")
-    tfjob.delete_unfinished(cluster, owner)
 
 
 @app.command()

@@ -29,6 +29,8 @@ _TRANSIENT = {httpx.codes.TOO_MANY_REQUESTS, *range(500, 600)}
 # Argo's server hands on an admission policy's refusal with status 500, like a failure of its own.
 _REFUSED = "denied request"
 _FAILED = ("Failed", "Error")
+# Steps that tell of a failure, or come after one: `undo` always fails.
+_AFTERWARDS = ("undo", "record")
 
 
 class _TransientError(Exception):
@@ -42,7 +44,7 @@ class Outcome:
     Attributes:
         is_new: Whether it starts a workflow now: otherwise one of its name is there already.
         phase: How that other one is, in Argo's words, such as `Running`; empty if nobody says.
-        message: What the step that failed last has said, or else what Argo says of the workflow.
+        message: What the step that failed first has said, or else what Argo says of the workflow.
     """
 
     is_new: bool
@@ -104,12 +106,40 @@ def _before(client: httpx.Client, name: str, namespace: str, seconds: float) -> 
 
 
 def _why(status: Mapping[str, Any]) -> str:
-    """Why a step has failed: the workflow itself says only that it was not tried again."""
-    nodes = (status.get("nodes") or {}).values()
-    failed = [n for n in nodes if n.get("type") == "Pod" and n.get("phase") in _FAILED]
-    said = [n for n in failed if n.get("message")]
-    last = max(said, key=lambda node: str(node.get("finishedAt")), default=status)
-    return str(last.get("message", ""))
+    """Why a step has failed: the workflow itself says only that it was not tried again.
+
+    The first one that has: what failed after it may have failed because of it.
+    """
+    nodes: Mapping[str, Mapping[str, Any]] = status.get("nodes") or {}
+    retried = {name for node in nodes.values() for name in _attempts(node, nodes)}
+    failed = [
+        node
+        for name, node in nodes.items()
+        if node.get("type") in ("Pod", "Retry")
+        and node.get("phase") in _FAILED
+        and node.get("templateName") not in _AFTERWARDS
+        and name not in retried
+    ]
+    for node in sorted(failed, key=_ended):
+        attempts = [nodes[name] for name in _attempts(node, nodes)]
+        for one in (*sorted(attempts, key=_ended, reverse=True), node):  # the last one says most
+            if message := one.get("message"):
+                return str(message)
+    return str(status.get("message") or "")
+
+
+def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The pods of what is tried again, by name: its children, but not the steps that follow."""
+    if node.get("type") != "Retry":
+        return []
+    template = node.get("templateName")
+    children = [name for name in node.get("children") or () if name in nodes]
+    return [name for name in children if nodes[name].get("templateName") == template]
+
+
+def _ended(node: Mapping[str, Any]) -> str:
+    """When a node ended; one that never began has no such time, and is the last."""
+    return str(node.get("finishedAt") or node.get("startedAt") or "~")
 
 
 def _client(url: str, headers: dict[str, str]) -> httpx.Client:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import base64
 import gzip
+import heapq
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from mlpipeline.backends.cluster import reasons
 from mlpipeline.backends.cluster.api import Cluster, Manifest
-from mlpipeline.errors import ArtifactError, ConfigurationError, PipelineError
+from mlpipeline.backends.cluster.tfjob import WorkflowReference, delete_unfinished
+from mlpipeline.errors import ArtifactError, ClusterError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
@@ -38,11 +41,17 @@ from mlpipeline.store.schemas.selection import ModelCard
 
 _log = logging.getLogger(__name__)
 
-_EXIT_HANDLER = "record"  # of the workflows whose record this is
+# What the workflows are known by whose record this is.
+_PART_OF = ("app.kubernetes.io/part-of", "mlpipeline")
+_TEMPLATE = {"name": "mlpipeline"}
+_ENTRYPOINTS = ("pipeline", "asynchronous")
+_EXIT_HANDLER = "record"
+_MOST = 20  # records of others that one run writes: its own report waits for them
 _ENDED = "workflows.argoproj.io/completed=true"  # Argo's label
 _NOT_STARTED = "longer than the specified deadline"  # of Argo, of a pod that still waited, too
 
-_STEPS = ("plan", *(step.name for step in STEPS))
+_PLAN = "plan"
+_STEPS = (_PLAN, *(step.name for step in STEPS))
 # Types of Argo's nodes: a memoized step, any other step, one that never began.
 _NODES = ("DAG", "Retry", "Skipped")
 _STATES: dict[str, TaskState] = {
@@ -64,7 +73,7 @@ def record(
         workspace: The folder of all artifacts.
         warnings: What Kubernetes has to say of the pod of a name, such as that it has no image.
     """
-    name, status = workflow["metadata"]["name"], workflow["status"]
+    name, status = workflow["metadata"]["name"], _status(workflow)
     folder = workspace.run(name)
     nodes = _nodes(status)
     tasks = [_task(node, nodes, name, warnings) for node in _of_steps(nodes)]
@@ -115,7 +124,7 @@ def begin(workflow: Manifest, config: Config, workspace: Workspace) -> None:
     folder = workspace.run(workflow["metadata"]["name"])
     RunRecord(
         folder=folder,
-        started=(workflow.get("status") or {}).get("startedAt") or now,
+        started=_status(workflow).get("startedAt") or now,
         config_file=folder.config.name,
         config=config,
         machine=describe_machine(),
@@ -152,6 +161,9 @@ def unrecorded(
 ) -> Iterator[Run]:
     """Write the records of workflows that have ended, and whose exit handler has written none.
 
+    Nobody waits for the jobs that they have left: these are ended, too. Of very many, the latest
+    are recorded, the others by the next run.
+
     Args:
         cluster: Where the workflows are.
         workspace: The folder of all artifacts.
@@ -160,19 +172,62 @@ def unrecorded(
     Yields:
         The records.
     """
-    for workflow in cluster.find("Workflow", _ENDED):
-        stored = workflow["status"].get("storedWorkflowTemplateSpec") or {}
-        handler = workflow["spec"].get("onExit") or stored.get("onExit")
-        folder = workspace.run(workflow["metadata"]["name"])
-        if handler != _EXIT_HANDLER or not _is_open(folder):
-            continue
-        try:
+    found = heapq.nlargest(
+        _MOST, _without_record(cluster, workspace), key=lambda w: _status(w).get("finishedAt") or ""
+    )
+    for workflow in reversed(found):
+        name = workflow["metadata"]["name"]
+        with no_matter(name):
             run = record(workflow, workspace, warnings).content()
-        except PipelineError as error:  # its image may have code that this one lacks
-            _log.warning("%s has no record: %s", folder.run, error)
-            continue
-        run.save(folder.record)
-        yield run
+            run.save(workspace.run(name).record)
+            with no_matter(name):
+                delete_unfinished(cluster, WorkflowReference(name, workflow["metadata"]["uid"]))
+            yield run
+
+
+@contextmanager
+def no_matter(of: str) -> Iterator[None]:
+    """Log whatever fails in the body, and go on: it is no matter of the run that meets it.
+
+    Args:
+        of: The name of the run that it is a matter of, or a word for all others.
+    """
+    try:
+        yield
+    except Exception:  # what is in somebody else's workflow, nobody knows
+        _log.exception("%s: what the next run does for it is not done", of)
+
+
+def _without_record(cluster: Cluster, workspace: Workspace) -> Iterator[Manifest]:
+    for workflow in cluster.each("Workflow", _ENDED):
+        name = workflow["metadata"]["name"]
+        with no_matter(name):
+            if _is_ours(workflow) and _is_open(workspace.run(name)):
+                yield workflow
+
+
+def _is_ours(workflow: Manifest) -> bool:
+    """Whether it is a run of the pipeline, and its exit handler has not succeeded.
+
+    Where that has, there was a record, and somebody has removed it.
+    """
+    spec, stored = workflow["spec"], _status(workflow).get("storedWorkflowTemplateSpec") or {}
+    label, value = _PART_OF
+    labels = workflow["metadata"].get("labels") or {}
+    if labels.get(label) != value and spec.get("workflowTemplateRef") != _TEMPLATE:
+        return False
+    if (spec.get("onExit") or stored.get("onExit")) != _EXIT_HANDLER:
+        return False
+    nodes = _nodes(_status(workflow)).values()
+    if any(n.get("templateName") == _EXIT_HANDLER and n["phase"] == "Succeeded" for n in nodes):
+        return False
+    entrypoint = spec.get("entrypoint") or stored.get("entrypoint")
+    return entrypoint in _ENTRYPOINTS or any(n.get("templateName") == _PLAN for n in nodes)
+
+
+def _status(workflow: Manifest) -> Manifest:
+    """What Argo says of it; empty where it has not looked at it."""
+    return workflow.get("status") or {}
 
 
 def _is_open(folder: RunFolder) -> bool:
@@ -188,7 +243,7 @@ def _is_open(folder: RunFolder) -> bool:
 def _image(workflow: Manifest) -> str:
     """The image of all pods; `make image` names it by the content of the code."""
     # What is left at its default stands in the template that it was made from.
-    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    stored = _status(workflow).get("storedWorkflowTemplateSpec") or {}
     for spec in (workflow["spec"], stored):
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             if parameter["name"] == "image":
@@ -257,7 +312,12 @@ def _waited_for(
         return ()
     # https://argo-workflows.readthedocs.io/en/release-3.7/environment-variables/ (POD_NAMES)
     number = pod["id"].rpartition("-")[2]
-    return tuple(dict.fromkeys(warnings(f"{workflow}-{pod['templateName']}-{number}")))
+    name = f"{workflow}-{pod['templateName']}-{number}"
+    try:
+        return tuple(dict.fromkeys(warnings(name)))
+    except ClusterError as error:  # a record without them is better than none
+        _log.warning("why %s has not started is not known: %s", name, error.got)
+        return ()
 
 
 def _where(pod: Mapping[str, Any]) -> str:
