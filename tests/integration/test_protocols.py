@@ -363,6 +363,45 @@ def test_of_many_large_bodies_only_so_many_are_held_at_once(
     assert wrong.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_who_stops_sending_a_large_body_holds_no_room(places: dict[str, Place]) -> None:
+    place = places["front"]
+    part = bytes(10 * 2**20)
+    with contextlib.ExitStack() as stack:
+        stalled = [
+            stack.enter_context(socket.create_connection((HOST, place.ports.http), 30))
+            for _ in range(2)
+        ]
+        for connection in stalled:
+            connection.sendall(_head(path=V2, size=MAX_BODY))
+            for _ in range(6):
+                connection.sendall(part)
+        end = time.monotonic() + 30
+        while place.http.post(V2, content=part, headers={LENGTH: "2"}).status_code != 503:
+            assert time.monotonic() < end, "what was sent is not all read yet"
+        for connection in stalled:
+            received = b""
+            while piece := connection.recv(2**16):  # until the server closes
+                received += piece
+            head, _, body = received.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+            assert b"connection: close" in head
+            assert f"got POST {V2}: {6 * len(part)} bytes of a body" in json.loads(body)["error"]
+        wrong = place.http.post(V2, content=part, headers={LENGTH: "2"})
+        assert wrong.status_code == 400, "there is room, and so it is read"
+
+
+def test_as_many_calls_of_grpc_at_once_as_you_like_are_answered(place: Place) -> None:
+    """`maximum_concurrent_rpcs` would refuse them; what bounds them is their size."""
+    with contextlib.ExitStack() as stack:
+        health = health_pb2_grpc.HealthStub(place.channel)
+        for _ in range(50):
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+            stack.callback(watch.cancel)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        calls = [place.stub.ModelInfer.future(_grpc(), timeout=60) for _ in range(300)]
+        assert all(call.result().outputs for call in calls)
+
+
 @pytest.mark.parametrize("path", [V1, V2])
 @pytest.mark.parametrize(
     "content_type",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import selectors
 import zlib
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from kserve.errors import InvalidInput
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from mlpipeline.serving.bodies import Bodies
+from mlpipeline.serving.bodies import LEAST_RATE, PAUSE_SECONDS, Bodies
 from mlpipeline.serving.refusals import Unavailable
 from mlpipeline.serving.room import Room
 
@@ -125,9 +127,13 @@ class Upload:
 
     async def send(self, content: bytes, *, more: bool = True) -> None:
         """Send some bytes, and wait until they were read."""
-        self._pieces.put_nowait({"type": "http.request", "body": content, "more_body": more})
+        self.put(content, more)
         for _ in range(20):
             await asyncio.sleep(0)
+
+    def put(self, content: bytes, more: bool) -> None:
+        """Send some bytes."""
+        self._pieces.put_nowait({"type": "http.request", "body": content, "more_body": more})
 
     async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["more_body"]:
@@ -179,3 +185,133 @@ def test_a_body_takes_as_much_room_as_it_has_when_it_is_decompressed() -> None:
         assert room.held == 0
 
     asyncio.run(share())
+
+
+class _Clock(asyncio.SelectorEventLoop):
+    """An event loop on which no time passes but that which everybody waits for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        selector = selectors.DefaultSelector()
+        select = selector.select
+
+        def skip(timeout: float | None = None) -> Any:
+            self.now += timeout or 0
+            return select(0)
+
+        selector.select = skip  # type: ignore[method-assign]
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+def _on_clock(test: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=_Clock) as runner:
+        runner.run(test)
+
+
+@pytest.mark.parametrize("codings", [(), ("gzip",)])
+def test_a_body_that_stops_coming_is_refused_and_gives_its_room_back(
+    codings: tuple[str, ...],
+) -> None:
+    async def stall() -> None:
+        room = Room(LIMIT)
+        content = bytes(LIMIT - 100)
+        upload = Upload(room, *codings)
+        await upload.send(gzip.compress(content) if codings else content)
+        assert room.held == len(content)
+        await asyncio.sleep(PAUSE_SECONDS - 0.1)
+        assert not upload.task.done()
+        with pytest.raises(HTTPException, match="bytes of a body after 11 s") as refused:
+            await asyncio.wait_for(upload.task, 2)
+        assert refused.value.status_code == 408
+        assert refused.value.headers == {"connection": "close"}
+        assert room.held == 0
+
+    _on_clock(stall())
+
+
+@pytest.mark.parametrize(("rate", "arrives"), [(1.1, True), (0.5, False)])
+def test_a_body_may_come_slowly_but_not_too_slowly(rate: float, arrives: bool) -> None:
+    async def trickle() -> None:
+        room = Room(LIMIT)
+        upload = Upload(room)
+        upload.may_answer.set()
+        for _ in range(20):  # 100 s, and no pause that is too long
+            await upload.send(bytes(int(5 * rate * LEAST_RATE)))
+            await asyncio.sleep(5)
+        if arrives:
+            await upload.send(b"", more=False)
+            await upload.task
+        else:
+            with pytest.raises(HTTPException) as refused:
+                await upload.task
+            assert refused.value.status_code == 408
+        assert room.held == 0
+
+    _on_clock(trickle())
+
+
+def test_a_byte_now_and_then_is_not_enough() -> None:
+    async def drip() -> None:
+        upload = Upload(Room(LIMIT))
+        for _ in range(30):  # each of them sooner than any time-out
+            await upload.send(b"x")
+            await asyncio.sleep(0.5)
+        with pytest.raises(HTTPException, match=r"bytes of a body after 1[01] s"):
+            await upload.task
+
+    _on_clock(drip())
+
+
+def test_the_server_itself_may_take_its_time() -> None:
+    async def work() -> None:
+        room = Room(LIMIT)
+        pieces: asyncio.Queue[Any] = asyncio.Queue()
+        for more in (True, True, False):
+            pieces.put_nowait({"type": "http.request", "body": b"x", "more_body": more})
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["more_body"]:
+                await asyncio.sleep(10 * PAUSE_SECONDS)
+            # It has come, so a client that waits for its answer is not hurried.
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(receive(), 10 * PAUSE_SECONDS)
+
+        async def send(_: Any) -> None:
+            raise AssertionError
+
+        await Bodies(application, LIMIT, room)({"type": "http", "headers": []}, pieces.get, send)
+
+    _on_clock(work())
+
+
+def test_bytes_that_came_while_the_event_loop_was_busy_are_read() -> None:
+    async def be_busy() -> None:
+        upload = Upload(Room(LIMIT))
+        upload.may_answer.set()
+        await upload.send(bytes(LEAST_RATE))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _Clock)
+        loop.now += PAUSE_SECONDS + 0.5  # timers are looked at first, and so see that it is late
+        loop.call_later(0.1, upload.put, b"", False)
+        await upload.task
+
+    _on_clock(be_busy())
+
+
+def test_a_body_that_is_there_at_once_starts_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[float] = []
+    timeout = asyncio.timeout
+
+    def count(seconds: float) -> asyncio.Timeout:
+        started.append(seconds)
+        return timeout(seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", count)
+    _read(bytes(1000))
+    _read(gzip.compress(bytes(1000)), "gzip")
+    assert started == []
+    _read(bytes(2000))
+    assert started == [PAUSE_SECONDS]

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlpipeline.serving.bodies import CODINGS, Bodies
+from mlpipeline.serving.bodies import CODINGS, LEAST_RATE, PAUSE_SECONDS, Bodies
 from mlpipeline.serving.connections import HttpProtocol
 from mlpipeline.serving.dataplane import unreadable
 from mlpipeline.serving.metrics import SharedMetrics
@@ -153,6 +153,11 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
                 f"{', '.join(CODINGS)}, or no Content-Encoding",
                 "send the body as it is, or compressed by one of these",
+            ),
+            HTTPStatus.REQUEST_TIMEOUT: (
+                f"{LEAST_RATE // 2**10} KiB/s on average after the first {PAUSE_SECONDS:.0f} s, "
+                f"and no pause longer than {PAUSE_SECONDS:.0f} s",
+                "send the whole body at once; on a slow line, fewer images in it",
             ),
             HTTPStatus.BAD_REQUEST: ("a readable body", "check that it is JSON, as UTF-8"),
         }.get(

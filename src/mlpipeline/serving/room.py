@@ -11,7 +11,8 @@ from mlpipeline.serving.refusals import Unavailable, explain
 class Room:
     """How many bytes of requests a replica holds at a time, of all protocols together.
 
-    Only its event loop's thread uses it.
+    A body over REST counts as it comes, a message of gRPC once it has come. Only its
+    event loop's thread uses it.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,7 +31,7 @@ class Room:
 
 
 class Share:
-    """What one request holds, until its body ends."""
+    """What one request holds, until it is answered."""
 
     def __init__(self, room: Room) -> None:
         """Take nothing yet.

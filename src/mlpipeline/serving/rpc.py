@@ -41,7 +41,10 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
             replica: Name of this replica, which every response carries in the trailing metadata
                 `x-served-by`.
             max_message: The most bytes a request or a response may have.
-            room: What all requests share.
+            room: What all requests share. gRPC hands a message on once all of it has come, and
+                there is no asking how large it will be: before, it takes no room. So messages
+                that are still coming are bounded one by one only. The number of calls is not:
+                who stalls would keep everybody else away, probes too.
 
         Raises:
             ServingError: Another program has the port.

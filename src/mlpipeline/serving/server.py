@@ -35,8 +35,9 @@ class ServerSettings:
         grpc_port: The gRPC port; shared as well.
         replica: Name of this replica, which every response carries.
         max_body: The most bytes of a REST body or a gRPC message.
-        max_bodies: The most bytes of all requests that are being answered. JSON takes up to ten
-            times as much once it is read: what a replica's memory has to allow for.
+        max_bodies: The most bytes of all requests that are being answered, and of REST's that are
+            being received. JSON takes up to ten times as much once it is read: what a replica's
+            memory has to allow for. gRPC's messages that are being received come on top of it.
         linger: Seconds to go on answering after SIGTERM. SIGINT does not linger.
         grace_period: Seconds after that to finish what has begun.
     """
