@@ -167,6 +167,58 @@ def test_a_bright_ground_of_the_files_own_is_inverted_whatever_is_transparent_in
     np.testing.assert_array_equal(read.pixels, 255 - read.as_in_the_file)
 
 
+def with_opacity(shade: NDArray[np.uint8], opacity: NDArray[np.uint8]) -> bytes:
+    return encoded(Image.merge("LA", [Image.fromarray(shade), Image.fromarray(opacity)]))
+
+
+SOFT = np.zeros(SIZE, np.uint8)  # a drawing whose edges are between it and its ground
+SOFT[7:16, 5:21], SOFT[8:15, 6:20] = 90, 200
+DREW = np.where(SOFT, np.uint8(255), np.uint8(0))
+RIM = np.pad(np.full((26, 26), 255, np.uint8), 1)
+CORNERS = np.full(SIZE, 255, np.uint8)
+for _corner in (np.s_[:2, :2], np.s_[:2, -2:], np.s_[-2:, :2], np.s_[-2:, -2:]):
+    CORNERS[_corner] = 0
+
+
+@pytest.mark.parametrize("opacity", [RIM, CORNERS], ids=["rim", "corners"])
+@pytest.mark.parametrize("ground", [160, 200])
+def test_a_bright_card_is_inverted_though_it_ends_in_something_transparent(
+    ground: int, opacity: NDArray[np.uint8]
+) -> None:
+    """It is bright on the whole, as a drawing may be that is laid on black."""
+    card = np.where(SOFT, np.uint8(20), np.uint8(ground))
+    read = FASHION.from_file(with_opacity(card, opacity))
+    assert read.inverted
+    np.testing.assert_array_equal(read.pixels, np.where(opacity, 255 - card, 0))
+
+
+def test_a_dark_drawing_cut_out_of_a_bright_page_is_inverted() -> None:
+    """What clings to its edge says so, though it is bright on the whole."""
+    content = with_opacity(255 - SOFT // 2, DREW)
+    read = FASHION.from_file(content)
+    assert read.inverted
+    np.testing.assert_array_equal(read.pixels, SOFT // 2)
+    # So does the other way round: cut out of something dark it is laid on black.
+    read = FASHION.from_file(with_opacity(SOFT, DREW))
+    assert not read.inverted
+    np.testing.assert_array_equal(read.pixels, SOFT)
+
+
+@pytest.mark.parametrize("opacity", [60, 180, 255])
+def test_a_page_as_transparent_as_its_drawing_is_a_ground_of_the_files_own(opacity: int) -> None:
+    page = np.where(SOFT, np.uint8(20), np.uint8(200))
+    read = FASHION.from_file(with_opacity(page, np.full(SIZE, opacity, np.uint8)))
+    assert read.inverted
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (40, 2)])
+def test_a_transparent_picture_may_be_as_small_as_it_likes(size: tuple[int, int]) -> None:
+    shade, opacity = np.full(size, 170, np.uint8), np.zeros(size, np.uint8)
+    assert FASHION.from_file(with_opacity(shade, opacity)).pixels.max() == 0
+    opacity[0, 0] = 255
+    assert FASHION.from_file(with_opacity(shade, opacity)).pixels.max() > 0
+
+
 def test_a_turn_is_obeyed_on_either_ground() -> None:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6

@@ -15,7 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffTags, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageFilter,
+    TiffTags,
+    UnidentifiedImageError,
+)
 
 from mlpipeline.image_files.kind import UnreadableImageError
 
@@ -57,7 +65,8 @@ class Picture(NamedTuple):
     Attributes:
         image: The picture, of mode L or RGB. What is transparent is white, unless the drawing is so
             bright that it would hardly be seen.
-        on_black: The same on black, if a drawing that was laid on white is seen better there.
+        on_black: The same on black, if a drawing that was laid on white is seen better there and
+            does not look cut out of something bright.
         notes: What somebody should know of it.
     """
 
@@ -182,8 +191,8 @@ def _opaque(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if not (image.has_transparency_data or image.mode == "RGBa"):
         return image.convert("L" if grey else "RGB"), None
     drawing = image.convert("RGBA")
-    shade, opacity = np.moveaxis(np.asarray(drawing.convert("LA"), np.float32), -1, 0)
-    brightness = np.average(shade, weights=opacity) if opacity.any() else 0.0
+    shade, opacity = drawing.convert("LA").split()
+    brightness = _mean(shade, weights=opacity) or 0.0
 
     def laid_on(ground: str) -> Image.Image:
         laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
@@ -191,7 +200,19 @@ def _opaque(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
     if brightness > _BRIGHT:
         return laid_on("black"), None
-    return laid_on("white"), laid_on("black") if brightness > _MIDDLE else None
+    # Where it was cut out, some of its old ground clings to a drawing: a rim brighter than the rest
+    # was on something bright, and so is a card with a thin transparent rim or round corners.
+    rim = ImageChops.subtract(opacity, opacity.filter(ImageFilter.MinFilter(3)))
+    outline = _mean(shade, weights=rim)
+    is_bright = brightness > _MIDDLE and outline is not None and outline <= brightness
+    return laid_on("white"), laid_on("black") if is_bright else None
+
+
+def _mean(plane: Image.Image, *, weights: Image.Image) -> float | None:
+    """The exact mean of a plane of 8 bits, if anything in it has weight; makes no larger copy."""
+    values, shares = np.asarray(plane), np.asarray(weights)
+    total = shares.sum(dtype=np.int64)
+    return np.einsum("ij,ij->", values, shares, dtype=np.int64) / total if total else None
 
 
 def _range_in_the_file(image: Image.Image) -> tuple[float, float]:

@@ -86,7 +86,7 @@ async def started(
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *variables.ENDS_WITH_US,
+            *variables.ends_with_us(),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
