@@ -87,14 +87,15 @@ def test_what_is_to_be_known_of_the_image_is_said_before_its_classes(
     def said(pixels: NDArray[np.uint8]) -> list[str]:
         return list(describe(config, Workspace(tmp_path), _save(tmp_path, pixels)))
 
+    asked = "shirts, version 7"
     classes = [" 90.00%  shirt", " 10.00%  coat"]
-    assert said(_shirt()) == classes
-    negative = said(255 - _shirt())
-    assert "inverted" in negative[0]
-    assert negative[1:] == classes
-    blank = said(np.zeros(GREY, np.uint8))
-    assert "blank" in blank[0]
-    assert blank[1:] == classes
+    assert said(_shirt()) == [asked, *classes]
+    first, note, *rest = said(255 - _shirt())
+    assert "inverted" in note
+    assert [first, *rest] == [asked, *classes]
+    first, note, *rest = said(np.zeros(GREY, np.uint8))
+    assert "blank" in note
+    assert [first, *rest] == [asked, *classes]
 
 
 @pytest.mark.parametrize("channels", [2, 4, 7])
@@ -120,6 +121,7 @@ def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
     candidates = {"cnn": {"model": "cnn"}}
     settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
     lines = list(describe(settings, Workspace(tmp_path), _save(tmp_path, _shirt())))
+    assert lines.pop(0) == "toy, version toy-1"
     assert [line.split("species ")[1] for line in lines] == [f"{n} [31m" for n in (999, 998, 997)]
     assert all(line.isprintable() for line in lines)
 

@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]:
-    """Yield what is to be known of the image, then the most probable classes, that one first.
+    """Yield which model is asked, what is to be known of the image, and the most probable classes.
 
     Args:
         config: The configuration, which names the model.
@@ -37,6 +37,7 @@ def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]
     model.use_available_processors()
     published = model.load(workspace.model(config.name, version).path)
     read = read_image(image, published)
+    yield f"{config.name}, version {version}"
     yield from read.notes
     (probabilities,) = published.predict(read.pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:_SHOWN]:
