@@ -35,7 +35,8 @@ works() { # PYTHON
   [[ -n $1 ]] && "$1" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null
 }
 
+echo "making the environment $VENV, which takes a minute or two" >&2
 create
 uv=$(command -v uv || echo "$VENV/bin/uv")
 export VIRTUAL_ENV=$VENV
-"$uv" pip install --compile-bytecode --require-hashes -r "$LOCK"
+"$uv" pip install --quiet --compile-bytecode --require-hashes -r "$LOCK"

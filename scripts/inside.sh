@@ -25,7 +25,7 @@ fetch() { # POD [RUN]: without one the newest
   local file=report.html
   [[ -z ${2:-} ]] || file=runs/$2/report.html
   ours exec "$1" -- test -r "/workspace/$file" 2>/dev/null || fail "there is no $file in the workspace" \
-    "one of these runs: $(ours exec "$1" -- ls /workspace/runs | tail -n 20 | tr '\n' ' ')" "make report RUN=NAME"
+    "one of these runs, the newest first: $(ours exec "$1" -- ls -t /workspace/runs | head -n 20 | tr '\n' ' ')" "make report RUN=NAME"
   ours exec "$1" -- cat "/workspace/$file" >"${2:-report}.html"
   echo "${2:-report}.html is written"
 }

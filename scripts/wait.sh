@@ -27,9 +27,18 @@ explain() { # NAMESPACE WHAT ANSWER
 rolled_out() { # NAMESPACE DEPLOYMENT...
   local deployment
   for deployment in "${@:2}"; do
+    is_wanted "$1" "$deployment"
     await "$1" "$deployment to be rolled out" \
       kubectl rollout status "deployment/$deployment" --namespace "$1" --timeout 5s
   done
+}
+
+# One that somebody has scaled to none is rolled out at once, and does nothing.
+is_wanted() { # NAMESPACE DEPLOYMENT
+  [[ $(field "$1" "deployment/$2" .spec.replicas) == 0 ]] || return 0
+  [[ -n ${FORCE:-} ]] || fail "the deployment $2 of the namespace $1 is scaled to none" "one replica or more" \
+    "kubectl -n $1 scale deployment $2 --replicas 1, or make deploy FORCE=1"
+  kubectl scale "deployment/$2" --namespace "$1" --replicas 1
 }
 
 # Whether the API server, and the webhooks behind it, would create what a file holds.

@@ -12,8 +12,10 @@ from __future__ import annotations
 from hera.workflows import DAG, Container, Parameter, Task
 
 from mlpipeline.plan.pipeline import SELECT, SERVE, TRAIN
+from mlpipeline.store.layout import CANDIDATES, SELECTIONS
 from workflows.pipeline import (
     MEMO,
+    OF_RUN,
     OUTPUTS,
     RUN_OPTIONS,
     add_selection,
@@ -42,7 +44,7 @@ def add_templates() -> None:
         Task(
             name=SELECT.name,
             template=steps.select,
-            arguments={"key": judging.get_parameter("key"), "among": among},
+            arguments={"key": judging.get_parameter("key"), "name": name, "among": among},
             depends="judge",
             when=f"{replaces} == true",
         )
@@ -96,6 +98,7 @@ def _judge(name: str, *options: str) -> Container:
         name,
         ["cluster", "judge", *RUN_OPTIONS, "--outputs", OUTPUTS, "--memo", MEMO, *options],
         outputs=["replaces", "among", "key"],
+        reads=[OF_RUN, CANDIDATES, SELECTIONS],
         component="judge",
         account="pipeline",
         timeout="5m",

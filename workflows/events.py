@@ -18,8 +18,10 @@ from hera.workflows import Parameter, WorkflowTemplate
 from hera.workflows import models as m
 
 from mlpipeline.plan.commands import feedback_arguments, predict_batch_arguments
+from mlpipeline.store.layout import ANSWERS, FEEDBACK, PREDICTIONS
 from workflows.manifests import LABELS, common
 from workflows.pipeline import (
+    ALL,
     OUTPUTS,
     TENSORFLOW_MEMORY,
     WORKSPACE,
@@ -69,6 +71,8 @@ def _predict() -> WorkflowTemplate:
                 output=f"{OUTPUTS}/key",
             ),
             outputs=["key"],
+            reads=[ALL],  # the images may lie anywhere
+            writes=[PREDICTIONS, ANSWERS],
             memory=TENSORFLOW_MEMORY,
             timeout="30m",
         )
@@ -80,6 +84,7 @@ def _feedback() -> WorkflowTemplate:
         step(
             "feedback",
             feedback_arguments(ref("workflow.parameters.event"), workspace=WORKSPACE),
+            writes=[FEEDBACK],
             timeout="5m",
         )
     return template

@@ -25,7 +25,18 @@ from hera.workflows import models as m
 
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.permissions import OF_CLUSTER
-from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Step, needs_of
+from mlpipeline.plan.pipeline import (
+    INGEST,
+    MODEL,
+    SELECT,
+    SERVE,
+    TRAIN,
+    VERIFY,
+    Artifact,
+    Step,
+    needs_of,
+)
+from mlpipeline.store.layout import ARTIFACTS, CANDIDATES, DATASETS, RUNS, SELECTIONS
 
 IMAGE = "mlpipeline:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -41,7 +52,7 @@ def ref(name: str) -> str:
     return f"{{{{{name}}}}}"
 
 
-_CONFIG = f"{WORKSPACE}/runs/{ref('workflow.name')}/config.yaml"
+_CONFIG = f"{WORKSPACE}/{RUNS}/{ref('workflow.name')}/config.yaml"
 _RUN: dict[str, str] = {"config": _CONFIG, "workspace": WORKSPACE}
 RUN_OPTIONS = ["--config", _CONFIG, "--workspace", WORKSPACE]
 OWNER = ["--workflow", f"{ref('workflow.name')}/{ref('workflow.uid')}"]
@@ -55,9 +66,12 @@ _QUEUED = [
     f"--priority={ref('workflow.parameters.priority')}",
     *("--queue-seconds", ref("workflow.parameters.queue-seconds")),
 ]
+# What pods see of the workspace, by paths below its root; "" is all of it.
+ALL = ""
+OF_RUN = f"{RUNS}/{ref('workflow.name')}"
 # What a template need not be given. Empty: selection is among all candidates that could be trained.
 _OPTIONAL = {"among": ""}
-_AMONG = ref("inputs.parameters.among")
+_AMONG, _NAME = ref("inputs.parameters.among"), ref("inputs.parameters.name")
 
 VOLUMES = [
     m.Volume(
@@ -67,6 +81,8 @@ VOLUMES = [
     m.Volume(name="templates", config_map=m.ConfigMapVolumeSource(name="templates")),
     m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
 ]
+
+_TEMPLATES_MOUNT = m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True)
 
 # Where MLflow's server is: manifests/components/mlflow says so. Without it there is no variable.
 _TRACKING = m.EnvVar(
@@ -166,11 +182,18 @@ def add_steps() -> Steps:
             *OWNER,
         ],
         outputs=["name", "ingest-key", "select-key", "trainings"],
+        # It makes the folders that others mount. Like `record`, it runs nobody's code but ours.
+        writes=[ALL],
         account="pipeline",
         timeout="5m",
     )
     ingest = _memoized(
-        INGEST.name, step_arguments(INGEST.name, **_RUN), memory=TENSORFLOW_MEMORY, timeout="30m"
+        INGEST.name,
+        step_arguments(INGEST.name, **_RUN),
+        reads=[ALL],  # the data may lie anywhere
+        writes=_places(INGEST.publishes),
+        memory=TENSORFLOW_MEMORY,
+        timeout="30m",
     )
     train = _memoized(
         TRAIN.name,
@@ -180,6 +203,8 @@ def add_steps() -> Steps:
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
+        reads=[ALL],  # to see where the files are that the code names: its workers mount them
+        writes=_places(TRAIN.publishes),
         account="pipeline",
         limit="trainings",
         # The wait for its turn, queue-seconds, training.deadline_seconds and the start of its pods.
@@ -188,7 +213,9 @@ def add_steps() -> Steps:
     select = _memoized(
         SELECT.name,
         step_arguments(SELECT.name, **_RUN, among=_AMONG),
-        inputs=["key", "among"],
+        inputs=["key", "name", "among"],
+        reads=[OF_RUN, *_places(SELECT.reads)],
+        writes=_places(SELECT.publishes),
         memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
@@ -198,27 +225,40 @@ def add_steps() -> Steps:
             *("cluster", "serve", *RUN_OPTIONS, f"--among={_AMONG}", "--outputs", OUTPUTS),
             *("--memo", MEMO, *_STARTS_PODS, *OWNER),
         ],
-        inputs=["among"],
+        inputs=["name", "among"],
         outputs=["version", "revision", "replicas", "images", "rolled"],
+        reads=[OF_RUN, CANDIDATES, *_places(SERVE.reads)],
         account="pipeline",
         timeout="20m",
     )
     undo = step(
-        "undo", ["cluster", "undo", *RUN_OPTIONS, *_PENDING], account="pipeline", timeout="20m"
+        "undo",
+        ["cluster", "undo", *RUN_OPTIONS, *_PENDING],
+        inputs=["name"],
+        reads=[OF_RUN, *_places(SERVE.reads)],
+        account="pipeline",
+        timeout="20m",
     )
-    host = f"{ref('inputs.parameters.name')}-predictor.{ref('workflow.namespace')}.svc"
+    host = f"{_NAME}-predictor.{ref('workflow.namespace')}.svc"
     verify = _memoized(
         VERIFY.name,
         [
-            *step_arguments(VERIFY.name, **_RUN, among=_AMONG, output=f"{OUTPUTS}/figures"),
+            *step_arguments(
+                VERIFY.name,
+                **_RUN,
+                version=ref("inputs.parameters.version"),
+                output=f"{OUTPUTS}/figures",
+            ),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
-        inputs=["name", "revision", "images", "among"],
+        inputs=["name", "version", "revision", "images"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again. And so many images were sent to it.
         key=f"{VERIFY.name}-{ref('inputs.parameters.revision')}-{ref('inputs.parameters.images')}",
+        reads=[OF_RUN, DATASETS, SELECTIONS],
+        writes=_places([MODEL]),  # which version is current
         memory=TENSORFLOW_MEMORY,
         # It has a deadline of its own, which follows from the size of the data.
         timeout="120m",
@@ -227,26 +267,31 @@ def add_steps() -> Steps:
     with DAG(
         name="publish",
         inputs=_inputs(["name", "among"]),
-        synchronization=mutex(f"publish-{ref('inputs.parameters.name')}"),
+        synchronization=mutex(f"publish-{_NAME}"),
     ) as publish:
-        serving = Task(name=SERVE.name, template=serve, arguments={"among": _AMONG})
+        serving = Task(name=SERVE.name, template=serve, arguments={"name": _NAME, "among": _AMONG})
         Task(
             name=VERIFY.name,
             template=verify,
             arguments={
-                "name": ref("inputs.parameters.name"),
-                "revision": serving.get_parameter("revision"),
-                "images": serving.get_parameter("images"),
-                "among": _AMONG,
+                "name": _NAME,
+                **{n: serving.get_parameter(n) for n in ("version", "revision", "images")},
             },
             depends=after(VERIFY),
         )
-        Task(name="undo", template=undo, depends=f"{VERIFY.name}.Failed || {VERIFY.name}.Errored")
+        Task(
+            name="undo",
+            template=undo,
+            arguments={"name": _NAME},
+            depends=f"{VERIFY.name}.Failed || {VERIFY.name}.Errored",
+        )
 
     step(
         "record",
         ["cluster", "record", "--workspace", WORKSPACE, *OWNER],
         environment=[_TRACKING],
+        reads=ARTIFACTS,
+        writes=[ALL],  # the run's folder, and the report of the latest run
         account="pipeline",
         memory=("256Mi", "1Gi"),
         timeout="5m",
@@ -298,7 +343,10 @@ def add_selection(steps: Steps, planning: Task, **called: str) -> None:
     Task(
         name=SELECT.name,
         template=steps.select,
-        arguments={"key": planning.get_parameter("select-key")},
+        arguments={
+            "key": planning.get_parameter("select-key"),
+            "name": planning.get_parameter("name"),
+        },
         depends=after(SELECT, **called),
     )
 
@@ -329,6 +377,8 @@ def step(
     timeout: str,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
     component: str = "",
     environment: Sequence[m.EnvVar] = (),
     account: str = "step",
@@ -343,6 +393,8 @@ def step(
         timeout: The time that its pod may take, with the wait to be started.
         inputs: Names of its parameters.
         outputs: Names of the files that it writes its own parameters to.
+        reads: What it sees of the workspace, by paths below its root, and cannot change.
+        writes: What it may write to, likewise.
         component: The step's name in `mlpipeline.plan.pipeline`, if that is not the template's.
         environment: Its environment variables, beside the one that all have.
         account: The service account; that of `step` has no token in its pods.
@@ -373,11 +425,25 @@ def step(
         ),
         resources=Resources(cpu_request="50m", memory_request=memory[0], memory_limit=memory[1]),
         volume_mounts=[
-            m.VolumeMount(name="workspace", mount_path=WORKSPACE),
-            m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True),
+            *(_mount(place, read_only=True) for place in reads),
+            *(_mount(place) for place in writes),
+            *([_TEMPLATES_MOUNT] if _TEMPLATES in args else []),
             m.VolumeMount(name="tmp", mount_path="/tmp"),
         ],
     )
+
+
+def _mount(place: str, *, read_only: bool | None = None) -> m.VolumeMount:
+    """Mount a folder of the workspace; of two of which one holds the other, each is as it says."""
+    path = f"{WORKSPACE}/{place}".rstrip("/")
+    return m.VolumeMount(
+        name="workspace", mount_path=path, sub_path=place or None, read_only=read_only
+    )
+
+
+def _places(artifacts: Sequence[Artifact]) -> list[str]:
+    """Where artifacts are, below the workspace's root: of models, those of the one model."""
+    return [str(artifact.place(_NAME)) for artifact in artifacts]
 
 
 def _memoized(

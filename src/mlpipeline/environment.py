@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -39,9 +38,23 @@ _OTHERS = (
     "WEB_CONCURRENCY",  # uvicorn takes it for its own number of processes
 )
 _CLUSTER = "TF_CONFIG"
-# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too.
-ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
-"""What a command begins with that is to end with its parent."""
+# However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too:
+# prctl(2), PR_SET_PDEATHSIG. `setpriv` does the same, but not every system has it, nor does each
+# one know this. What Python ignores for itself alone would be ignored by the command as well. Of
+# a parent that ended before it was asked the kernel says nothing: there is another one by then.
+_BECOME = """
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM):
+    number = ctypes.get_errno()
+    raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}; expected that the "
+        "kernel ends a command with its parent: run it on a Linux, or in a sandbox, that can")
+if os.getppid() != int(parent):
+    os._exit(128 + signal.SIGTERM)
+os.execvp(command[0], command)
+"""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 
@@ -64,6 +77,16 @@ def of_children() -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if name != _CLUSTER}
     return kept | {"PYTHONIOENCODING": "utf-8"}
+
+
+def ends_with_us() -> tuple[str, ...]:
+    """Return what a command begins with that this very process starts and that is to end with it.
+
+    Where the system is not Linux, nothing.
+    """
+    if sys.platform != "linux":
+        return ()
+    return (sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()))
 
 
 def has_proxy() -> bool:

@@ -494,7 +494,9 @@ def test_predict_names_the_class_of_an_image_file(pipeline: Pipeline, tmp_path: 
 
     command = pipeline.call("predict", str(file))
     assert command.process.returncode == 0, command.errors
-    assert command.output.splitlines()[0].split(maxsplit=1) == [
+    asked, likeliest, *_ = command.output.splitlines()
+    assert asked == f"{pipeline.content['name']}, version {pipeline.current()}"
+    assert likeliest.split(maxsplit=1) == [
         f"{probabilities[index].max():.2%}",
         f"pattern {labels[index]}",
     ]

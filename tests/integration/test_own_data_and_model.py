@@ -68,7 +68,10 @@ def test_the_served_model_knows_their_images(finished: Pipeline, tmp_path: Path)
     Image.fromarray(test.images[right]).save(file)
     command = finished.call("predict", str(file))
     assert command.process.returncode == 0, command.errors
-    assert command.output.split()[1] == ["horizontal", "vertical", "falling", "rising"][right % 4]
+    assert (
+        command.output.splitlines()[-3].split()[1]
+        == ["horizontal", "vertical", "falling", "rising"][right % 4]
+    )
 
 
 def test_images_of_seven_channels_are_trained_served_and_shown(tmp_path: Path) -> None:

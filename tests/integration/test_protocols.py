@@ -328,6 +328,80 @@ def test_a_compressed_message_of_grpc_has_the_same_limit(place: Place) -> None:
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_of_many_large_bodies_only_so_many_are_held_at_once(
+    places: dict[str, Place], published: Published
+) -> None:
+    """At the front: of two replicas that share a port, nobody can say which has how much."""
+    place = places["front"]
+    part = bytes(10 * 2**20)
+    large = _grpc(raw_input_contents=[part])
+    binary = {LENGTH: "2"}
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            held = stack.enter_context(socket.create_connection((HOST, place.ports.http), 30))
+            held.sendall(_head("Host: x", path=V2, size=MAX_BODY))
+            for _ in range(6):
+                held.sendall(part)
+        end = time.monotonic() + 30
+        while (refused := place.http.post(V2, content=part, headers=binary)).status_code != 503:
+            assert time.monotonic() < end, "what was sent is not all read yet"
+        assert str(2 * MAX_BODY) in _refused(refused, 503)
+        assert refused.headers["retry-after"] == "1"
+        with pytest.raises(grpc.RpcError) as refused_too:
+            place.stub.ModelInfer(large, timeout=30)
+        assert refused_too.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert str(2 * MAX_BODY) in refused_too.value.details()
+        assert dict(refused_too.value.trailing_metadata())["x-served-by"] == "front"
+        # For what is small there is room.
+        answer = place.http.post(V1, content=INSTANCES).json()["predictions"]
+        np.testing.assert_allclose(answer, published.probabilities, atol=1e-5)
+    end = time.monotonic() + 30
+    while place.http.post(V2, content=part, headers=binary).status_code == 503:
+        assert time.monotonic() < end, "who has gone holds nothing"
+    with pytest.raises(grpc.RpcError) as wrong:
+        place.stub.ModelInfer(large, timeout=30)
+    assert wrong.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_who_stops_sending_a_large_body_holds_no_room(places: dict[str, Place]) -> None:
+    place = places["front"]
+    part = bytes(10 * 2**20)
+    with contextlib.ExitStack() as stack:
+        stalled = [
+            stack.enter_context(socket.create_connection((HOST, place.ports.http), 30))
+            for _ in range(2)
+        ]
+        for connection in stalled:
+            connection.sendall(_head(path=V2, size=MAX_BODY))
+            for _ in range(6):
+                connection.sendall(part)
+        end = time.monotonic() + 30
+        while place.http.post(V2, content=part, headers={LENGTH: "2"}).status_code != 503:
+            assert time.monotonic() < end, "what was sent is not all read yet"
+        for connection in stalled:
+            received = b""
+            while piece := connection.recv(2**16):  # until the server closes
+                received += piece
+            head, _, body = received.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+            assert b"connection: close" in head
+            assert f"got POST {V2}: {6 * len(part)} bytes of a body" in json.loads(body)["error"]
+        wrong = place.http.post(V2, content=part, headers={LENGTH: "2"})
+        assert wrong.status_code == 400, "there is room, and so it is read"
+
+
+def test_as_many_calls_of_grpc_at_once_as_you_like_are_answered(place: Place) -> None:
+    """`maximum_concurrent_rpcs` would refuse them; what bounds them is their size."""
+    with contextlib.ExitStack() as stack:
+        health = health_pb2_grpc.HealthStub(place.channel)
+        for _ in range(50):
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+            stack.callback(watch.cancel)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        calls = [place.stub.ModelInfer.future(_grpc(), timeout=60) for _ in range(300)]
+        assert all(call.result().outputs for call in calls)
+
+
 @pytest.mark.parametrize("path", [V1, V2])
 @pytest.mark.parametrize(
     "content_type",
@@ -384,6 +458,15 @@ def test_the_same_name_in_two_objects_is_no_repetition(place: Place) -> None:
     assert response.json()["id"] == 'with "quotes" \\'
 
 
+@pytest.mark.parametrize("word", [True, False])
+def test_true_and_false_are_no_pixels(place: Place, word: bool) -> None:
+    image: list[list[Any]] = IMAGES[0].tolist()
+    image[5][7] = word
+    tensor = {"name": "x", "shape": [1, 28, 28], "datatype": "UINT8", "data": [image]}
+    for path, request in ((V1, {"instances": [image]}), (V2, {"inputs": [tensor]})):
+        assert json.dumps(word) in _refused(place.http.post(path, json=request), 400)
+
+
 def test_what_is_nested_too_deep_is_refused(place: Place) -> None:
     deep = b'{"a\\"b": ' + b"[" * 1000 + b"]" * 1000 + b"}"
     _refused(place.http.post(V1, content=deep), 400)
@@ -431,6 +514,8 @@ def test_versions_over_grpc(place: Place) -> None:
 def test_there_is_no_explainer(place: Place) -> None:
     response = place.http.post(f"/v1/models/{NAME}:explain", content=INSTANCES)
     assert "no explainer" in _refused(response, 404)
+    other = place.http.post("/v1/models/other:explain", content=INSTANCES)
+    assert "no such model" in _refused(other, 404)
 
 
 def test_the_server_tells_its_extensions(place: Place) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import json
 import os
@@ -103,17 +104,22 @@ def _nodes(value: Any) -> Iterator[Any]:
             yield from _nodes(each)
 
 
+def _value(chance: random.Random) -> Any:
+    """Return one of `VALUES`, of its own: it may be changed, too, and even be put into itself."""
+    return copy.deepcopy(chance.choice(VALUES))
+
+
 def _changed_json(chance: random.Random, value: Any) -> bytes:
     """Set, add or take away something of a JSON value."""
     for _ in range(chance.randint(1, 3)):
         node = chance.choice([each for each in _nodes(value) if each] or [value])
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         if chance.random() < 0.3 and isinstance(node, dict):
-            node[chance.choice(KEYS)] = chance.choice(VALUES)
+            node[chance.choice(KEYS)] = _value(chance)
         elif keys and chance.random() < 0.3:
             del node[chance.choice(keys)]
         elif keys:
-            node[chance.choice(keys)] = chance.choice(VALUES)
+            node[chance.choice(keys)] = _value(chance)
     return json.dumps(value).encode()  # an ASCII text, in which a lone surrogate is an escape
 
 

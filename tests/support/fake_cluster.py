@@ -87,6 +87,9 @@ class FakeCluster(Cluster):
             if its_kind == kind and wanted <= found["metadata"].get("labels", {}).items()
         ]
 
+    def each(self, kind: str, selector: str = "") -> Iterator[Manifest]:
+        return iter(self.find(kind, selector))
+
     def apply(self, manifest: Manifest) -> Manifest:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         self._use(kind, "patch", "create")  # the API server asks for the latter where there is none

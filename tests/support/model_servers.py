@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mlpipeline import engines
 from mlpipeline.backends.local.processes import free_ports, python_m
-from mlpipeline.environment import ENDS_WITH_US
+from mlpipeline.environment import ends_with_us
 from mlpipeline.plan.commands import front_arguments
 from mlpipeline.store import artifacts
 from support.stored_documents import model_card
@@ -97,7 +97,7 @@ def started(command: list[str], log: Path) -> Iterator[Server]:
     """Start a command that says when it is ready; it is over when the body is."""
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*ENDS_WITH_US, *command], stdout=stream, stderr=subprocess.STDOUT, text=True
+            [*ends_with_us(), *command], stdout=stream, stderr=subprocess.STDOUT, text=True
         )
         try:
             yield Server(process, log)

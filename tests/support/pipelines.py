@@ -24,7 +24,7 @@ import yaml
 
 from mlpipeline import progress
 from mlpipeline.backends.local.processes import free_ports
-from mlpipeline.environment import ENDS_WITH_US
+from mlpipeline.environment import ends_with_us
 from mlpipeline.learning.training.cluster_spec import to_environment
 from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts
@@ -150,7 +150,7 @@ class Pipeline:
         variables["MLFLOW_TRACKING_URI"] = ""  # nothing is sent, except where a test asks for it
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(
-                [*ENDS_WITH_US, sys.executable, *arguments],
+                [*ends_with_us(), sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

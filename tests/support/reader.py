@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlpipeline.environment import ENDS_WITH_US
+from mlpipeline.environment import ends_with_us
 from support import documents
 from support.documents import ROOT, Block
 
@@ -95,7 +95,7 @@ class Reader:
         log = self.folder / f".output-{len(self._started)}"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*ENDS_WITH_US, "bash", "-o", "pipefail", "-c", command],
+                [*ends_with_us(), "bash", "-o", "pipefail", "-c", command],
                 cwd=self.folder,
                 env=os.environ | dict(self.environment),
                 stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from mlpipeline.backends.cluster import (
     planning,
     pods,
     queueing,
+    record,
     retraining,
     rollout,
     snapshots,
@@ -81,6 +82,8 @@ def _run(cluster: FakeCluster, stop: threading.Event) -> None:
         arguments=[],
         settings=_SETTINGS,
         workflow=_OWNER,
+        reads=[Path("datasets/d")],
+        writes=Path("candidates/.c.work"),
     )
     tfjob.run(
         cluster,
@@ -148,6 +151,7 @@ def _serve(cluster: FakeCluster) -> None:
         code="1",
         image="image",
         arguments=[],
+        reads=Path("models/m"),
         replicas=1,
     )
     budget = manifests.load(_TEMPLATES, "disruption-budget")
@@ -181,4 +185,6 @@ def used_by_retraining() -> frozenset[Right]:
 
 def _record(cluster: FakeCluster) -> None:
     cluster.get("Workflow", _OWNER.name)  # as `mlpipeline cluster record` does
+    with TemporaryDirectory() as folder:
+        list(record.unrecorded(cluster, Workspace(Path(folder)), lambda pod: ()))
     tfjob.delete_unfinished(cluster, _OWNER)

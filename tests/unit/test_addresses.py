@@ -55,5 +55,8 @@ def test_a_port_of_any_host_is_held_and_found_taken(host: str) -> None:
 
 
 def test_a_host_that_is_not_there_is_an_error_that_names_it() -> None:
-    with pytest.raises(ProcessError, match=r"of a\.\.b cannot be used"), reserved_port("a..b", 80):
+    with (
+        pytest.raises(ProcessError, match=r"a\.\.b cannot be listened on"),
+        reserved_port("a..b", 80),
+    ):
         pass

@@ -123,3 +123,46 @@ def test_every_other_refusal_is_told_as_it_is(tmp_path: Path) -> None:
     refusing.chmod(0o755)
     done = apply(tmp_path, SERVER, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
     assert (done.returncode, done.stderr) == (1, "Error from server: no such kind\n")
+
+
+SCALED = """#!/bin/bash
+echo "$*" >>$FOLDER/calls
+case "$*" in
+  *"get deployment/gone "*replicas*) echo -n 0 ;;
+  *"get deployment/"*replicas*) echo -n 1 ;;
+esac
+"""
+
+
+def roll_out(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Wait for two deployments, of which somebody has scaled the second to none."""
+    (folder / "kubectl").write_text(SCALED)
+    (folder / "kubectl").chmod(0o755)
+    script = "set -euo pipefail; source scripts/lib.sh; source scripts/wait.sh"
+    return subprocess.run(
+        ["bash", "-c", f"{script}; rolled_out kserve a gone"],
+        cwd=ROOT,
+        env=os.environ
+        | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder), "FORCE": ""}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_deployment_that_was_scaled_to_none_is_not_called_rolled_out(tmp_path: Path) -> None:
+    done = roll_out(tmp_path)
+    assert done.returncode == 1
+    assert "the deployment gone of the namespace kserve is scaled to none" in done.stderr
+    assert "kubectl -n kserve scale deployment gone --replicas 1, or make" in done.stderr
+    assert "scale deployment/" not in (tmp_path / "calls").read_text()
+
+
+def test_force_starts_it_again(tmp_path: Path) -> None:
+    assert roll_out(tmp_path, FORCE="1").returncode == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call for call in calls if "scale" in call] == [
+        "scale deployment/gone --namespace kserve --replicas 1"
+    ]
+    assert calls[-1].startswith("rollout status deployment/gone ")

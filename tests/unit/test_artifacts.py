@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -212,6 +213,133 @@ def test_a_target_that_cannot_be_replaced_is_an_error(
     with pytest.raises(PermissionError):
         _publish(tmp_path / "cnn-1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_has_published_is_taken_over_whole(tmp_path: Path) -> None:
+    source, target = _publish(tmp_path / "work" / "result"), tmp_path / "candidates" / "cnn-1"
+    artifacts.take_over(source, target)
+    verify(target)
+    assert not source.exists()
+
+
+def test_what_is_taken_over_replaces_what_is_damaged_and_nothing_else(tmp_path: Path) -> None:
+    damaged, whole = _publish(tmp_path / "a"), _publish(tmp_path / "b", "others")
+    (damaged / "metrics.json").unlink()
+    for target, content in ((damaged, "weights"), (whole, "others")):
+        artifacts.take_over(_publish(tmp_path / "work" / target.name), target)
+        verify(target)
+        assert (target / "variables" / "data").read_text() == content
+
+
+def _link_a_file(result: Path, secret: Path) -> None:
+    (result / "metrics.json").unlink()
+    (result / "metrics.json").symlink_to(secret / "metrics.json")
+
+
+def _link_a_folder(result: Path, secret: Path) -> None:
+    shutil.rmtree(result / "variables")
+    (result / "variables").symlink_to(secret / "variables", target_is_directory=True)
+
+
+def _link_all_of_it(result: Path, secret: Path) -> None:
+    shutil.rmtree(result)
+    result.symlink_to(secret, target_is_directory=True)
+
+
+def _hide_a_link(result: Path, secret: Path) -> None:
+    (result / "variables" / "more").symlink_to(secret)
+
+
+def _add_a_file(result: Path, secret: Path) -> None:
+    (result / "variables" / "more").write_text("not in the manifest")
+
+
+def _add_a_pipe(result: Path, secret: Path) -> None:
+    os.mkfifo(result / "pipe")
+
+
+def _make_the_manifest_a_pipe(result: Path, secret: Path) -> None:
+    (result / MANIFEST).unlink()
+    os.mkfifo(result / MANIFEST)
+
+
+def _name(result: Path, name: str) -> None:
+    files = json.loads((result / MANIFEST).read_text())
+    files["files"][name] = next(iter(files["files"].values()))
+    (result / MANIFEST).write_text(json.dumps(files))
+
+
+def _name_what_is_elsewhere(result: Path, secret: Path) -> None:
+    _name(result, "../../secret/metrics.json")
+
+
+def _name_what_is_anywhere(result: Path, secret: Path) -> None:
+    _name(result, str(secret / "metrics.json"))
+
+
+def _change_a_file(result: Path, secret: Path) -> None:
+    (result / "metrics.json").write_text("{ }")
+
+
+def _remove_the_manifest(result: Path, secret: Path) -> None:
+    (result / MANIFEST).unlink()
+
+
+LIES = [
+    *(_link_a_file, _link_a_folder, _link_all_of_it, _hide_a_link, _add_a_file, _add_a_pipe),
+    *(_make_the_manifest_a_pipe, _name_what_is_elsewhere, _name_what_is_anywhere),
+    *(_change_a_file, _remove_the_manifest),
+]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("lie", LIES)
+def test_what_is_not_just_what_its_manifest_names_is_not_taken_over(
+    tmp_path: Path, lie: Callable[[Path, Path], None]
+) -> None:
+    result, secret = _publish(tmp_path / "work" / "result"), _publish(tmp_path / "secret")
+    lie(result, secret)
+    with pytest.raises(DamagedArtifactError):
+        artifacts.take_over(result, tmp_path / "taken")
+    assert not (tmp_path / "taken").exists()
+    verify(secret)
+    artifacts.remove(result)
+    assert not os.path.lexists(result)
+    verify(secret)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_over(tmp_path: Path) -> None:
+    """By somebody who may not do everything, as the pods' user."""
+    script = """
+import os, pathlib, sys
+from mlpipeline.errors import DamagedArtifactError
+from mlpipeline.store import artifacts
+result, taken = map(pathlib.Path, sys.argv[1:])
+os.setuid(1000)
+try:
+    artifacts.take_over(result, taken)
+except DamagedArtifactError as error:
+    print(error.got)
+"""
+    if os.getuid() != 0:
+        script = script.replace("os.setuid(1000)", "")
+    for hidden, mode in (("variables", 0o111), ("metrics.json", 0o000)):
+        result = _publish(tmp_path / hidden / "result")
+        for path in (tmp_path, *tmp_path.parents[:-2], tmp_path / hidden):
+            path.chmod(path.stat().st_mode | 0o077)
+        (result / hidden).chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(result), str(tmp_path / "taken")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Permission denied" in done.stdout, done.stderr
+
+
+def test_what_nobody_has_handed_over_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError):
+        artifacts.take_over(tmp_path / "result", tmp_path / "taken")
 
 
 def test_a_file_written_again_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class Stage:
         self.backend = LocalBackend(self.config, file, self.workspace, self.record, display)
         self.accuracy = accuracy
         self.said: list[str] = []
+        self.verified: list[str] = []
         monkeypatch.setattr(processes, "run", self.run_process)
         monkeypatch.setattr(local, "TrainingProcesses", partial(Training, self))
 
@@ -66,6 +67,8 @@ class Stage:
         if step == pipeline.SELECT.name:
             self._select(among)
         if step == pipeline.VERIFY.name:
+            told = [o.removeprefix("--version=") for o in options if o.startswith("--version=")]
+            self.verified += told
             output = Path(options[options.index("--output") + 1])
             documents.verification(among).save(output)
 
@@ -155,6 +158,7 @@ def test_the_best_so_far_is_served_and_only_a_better_one_replaces_it(
         (first, "a"),
         (second, "c"),
     ]
+    assert backend.verified == [first, second], "what is served, whatever is trained by then"
     assert backend.record.verification == documents.verification("a,b,c")
 
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ def test_every_file_has_its_line_and_what_is_no_image_says_so(workspace: Path) -
         assert ("inverted" in found[name]["note"]) == (name == "b.png")
     assert found["notes.txt"]["class"] == ""
     assert "no image" in found["notes.txt"]["error"]
+
+
+def test_a_file_that_is_too_large_for_a_picture_is_not_read_into_memory(workspace: Path) -> None:
+    with (workspace / "images" / "monday" / "film.mp4").open("wb") as file:
+        file.truncate((512 << 20) + 1)
+    batch = predictions.plan(Workspace(workspace), "toy", "images/monday")
+    tracemalloc.start()
+    summary = batch_prediction.predict(batch, workspace / batch.publishes)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert summary.unreadable == 2
+    line = lines(workspace / batch.publishes)["film.mp4"]
+    assert line["error"] == "it has more than 512 MB, which no picture has"
+    assert most < 256 << 20
 
 
 def test_what_is_to_be_known_of_an_image_is_noted_beside_its_class(workspace: Path) -> None:

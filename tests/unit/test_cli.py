@@ -9,16 +9,30 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mlpipeline.cli import app
-from mlpipeline.errors import ConfigurationError, PeerLostError, PipelineError, SelectionError
+from mlpipeline.errors import (
+    ConfigurationError,
+    MissingArtifactError,
+    PeerLostError,
+    PipelineError,
+    SelectionError,
+)
+from mlpipeline.learning.data import splits
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan.pipeline import STEPS, plan
-from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.steps import verification
+from mlpipeline.steps.verification import Expected
+from mlpipeline.store import artifacts, registry
+from mlpipeline.store.layout import SelectionFolder, Workspace
+from mlpipeline.store.schemas.run import Verification
+from mlpipeline.store.schemas.selection import TestFigures
+from support import stored_documents as documents
 
 PIPELINE = """
 name: shirts
@@ -212,3 +226,45 @@ def test_a_step_whose_result_is_whole_does_nothing_again(
     assert status == 0
     assert text == f"{step}: {tasks[step].key} is there already\n"
     assert (tmp_path / tasks[step].publishes[0] / "made").read_text() == "earlier"
+
+
+def test_what_is_verified_is_the_version_that_is_served_whatever_was_trained_since(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has completed a candidate that was missing when this one's was selected."""
+    settings, workspace = configuration.load(config), Workspace(tmp_path)
+    tasks = plan(settings)
+    for task in (task for task in tasks.values() if task.candidate):
+        _publish(workspace.candidate(task.key).path)
+    served = plan(settings, without={"dropout"})["select"].key
+    assert served != tasks["select"].key
+    _publish(workspace.model("shirts", served).path)
+    of_its_own = documents.decision(
+        {"cnn": "cnn-1"}, dataset="ingest-earlier", test=TestFigures(images=2, hits=1, accuracy=0.5)
+    )
+    with artifacts.publish(workspace.selection(served).path) as draft:
+        folder = SelectionFolder(draft)
+        of_its_own.save(folder.decision)
+        np.save(folder.test_probabilities, np.full((2, 2), 0.5, np.float32))
+    seen: list[Any] = []
+
+    def verify(*, expected: Expected, **_: Any) -> Verification:
+        seen.extend((expected.split, expected.accuracy))
+        return documents.verification()
+
+    monkeypatch.setattr(verification, "verify", verify)
+    monkeypatch.setattr(splits, "StoredSplit", lambda folder, name: (folder, name))
+
+    command: list[str | Path] = ["step", "verify", "--config", config, "--workspace", tmp_path]
+    status, text = _invoke(*command, f"--version={served}")
+
+    assert status == 0, text
+    assert seen == [(workspace.dataset("ingest-earlier").path, "test"), 0.5]
+    assert registry.current(workspace, "shirts") == served
+    with pytest.raises(MissingArtifactError, match=tasks["select"].key):
+        _invoke(*command)  # what would be selected now, nobody has
+
+
+def _publish(folder: Path) -> None:
+    with artifacts.publish(folder) as draft:
+        (draft / "made").write_text("earlier")

@@ -15,9 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import kubernetes
 import pytest
 import yaml
+from kubernetes.client import ApiException
 
 from mlpipeline.backends.cluster import api
-from mlpipeline.errors import ClusterError
+from mlpipeline.errors import RETRY_STATUS, ClusterError
 from support.fake_cluster import discovery
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/shirts/tfjobs"
@@ -169,12 +170,25 @@ def test_what_is_not_there_is_none(server: Server, cluster: api.Cluster) -> None
 
 
 def test_objects_are_found_by_their_labels(server: Server, cluster: api.Cluster) -> None:
-    server.answers = [(200, {"items": [JOB]})]
+    server.answers = [(200, {"metadata": {}, "items": [JOB]})]
     assert cluster.find("Pod", "app=x,tier=y") == [JOB]
     assert cluster.find("Pod") == [JOB]
     labelled, every = server.requests
-    assert (labelled.path, labelled.query) == (PODS, {"labelSelector": ["app=x,tier=y"]})
-    assert every.query == {}
+    limit = {"limit": ["100"]}
+    assert (labelled.path, labelled.query) == (PODS, limit | {"labelSelector": ["app=x,tier=y"]})
+    assert every.query == limit
+
+
+def test_objects_are_found_page_by_page(server: Server, cluster: api.Cluster) -> None:
+    pages = [{"metadata": {"continue": rest}, "items": [{"of": rest}]} for rest in ("b", "c", "")]
+    server.answers = [(200, page) for page in pages]
+    found = cluster.each("Pod", "app=x")
+    assert next(found) == {"of": "b"}
+    assert len(server.requests) == 1  # the next page is asked for when it is needed
+    assert list(found) == [{"of": "c"}, {"of": ""}]
+    first, *others = (request.query for request in server.requests)
+    assert first == {"labelSelector": ["app=x"], "limit": ["100"]}
+    assert others == [first | {"continue": [rest]} for rest in ("b", "c")]
 
 
 def test_a_manifest_is_applied_by_the_server_as_the_owner_of_its_fields(
@@ -241,6 +255,15 @@ def test_a_refusal_is_an_error_with_the_servers_reason_and_where_rights_are_give
     assert raised.value.status == 403
     assert "manifests/base/roles.yaml" in raised.value.remedy
     assert len(server.requests) == 1, "it would be refused again"
+
+
+def test_a_webhook_that_does_not_answer_is_an_operator_that_is_down() -> None:
+    answer = ApiException(status=500)
+    answer.body = json.dumps({"message": 'failed calling webhook "validator.tfjob": refused'})
+    error = api.refused("PATCH", "/tfjobs/cnn", answer)
+    assert error.exit_status == RETRY_STATUS
+    assert error.got.endswith('failed calling webhook "validator.tfjob": refused')
+    assert "`make deploy` mends it" in error.remedy
 
 
 @pytest.mark.parametrize("body", ["<html>a proxy's own page</html>", "[]", "{}", ""])

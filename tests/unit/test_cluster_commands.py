@@ -25,8 +25,10 @@ from mlpipeline.errors import (
 )
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
+from mlpipeline.runs import lineage, report
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
 from support.fake_cluster import Clock, FakeCluster
 
@@ -95,9 +97,13 @@ def invoke(tmp_path: Path) -> Invoke:
 
 def _publish(task: Task, workspace: Path, metrics: Any = None) -> None:
     for folder in task.publishes:
-        with artifacts.publish(workspace / folder) as draft:
-            artifacts.write_json(draft / "metrics.json", metrics)
-            documents.model_card(engine="litert").save(draft / "model.json")
+        _make(workspace / folder, metrics)
+
+
+def _make(folder: Path, metrics: Any = None) -> None:
+    with artifacts.publish(folder) as draft:
+        artifacts.write_json(draft / "metrics.json", metrics)
+        documents.model_card(engine="litert").save(draft / "model.json")
 
 
 def _outputs(workspace: Path) -> dict[str, str]:
@@ -175,9 +181,11 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
 ) -> None:
     task = TASKS["train-cnn"]
     name = tfjob.job_name(task.key)
+    folder = Workspace(tmp_path).candidate(task.key)
 
     def succeed() -> None:
-        _publish(task, tmp_path, FIGURES)
+        assert folder.work.path.is_dir(), "its workers could not mount it"
+        _make(folder.work.result.path, FIGURES)
         condition = {"type": "Succeeded", "status": "True"}
         cluster.objects["TFJob", name]["status"] = {"conditions": [condition]}
 
@@ -189,8 +197,17 @@ def test_train_has_a_job_make_the_candidate_and_returns_its_figures(
     assert container["image"] == "mlpipeline:2"
     assert container["args"] == [
         *("step", "train", "--config", str(tmp_path / "config.yaml")),
-        *("--workspace", str(tmp_path), "--candidate", "cnn"),
+        *("--workspace", str(tmp_path), "--candidate", "cnn", "--hand-over"),
     ]
+    mounts = {m["subPath"]: m for m in container["volumeMounts"] if m["name"] == "workspace"}
+    assert {name: mount["readOnly"] for name, mount in mounts.items()} == {
+        f"runs/{RUN}": True,
+        f"datasets/{TASKS['ingest'].key}": True,
+        f"candidates/.{task.key}.work": False,
+    }
+    assert all(mount["mountPath"] == f"/workspace/{name}" for name, mount in mounts.items())
+    artifacts.verify(folder.path)
+    assert not folder.work.path.exists()
     assert job["metadata"]["ownerReferences"][0]["uid"] == "workflow-uid"
     labels = {k: v for k, v in job["metadata"]["labels"].items() if "kueue" in k}
     assert labels == {"kueue.x-k8s.io/queue-name": "team-b"}
@@ -207,6 +224,75 @@ def test_train_starts_nothing_where_the_candidate_is_there_already(
     assert json.loads(_outputs(tmp_path)["metrics"]).items() >= FIGURES.items()
 
 
+def test_train_takes_over_what_its_workers_had_made_before_it_was_killed(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    folder = Workspace(tmp_path).candidate(TASKS["train-cnn"].key)
+    _make(folder.work.result.path, FIGURES)
+    invoke("train", "--candidate", "cnn")
+    assert cluster.changes == []
+    artifacts.verify(folder.path)
+    assert not folder.work.path.exists()
+
+
+def test_train_has_made_anew_what_cannot_be_taken_over(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    folder, name = Workspace(tmp_path).candidate(task.key), tfjob.job_name(task.key)
+    secret = tmp_path / "secret"
+    _make(secret, FIGURES)
+    folder.work.path.mkdir(parents=True)
+    folder.work.result.path.symlink_to(secret)
+
+    def succeed() -> None:
+        assert not folder.work.result.path.exists()
+        _make(folder.work.result.path, FIGURES)
+        condition = {"type": "Succeeded", "status": "True"}
+        cluster.objects["TFJob", name]["status"] = {"conditions": [condition]}
+
+    clock.at(5, succeed)
+    invoke("train", "--candidate", "cnn")
+    artifacts.verify(folder.path)
+    artifacts.verify(secret)
+
+
+def test_train_removes_what_an_earlier_pod_has_left(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    _publish(task, tmp_path, FIGURES)
+    work = Workspace(tmp_path).candidate(task.key).work.path
+    (work / "checkpoints").mkdir(parents=True)
+    invoke("train", "--candidate", "cnn")
+    assert not work.exists()
+
+
+def test_train_waits_for_workers_that_have_published_and_not_ended(
+    tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke
+) -> None:
+    task = TASKS["train-cnn"]
+    folder = Workspace(tmp_path).candidate(task.key)
+    name = tfjob.job_name(task.key)
+    _make(folder.work.result.path, FIGURES)
+    cluster.put({"kind": "TFJob", "metadata": {"name": name}, "spec": {}})
+    ended = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    clock.at(5, lambda: cluster.objects["TFJob", name].update(status=ended))
+    clock.at(4, lambda: folder.path.exists() and pytest.fail("their folder is gone"))
+    invoke("train", "--candidate", "cnn")
+    artifacts.verify(folder.path)
+
+
+def test_plan_makes_the_folders_that_others_mount(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    given = _parameters({"configuration": yaml.safe_dump(CONFIG)})
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": given})
+    invoke("plan")
+    for name in ("datasets", "candidates", "selections", "models/shirts", "predictions"):
+        assert (tmp_path / name).is_dir()
+
+
 @pytest.mark.parametrize("published", ["nothing", "something damaged"])
 def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
     tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke, published: str
@@ -215,8 +301,9 @@ def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
 
     def succeed() -> None:
         if published == "something damaged":
-            _publish(task, tmp_path, {})
-            (tmp_path / task.publishes[0] / "metrics.json").write_text('{"other": "figures"}')
+            result = Workspace(tmp_path).candidate(task.key).work.result
+            _make(result.path, {})
+            result.metrics.write_text('{"other": "figures"}')
         job = cluster.objects["TFJob", tfjob.job_name(task.key)]
         job["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
 
@@ -224,6 +311,7 @@ def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
     with pytest.raises(ArtifactError):
         invoke("train", "--candidate", "cnn")
     assert not (tmp_path / "outputs").exists()
+    assert not Workspace(tmp_path).candidate(task.key).path.exists()
 
 
 Rolled = tuple[dict[str, Any], rollout.Publication, dict[str, float]]
@@ -453,6 +541,65 @@ def test_a_deleted_workflow_leaves_a_record_which_the_next_one_closes(
     assert artifacts.read_json(runs / "other" / "run.json")["state"] == "running"
     assert artifacts.read_json(runs / "local" / "run.json")["state"] == "running"
     assert "interrupted" not in invoke("record", "--workflow", "next/next")
+
+
+def test_record_does_its_own_first_and_whatever_is_wrong_with_others_and_its_report_last(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = {"startedAt": "2026-11-21T12:00:00Z", "nodes": {}}
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": {}, "status": status})
+    labels = {
+        "app.kubernetes.io/part-of": "mlpipeline",
+        "workflows.argoproj.io/completed": "true",
+    }
+    spec = {"entrypoint": "pipeline", "onExit": "record"}
+    figures = {"parameters": [{"name": "figures", "value": "not json"}]}
+    verify = {
+        **{"id": "odd-1", "type": "Retry", "templateName": "verify", "phase": "Succeeded"},
+        "outputs": figures,
+    }
+    for name, nodes in {"odd": {"odd-1": verify}, "page": {}, "line": {}, "well": {}}.items():
+        metadata = {"name": name, "labels": labels}
+        of = {"kind": "Workflow", "metadata": metadata, "spec": spec}
+        cluster.put(
+            of | {"status": status | {"nodes": nodes, "finishedAt": "2026-11-21T13:00:00Z"}}
+        )
+    real_page, real_line, order = report.write, lineage.write, []
+
+    def page(workspace: Workspace, run: Run) -> Path:
+        assert (tmp_path / "runs" / RUN / "run.json").exists()
+        assert (tmp_path / "runs" / RUN / "lineage.jsonl").exists()
+        order.append(run.run)
+        if run.run == "page":
+            raise TypeError("no such figure")
+        return real_page(workspace, run)
+
+    def line(workspace: Workspace, run: Run) -> Path:
+        if run.run == "line":
+            raise OSError("disk full")
+        return real_line(workspace, run)
+
+    monkeypatch.setattr(report, "write", page)
+    monkeypatch.setattr(lineage, "write", line)
+    said = invoke("record")
+    assert sorted(order) == sorted([RUN, "page", "well"])
+    assert order[-1] == RUN
+    assert RUN in (tmp_path / "report.html").read_text()
+    assert str(tmp_path / "runs" / "well" / "report.html") in said
+    for name in ("odd", "page", "line"):
+        assert f"{name}: what the next run does for it is not done" in said
+
+    def refuse(*_: Any) -> None:
+        raise ClusterError("workflows: forbidden", expected="them", remedy="grant it")
+
+    monkeypatch.setattr(cluster, "each", refuse)
+    order.clear()
+    said = invoke("record")
+    assert order == [RUN]
+    assert "the other runs: what the next run does for it is not done" in said
 
 
 def test_record_says_so_where_the_workflow_is_gone(cluster: FakeCluster, invoke: Invoke) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from mlpipeline.backends.cluster import record as records
 from mlpipeline.backends.cluster.api import Manifest
+from mlpipeline.errors import ClusterError
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import code_of, plan
 from mlpipeline.runs import lineage, report
@@ -24,6 +25,7 @@ from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas import run as records_of
 from mlpipeline.store.schemas.run import TaskRecord
 from support import stored_documents as documents
+from support.fake_cluster import FakeCluster
 
 NAME = "mlpipeline-x7k2p"
 CONFIG = {
@@ -44,6 +46,15 @@ SAID = (
     'time="2026-11-21T12:00:08.412Z" level=info msg="sub-process exited" argo=true error="<nil>"\n'
     "Error: exit status 1"
 )
+
+PULL = 'Failed to pull image "nonsense": rpc error: code = NotFound desc = failed to pull'
+TOO_LATE = ("Failed", "Pod was active on the node longer than the specified deadline")
+
+
+def warnings(pod: str) -> list[str]:
+    """What Kubernetes says of the pods of these tests: of those of ingestion alone."""
+    return [PULL, "Error: ErrImagePull", PULL] if "-ingest-pod-" in pod else []
+
 
 Attempt = tuple[str, str]
 """The phase of a pod, and its message."""
@@ -186,7 +197,7 @@ def _publish(folder: Path) -> None:
 
 
 def _record(run: Run, workspace: Path, **how: bool) -> RunRecord:
-    return records.record(run.workflow(**how), Workspace(workspace))
+    return records.record(run.workflow(**how), Workspace(workspace), warnings)
 
 
 def _task(record: RunRecord, name: str) -> TaskRecord:
@@ -256,7 +267,7 @@ def test_a_step_that_was_tried_again_says_why(workspace: Path, step: str) -> Non
     assert (task.state, task.error) == ("succeeded", None)
     memory, deleted = task.retries
     assert memory.startswith("OOMKilled (exit code 137)\n  expected: ")
-    assert "\n  to do:    raise the limit" in memory
+    assert "\n  to do:    raise the memory limit" in memory
     assert deleted == "pod deleted"
 
 
@@ -291,10 +302,10 @@ def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
 @pytest.mark.parametrize(
     ("message", "to_do"),
     [
-        ("OOMKilled (exit code 137): step 3 of 8", "raise the limit"),
-        ("OOMKilled (exit code 137): error: it was said before", "raise the limit"),
+        ("OOMKilled (exit code 137): step 3 of 8", "raise the memory limit"),
+        ("OOMKilled (exit code 137): error: it was said before", "raise the memory limit"),
         ("pods is forbidden: exceeded quota: small, requested: pods=1", "ask for less"),
-        ("ImagePullBackOff: Back-off pulling image", "`make image` loads it"),
+        ("ImagePullBackOff: Back-off pulling image", "`make image` builds"),
         ("Pod was active on the node longer than the specified deadline", "`make status` while"),
         ("Internal error occurred: failed calling webhook x: refused", "`make status` says which"),
     ],
@@ -302,7 +313,7 @@ def test_a_failure_without_a_message_of_ours_has_the_best_there_is(
 def test_what_ended_a_step_from_outside_says_what_to_do(
     workspace: Path, message: str, to_do: str
 ) -> None:
-    record = _record(_run({"ingest": [("Failed", message)]}), workspace)
+    record = _record(_run({"select": [("Failed", message)]}), workspace)
     *first, expected, remedy = str(record.error).splitlines()
     assert first == message.replace("): ", ")\n").splitlines()
     assert expected.startswith("  expected: ")
@@ -319,7 +330,7 @@ def test_notices_in_the_log_of_a_step_that_said_nothing_are_left_out(workspace: 
     record = _record(_run({"ingest": [("Failed", message)]}), workspace)
     first, _, to_do = str(record.error).splitlines()
     assert first == "OOMKilled (exit code 137)"
-    assert "raise the limit" in to_do
+    assert "raise the memory limit" in to_do
 
 
 @pytest.mark.parametrize("container", ["", "main: "])
@@ -426,7 +437,8 @@ def test_the_image_is_where_the_code_came_from(workspace: Path, place: str) -> N
     workflow = _run().workflow()
     image = {"arguments": {"parameters": [{"name": "image", "value": "mlpipeline:1a2b"}]}}
     (workflow if place == "spec" else workflow["status"])[place] = image
-    assert records.record(workflow, Workspace(workspace)).source == "image mlpipeline:1a2b"
+    record = records.record(workflow, Workspace(workspace), warnings)
+    assert record.source == "image mlpipeline:1a2b"
 
 
 def test_the_same_events_are_made_of_it_as_of_a_local_run(workspace: Path) -> None:
@@ -490,3 +502,192 @@ def test_the_report_of_a_record_is_written_beside_it(
     assert page.parent == record.folder.path
     assert NAME in page.read_text()
     assert "train-dropout" in page.read_text()
+
+
+def test_a_pod_that_did_not_start_in_time_says_what_it_waited_for(workspace: Path) -> None:
+    record = _record(_run({"ingest": [TOO_LATE], "cnn": [TOO_LATE]}), workspace)
+    assert str(_task(record, "ingest").error).splitlines() == [
+        TOO_LATE[1],
+        f"    {PULL}",
+        "    Error: ErrImagePull",
+        "  expected: an image that every node can pull",
+        "  to do:    `make image` builds the image and loads it into kind, `make push REGISTRY=…` "
+        "sends it to a registry",
+    ]
+    other = str(_task(record, "train-cnn").error).splitlines()
+    assert (other[0], len(other)) == (TOO_LATE[1], 3)
+
+
+def test_the_word_error_in_somebody_elses_message_does_not_begin_ours(workspace: Path) -> None:
+    message = f"ErrImagePull: {PULL}"
+    record = _record(_run({"ingest": [("Error", message)]}), workspace)
+    first, _, to_do = str(record.error).splitlines()
+    assert first == message
+    assert "`make image`" in to_do
+
+
+# --- the records of others ----------------------------------------------------------------------
+
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+
+
+def _in_cluster(run: Run, name: str, **spec: Any) -> Manifest:
+    """The same workflow under another name, as it is when it has ended."""
+    workflow = json.loads(json.dumps(run.workflow()).replace(NAME, name))
+    submitted = yaml.safe_load((WORKFLOWS / "pipeline.yaml").read_text())
+    ended = {"workflows.argoproj.io/completed": "true"}
+    workflow["metadata"] |= {"labels": submitted["metadata"]["labels"] | ended, "uid": f"of-{name}"}
+    workflow["status"] |= {"phase": "Failed", "finishedAt": _time(100)}
+    own = {key: submitted["spec"][key] for key in ("entrypoint", "onExit")}
+    return dict(workflow) | {"kind": "Workflow", "spec": own | spec}
+
+
+def _of_template(run: Run, name: str) -> Manifest:
+    """As `argo submit --from` makes it: what it is, is in the template, and so are the labels."""
+    template = yaml.safe_load((WORKFLOWS / "workflow-template.yaml").read_text())
+    workflow = _in_cluster(run, name)
+    workflow["metadata"]["labels"] = {"workflows.argoproj.io/completed": "true"}
+    workflow["spec"] = {"workflowTemplateRef": {"name": template["metadata"]["name"]}}
+    workflow["status"]["storedWorkflowTemplateSpec"] = template["spec"]
+    return workflow
+
+
+def _unrecorded(cluster: FakeCluster, workspace: Path) -> dict[str, records_of.Run]:
+    made = records.unrecorded(cluster, Workspace(workspace), warnings)
+    return {each.run: each for each in made}
+
+
+def test_a_workflow_whose_exit_handler_could_not_run_is_recorded_by_another(
+    workspace: Path,
+) -> None:
+    cluster, run = FakeCluster(), Run()
+    run.tried("plan", [TOO_LATE])
+    begun = _in_cluster(_run({"ingest": [KILLED]}), "begun")
+    under_way = _in_cluster(run, "under-way")
+    del under_way["metadata"]["labels"]["workflows.argoproj.io/completed"]
+    event = _in_cluster(run, "predict-1", entrypoint="predict")
+    del event["spec"]["onExit"]
+    asynchronous = _in_cluster(Run(), "no-quota", entrypoint="asynchronous")
+    of_template = _of_template(run, "of-template")
+    for workflow in (_in_cluster(run, "no-image"), of_template, begun, under_way, event):
+        cluster.put(workflow)
+    cluster.put(asynchronous)
+    parsed = config.parse(CONFIG, origin="")
+    records.begin(begun, parsed, Workspace(workspace))
+    config.write(parsed, Workspace(workspace).run("begun").config)
+
+    made = _unrecorded(cluster, workspace)
+    assert made.keys() == {"no-image", "of-template", "begun", "no-quota"}
+    assert {each.state for each in made.values()} == {"failed"}
+    assert {each.seconds for each in made.values()} == {100.0}
+    assert str(made["no-image"].error).startswith(TOO_LATE[1])
+    assert str(made["begun"].error).startswith("OOMKilled")
+    assert made["begun"].name == "shirts"
+    for name, written in made.items():
+        assert records_of.Run.load(Workspace(workspace).run(name).record) == written
+        assert report.write(Workspace(workspace), written).exists()
+        lineage.write(Workspace(workspace), written)
+    assert _unrecorded(cluster, workspace) == {}
+
+
+def test_what_is_no_run_of_the_pipeline_gets_no_record(workspace: Path) -> None:
+    cluster, run = FakeCluster(), Run()
+    run.tried("plan", [TOO_LATE])
+    foreign = _in_cluster(run, "foreign")  # has an entrypoint and an exit handler of our names
+    foreign["metadata"]["labels"] = {"workflows.argoproj.io/completed": "true"}
+    of_other = _of_template(run, "of-other")
+    of_other["spec"]["workflowTemplateRef"] = {"name": "other"}
+    of_cluster = _of_template(run, "of-cluster")
+    of_cluster["spec"]["workflowTemplateRef"]["clusterScope"] = True
+    labelled = _in_cluster(Run(), "labelled", entrypoint="build")  # with our label, but no step
+    for workflow in (foreign, of_other, of_cluster, labelled):
+        cluster.put(workflow)
+    assert _unrecorded(cluster, workspace) == {}
+    assert [folder.name for folder in (workspace / "runs").iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_run_that_somebody_has_removed_is_not_recorded_again(
+    workspace: Path, packed: bool
+) -> None:
+    cluster, run = FakeCluster(), _run({"verify": [KILLED]})
+    run.nodes = {k: v for k, v in run.nodes.items() if v["templateName"] != "record"}
+    run.tried("record", [KILLED, OK])
+    workflow = _in_cluster(run, "removed")
+    if packed:
+        workflow["status"] |= json.loads(
+            json.dumps(run.workflow(packed=True)["status"]).replace(NAME, "removed")
+        )
+    cluster.put(workflow)
+    assert _unrecorded(cluster, workspace) == {}
+    assert not (workspace / "runs" / "removed").exists()
+
+
+def test_an_odd_workflow_does_not_keep_others_from_their_records(
+    workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, run, odd = FakeCluster(), Run(), Run()
+    run.tried("plan", [TOO_LATE])
+    odd.tried("plan")
+    odd.tried("verify", outputs=_parameters({"figures": "not json"}))
+    damaged = _in_cluster(run, "damaged")
+    damaged["status"] |= {"nodes": None, "compressedNodes": "not packed"}
+    unseen = _in_cluster(run, "unseen")
+    del unseen["status"]
+    unseen["metadata"]["creationTimestamp"] = _time(0)
+    for workflow in (_in_cluster(odd, "odd"), damaged, unseen, _in_cluster(run, "no-image")):
+        cluster.put(workflow)
+    assert _unrecorded(cluster, workspace).keys() == {"unseen", "no-image"}
+    for name in ("odd", "damaged"):
+        assert f"{name}: what the next run does for it is not done" in caplog.text
+        assert not (workspace / "runs" / name / "run.json").exists()
+    assert "JSONDecodeError" in caplog.text
+
+
+def test_the_jobs_that_such_a_workflow_has_left_are_ended(
+    workspace: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, run = FakeCluster(), Run()
+    run.tried("plan")
+    for name in ("left", "other"):
+        cluster.put(_in_cluster(run, name))
+        owner = {"uid": f"of-{name}"}
+        metadata = {"name": f"job-{name}", "ownerReferences": [owner]}
+        cluster.put({"kind": "TFJob", "metadata": metadata, "status": {}})
+    artifacts.write_text(workspace / "runs" / "other" / "run.json", "is there, damaged or not")
+    assert _unrecorded(cluster, workspace).keys() == {"left"}
+    assert cluster.changes == ["delete TFJob job-left"]
+
+    def refuse(*_: Any) -> None:
+        raise ClusterError("forbidden", expected="it", remedy="grant it")
+
+    monkeypatch.setattr(records, "delete_unfinished", refuse)
+    cluster.put(_in_cluster(run, "next"))
+    assert _unrecorded(cluster, workspace).keys() == {"next"}  # it has its record all the same
+    assert "next: what the next run does for it is not done" in caplog.text
+
+
+def test_of_very_many_the_latest_are_recorded_and_the_others_by_the_next_run(
+    workspace: Path,
+) -> None:
+    cluster = FakeCluster()
+    for number in range(25):
+        workflow = _in_cluster(Run(), f"run-{number}")
+        workflow["status"]["finishedAt"] = _time(100 + number)
+        cluster.put(workflow)
+    first, second = _unrecorded(cluster, workspace), _unrecorded(cluster, workspace)
+    assert list(first) == [f"run-{number}" for number in range(5, 25)]
+    assert list(second) == [f"run-{number}" for number in range(5)]
+
+
+def test_a_record_is_written_where_nobody_knows_why_a_pod_has_not_started(
+    workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(pod: str) -> list[str]:
+        raise ClusterError(f"events of {pod}: forbidden", expected="them", remedy="grant it")
+
+    workflow = _run({"ingest": [TOO_LATE]}).workflow()
+    record = records.record(workflow, Workspace(workspace), refuse)
+    assert str(record.error).startswith(TOO_LATE[1])
+    assert "forbidden" in caplog.text

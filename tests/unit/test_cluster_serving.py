@@ -49,6 +49,7 @@ def _complete(
         code=code,
         image=image,
         arguments=["predictor", "--version", version],
+        reads=Path("models", NAME),
         replicas=replicas,
         **others,
     )
@@ -80,6 +81,28 @@ def test_why_litert_does_not_serve_is_written_on_the_service() -> None:
     noted = _complete(why_tensorflow=reason)["metadata"]["annotations"]
     assert noted["mlpipeline/why-tensorflow"] == reason
     assert "mlpipeline/why-tensorflow" not in _complete()["metadata"]["annotations"]
+
+
+def test_a_replica_sees_the_folder_of_its_model_alone_and_cannot_change_it() -> None:
+    (mount,) = (m for m in _container(_complete())["volumeMounts"] if m["name"] == "workspace")
+    assert mount["mountPath"] == f"/workspace/models/{NAME}"
+    assert mount["subPath"] == f"models/{NAME}"
+    assert mount["readOnly"] is True
+
+
+def test_a_template_without_a_workspace_is_an_error() -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    del _container(template)["volumeMounts"]
+    with pytest.raises(ConfigurationError, match="mounts no volume `workspace`"):
+        _complete(template)
+
+
+def test_a_workspace_that_is_a_part_of_its_volume_stays_one() -> None:
+    template = manifests.load(TEMPLATES, "inference-service")
+    (mount,) = (m for m in _container(template)["volumeMounts"] if m["name"] == "workspace")
+    mount["subPath"] = "team-a"
+    (made,) = (m for m in _container(_complete(template))["volumeMounts"] if "subPath" in m)
+    assert made["subPath"] == f"team-a/models/{NAME}"
 
 
 def test_the_template_and_its_sidecars_stay_as_they_are() -> None:

@@ -94,6 +94,7 @@ class World:
         """Have the operator start all workers, and have them succeed."""
         for index in range(SETTINGS.workers):
             self.clock.at(start, functools.partial(self.start, index))
+            self.clock.at(end, functools.partial(self.start, index, phase="Succeeded"))
         self.clock.at(end, self.end)
 
 
@@ -120,6 +121,8 @@ def _complete(template: Manifest, settings: Training = SETTINGS) -> Manifest:
         arguments=["train", "--candidate", "cnn"],
         settings=settings,
         workflow=OWNER,
+        reads=[Path("runs/r"), Path("datasets/d")],
+        writes=Path("candidates/.c.work"),
     )
 
 
@@ -169,10 +172,40 @@ def test_all_else_that_a_template_says_stays_as_it_is() -> None:
     assert template == untouched
     for key in ("image", "args"):
         del _main(job)[key]
+    _main(job)["volumeMounts"] = _main(template)["volumeMounts"]  # the next test's
     del job["metadata"]["name"], job["metadata"]["ownerReferences"]
     del job["spec"]["runPolicy"]["activeDeadlineSeconds"]
     del job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"]
     assert job == untouched
+
+
+def test_its_pods_see_what_they_read_and_may_write_to_their_working_folder_alone() -> None:
+    settings = Training(strategy="parameter_server", parameter_servers=1, workers=1)
+    for made in (SETTINGS, settings):
+        roles = _complete(manifests.load(TEMPLATES, "tfjob"), made)["spec"]["tfReplicaSpecs"]
+        for spec in roles.values():
+            (container,) = spec["template"]["spec"]["containers"]
+            assert container["volumeMounts"] == [
+                {
+                    "name": "workspace",
+                    "mountPath": "/workspace/runs/r",
+                    "subPath": "runs/r",
+                    "readOnly": True,
+                },
+                {
+                    "name": "workspace",
+                    "mountPath": "/workspace/datasets/d",
+                    "subPath": "datasets/d",
+                    "readOnly": True,
+                },
+                {
+                    "name": "workspace",
+                    "mountPath": "/workspace/candidates/.c.work",
+                    "subPath": "candidates/.c.work",
+                    "readOnly": False,
+                },
+                {"name": "tmp", "mountPath": "/tmp"},
+            ]
 
 
 def test_a_job_with_parameter_servers_has_pods_of_three_roles_from_one_template() -> None:
@@ -216,6 +249,27 @@ def test_a_job_is_applied_and_waited_for(world: World) -> None:
     world.run()
     assert world.cluster.changes == [f"apply TFJob {NAME}"]
     assert world.clock.now == 30
+
+
+def test_pods_that_have_not_seen_the_end_yet_are_waited_for(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A parameter server: the chief's success is the job's. It may still write."""
+    world.ends_well(end=30)
+    world.clock.at(30, functools.partial(world.start, 1))
+    world.clock.at(40, functools.partial(world.start, 1, phase="Succeeded"))
+    world.run()
+    assert world.clock.now == 40
+    assert "still running" not in caplog.text
+
+
+def test_pods_that_never_see_the_end_are_not_waited_for_without_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.ends_well(end=30)
+    world.clock.at(30, functools.partial(world.start, 1))
+    world.run()
+    assert f"still running: {NAME}-worker-1\n" in caplog.text
 
 
 def test_a_job_that_is_under_way_is_adopted(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -133,6 +133,16 @@ def test_a_candidate_may_be_called_like_a_section() -> None:
     ("raw", "problem"),
     [
         (_with_candidate(optimizer="rmsprop"), "candidates.cnn.optimizer: got 'rmsprop', expected"),
+        (_with_candidate(epochs=True), "candidates.cnn.epochs: got True, expected a number"),
+        (
+            _with_candidate(learning_rate=True),
+            "candidates.cnn.learning_rate: got True, expected a number",
+        ),
+        (MINIMAL | {"seed": False}, "seed: got False, expected a number"),
+        (MINIMAL | {"data": {"channels": True}}, "data.channels: got True, expected a number"),
+        (MINIMAL | {"data": {"size": [28, True]}}, r"data.size: got [28, True], expected a number"),
+        (MINIMAL | {"data": {"validation": True}}, "data.validation: got True, expected a number"),
+        (MINIMAL | {"training": {"workers": True}}, "training.workers: got True, expected"),
         (_with_candidate(learning_rate=0), "candidates.cnn.learning_rate: got 0, expected"),
         (_with_candidate(learning_rate=float("nan")), "candidates.cnn.learning_rate: got nan"),
         (_with_candidate(weight_decay=-1), "candidates.cnn.weight_decay: got -1, expected"),

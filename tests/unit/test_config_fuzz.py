@@ -23,7 +23,7 @@ from mlpipeline.plan.config import Config, load, write
 
 SHIPPED = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 CASES = int(os.environ.get("CASES", "300"))
-SEED = 12
+SEED = int(os.environ.get("FUZZ_SEED", "12"))
 
 # What was met in bug reports of programs that read YAML, and what is at the edge of a type.
 WORDS = (

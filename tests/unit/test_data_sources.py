@@ -276,6 +276,54 @@ def test_what_cannot_be_read_is_counted_named_and_left_out(tmp_path: Path) -> No
     assert list(tmp_path.glob(".*")) == []
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "lines", {"": 4})
+    for name in ("pipe.png", "pipe"):
+        os.mkfifo(root / "rising" / name)
+    dataset = load(f"folder:{root}", unreadable="skip")
+    assert dataset.unreadable is not None
+    assert dataset.unreadable.first == ("rising/pipe.png: it is no file",)
+    table = tmp_path / "table.csv"
+    images = [f"lines/{label}/{n}.png,{label}\n" for label in CLASSES for n in range(4)]
+    table.write_text(
+        "path,label\n" + "".join(images) + "lines/rising/pipe,rising\n/dev/zero,rising\n"
+    )
+    dataset = load(f"csv:{table}", unreadable="skip")
+    assert dataset.unreadable is not None
+    assert [name.partition(": ")[2] for name in dataset.unreadable.first] == ["it is no file"] * 2
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(SourceError, match="it is no file"):
+        load(f"npz:{tmp_path / 'pipe.npz'}")
+
+
+def test_a_file_that_is_never_decoded_has_no_size(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "lines", {"": 4})
+    (root / "rising" / "drawing.png").write_bytes(b"%!PS-Adobe-3.0\n%%BoundingBox: 0 0 10 10\n")
+    dataset = load(f"folder:{root}", unreadable="skip")
+    assert dataset.train.images.shape[1:] == (6, 5)
+    assert dataset.unreadable is not None
+    assert dataset.unreadable.count == 1
+
+
+def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "lines", {"": 4})
+    (root / "level").mkdir()
+    (root / "level" / "1.png").write_bytes(b"no image")
+    with pytest.raises(SourceError, match="no image to train on can be read of the classes level"):
+        load(f"folder:{root}", unreadable="skip")
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_test_split_without_images_is_an_error(tmp_path: Path, damaged: bool) -> None:
+    root = write_folder(tmp_path / "lines", {"train": 4})
+    (root / "test" / "rising").mkdir(parents=True)
+    if damaged:
+        (root / "test" / "rising" / "1.png").write_bytes(b"no image")
+    with pytest.raises(SourceError, match="test split without any image that can be read"):
+        load(f"folder:{root}", unreadable="skip")
+
+
 def test_what_cannot_be_read_fails_unless_it_may_be_skipped(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", {"train": 10, "test": 2})
     damage(root, 13)
@@ -713,6 +761,9 @@ def test_idx_labels_that_begin_at_one_are_classes_by_their_number(tmp_path: Path
     (tmp_path / "classes.txt").write_text("\n".join(f"letter {number}" for number in range(11)))
     named = load(f"idx:{tmp_path / 'letters'}")
     assert named.classes[named.train.labels.max()] == "letter 10"
+    lines = "\r\n".join(f"letter {number}" for number in range(11)) + "\r\n\r\n"
+    (tmp_path / "classes.txt").write_bytes(lines.encode("utf-8-sig"))
+    assert load(f"idx:{tmp_path / 'letters'}").classes == named.classes
 
 
 @pytest.mark.parametrize(
@@ -732,6 +783,7 @@ def test_idx_labels_that_begin_at_one_are_classes_by_their_number(tmp_path: Path
         ),
         (lambda root: (root / "train-labels-idx1-ubyte").write_bytes(b""), "it begins with"),
         (lambda root: (root / "classes.txt").write_text("a\n"), "1 lines, and a label is 1"),
+        (lambda root: (root / "classes.txt").write_text("a\n\nb\n"), "line 2 of .* is empty"),
     ],
 )
 def test_idx_files_that_are_damaged_are_named(

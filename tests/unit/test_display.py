@@ -123,13 +123,29 @@ def test_what_is_reused_takes_no_time(plain: Screen) -> None:
     assert plain.seconds_left == pytest.approx(without_training, abs=1)
 
 
-def test_a_task_that_takes_longer_than_typical_has_no_negative_time_left(plain: Screen) -> None:
+def test_a_task_that_takes_longer_than_typical_has_no_time_left(plain: Screen) -> None:
     for name in ("ingest", "train-cnn", "select", "serve"):
         plain.finish(name, "reused")
     plain.display.start(plain.tasks["verify"])
     plain.now += 1_000
     plain.advance("verify", 0, 0)
-    assert plain.seconds_left == 0
+    assert plain.lines[-1] == "  verify 0%"
+
+
+@pytest.mark.parametrize(("seconds", "done"), [(20, 4), (200, 2), (2, 50)])
+def test_the_beginning_of_a_task_says_nothing_of_the_time_left(
+    plain: Screen, seconds: int, done: int
+) -> None:
+    plain.display.start(plain.tasks["train-cnn"])
+    plain.now += seconds
+    plain.advance("train-cnn", done, 100, loss="0.5")
+    assert plain.lines[-1] == f"  train-cnn {done}%  loss 0.5"
+    plain.display.start(plain.tasks["verify"])  # nor can another one's line say it
+    assert "left" not in plain.lines[-1]
+    plain.finish("verify")
+    plain.now += 20
+    plain.advance("train-cnn", 50, 100, loss="0.5")
+    assert plain.seconds_left > 0
 
 
 @pytest.mark.parametrize("state", ["succeeded", "reused", "failed", "skipped"])
@@ -203,7 +219,7 @@ def test_the_table_has_every_candidate_and_the_test_accuracy_of_the_chosen_one(
 def test_the_table_shows_a_candidate_that_failed_without_figures(tmp_path: Path) -> None:
     run = fabricate(tmp_path)
     run["tasks"][1].update(state="failed", error="out of memory")
-    assert _summary(tmp_path, run)["cnn"] == ["training failed, failed"]
+    assert _summary(tmp_path, run)["cnn"] == ["training failed"]
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "a pipe that nobody reads", "closed"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 import shlex
 import tomllib
@@ -140,3 +142,41 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     named = set(re.findall(r"- (\S+\.md)$", navigation, re.MULTILINE))
     assert named == {p.relative_to(ROOT / "docs").as_posix() for p in documents.pages()[1:]}
+
+
+@functools.cache
+def _texts_of_the_code() -> list[str]:
+    files = [f for room in ("src", "scripts") for f in (ROOT / room).rglob("*.py")]
+    trees = [ast.parse(file.read_text()) for file in files]
+    return [
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def _said_of_several_parts() -> list[str]:
+    text = (ROOT / "docs" / "start" / "troubleshooting.md").read_text()
+    section = text.split("## Errors of several parts")[1].split("\n## ")[0]
+    rows = section.partition("| --- | --- |\n")[2].splitlines()
+    return [row.split(" | ")[0].removeprefix("| ") for row in rows if row]
+
+
+SAID_OF_SEVERAL_PARTS = _said_of_several_parts()
+LONG = 8  # characters; what is shorter, such as "off", is in some text or other
+
+
+def test_there_are_messages_of_several_parts() -> None:
+    """Without any, the next test would be skipped."""
+    assert SAID_OF_SEVERAL_PARTS
+
+
+@pytest.mark.parametrize("said", SAID_OF_SEVERAL_PARTS)
+def test_what_a_message_of_several_parts_says_is_in_the_code(said: str) -> None:
+    """Between what stands for a name or a number; a comma joins what is told apart, too."""
+    texts = _texts_of_the_code()
+    parts = [part.strip("`:,.; ()") for part in re.split(r"…|, |; |: ", said)]
+    parts = [part.removeprefix("got ").removeprefix("expected ") for part in parts]
+    assert [p for p in parts if len(p) >= LONG], "say enough of it to find it in the code"
+    assert [p for p in parts if p and not any(p in text for text in texts)] == []

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -152,3 +154,95 @@ def test_signals_are_heard_and_everything_can_be_printed(script: str, encoding: 
     )
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_what_is_started_so_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    child = ["bash", "-c", f"echo $$ >{file}.draft; mv {file}.draft {file}; exec sleep 60"]
+    code = (
+        "import subprocess, time\n"
+        "from mlpipeline.environment import ends_with_us\n"
+        f"subprocess.Popen([*ends_with_us(), *{child!r}])\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        _wait_until(file.exists)
+        place = Path("/proc", file.read_text().strip())
+        assert place.exists()
+    finally:
+        parent.kill()
+        parent.wait()
+    _wait_until(lambda: _has_ended(place))
+
+
+def test_what_is_started_so_is_not_begun_if_its_parent_ends_before_it_asks(tmp_path: Path) -> None:
+    """The kernel tells of the end of a parent only to whom it is still the parent."""
+    file, done = tmp_path / "child", tmp_path / "done"
+    code = (
+        "import os, subprocess, time\n"
+        "from pathlib import Path\n"
+        "from mlpipeline.environment import ends_with_us\n"
+        "parent = os.getpid()\n"
+        "def until_the_parent_has_ended():\n"
+        f"    Path({str(file)!r} + '.draft').write_text(str(os.getpid()))\n"
+        f"    os.rename({str(file)!r} + '.draft', {str(file)!r})\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.02)\n"
+        f"command = [*ends_with_us(), 'touch', {str(done)!r}]\n"
+        "subprocess.Popen(command, preexec_fn=until_the_parent_has_ended)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        _wait_until(file.exists)
+        place = Path("/proc", file.read_text())
+        assert not _has_ended(place)
+    finally:
+        parent.kill()
+        parent.wait()
+    _wait_until(lambda: _has_ended(place))
+    assert not done.exists()
+
+
+def test_what_the_kernel_cannot_end_with_us_is_not_begun() -> None:
+    *python, code, parent = environment.ends_with_us()
+    no_signal = code.replace("prctl(1, signal.SIGTERM)", "prctl(1, 1_000)")
+    assert no_signal != code
+    done = subprocess.run(
+        [*python, no_signal, parent, "echo", "begun"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "prctl(PR_SET_PDEATHSIG): Invalid argument; expected that" in done.stderr
+
+
+def _has_ended(process: Path) -> bool:
+    try:
+        return ") Z " in (process / "stat").read_text()  # nobody may have asked how it ended
+    except OSError:
+        return True
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("command", [["printenv", "A"], ["bash", "-c", "echo $A"]])
+def test_what_is_started_so_is_the_command_itself(command: list[str]) -> None:
+    done = subprocess.run(
+        [*environment.ends_with_us(), *command],
+        env=os.environ | {"A": "b c", "PYTHONPATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b c\n", "")
+
+
+def test_what_is_started_so_ignores_no_signal_that_python_does() -> None:
+    command = [*environment.ends_with_us(), "grep", "SigIgn", "/proc/self/status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ignored = int(done.stdout.split()[1], 16)
+    assert [n for n in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (n - 1) & 1] == []

@@ -105,6 +105,19 @@ def test_a_command_is_one_of_our_command_line_with_options_that_it_has(name: str
         assert "--x" in context.params.values()  # a value, whatever it begins with
 
 
+def test_a_pod_may_write_to_where_it_publishes_and_to_nothing_else() -> None:
+    writes = {
+        name: {
+            mount.get("subPath")
+            for template in spec["templates"]
+            for mount in template["container"]["volumeMounts"]
+            if mount["name"] == "workspace" and not mount.get("readOnly")
+        }
+        for name, spec in TEMPLATES.items()
+    }
+    assert writes == {"predict": {"predictions", "answers"}, "feedback": {"feedback"}}
+
+
 def test_the_sender_may_start_what_bindings_name_and_nothing_else() -> None:
     policy = _read("sender-policy.yaml")[0]["spec"]["validations"][0]["expression"]
     lists = [re.findall(r"'(\w+)'", part) for part in re.findall(r"\[([^\]]+)\]", policy)]

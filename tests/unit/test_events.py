@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from support.sample_events import FEEDBACK, PREDICT, TRAIN
 def test_an_event_of_each_kind_is_read(tmp_path: Path, event: dict[str, Any]) -> None:
     file = tmp_path / "event.json"
     file.write_text(json.dumps(event))
+    assert schema.read(file).name == f"{event['kind']}-{event['id']}"
+    file.write_text(json.dumps(event), encoding="utf-8-sig")  # as editors of Windows save it
     assert schema.read(file).name == f"{event['kind']}-{event['id']}"
 
 
@@ -135,3 +138,10 @@ def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EventError, match=r"cannot read .*none\.json"):
         schema.read(tmp_path / "none.json")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_an_event_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "event.json")
+    with pytest.raises(EventError, match="is no file"):
+        schema.read_posted(tmp_path / "event.json")

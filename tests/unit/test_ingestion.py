@@ -248,7 +248,7 @@ def test_another_seed_cuts_another_validation_split(published: Path, tmp_path: P
     )
 
 
-@pytest.mark.parametrize("count", [1, 7, 50, 99])
+@pytest.mark.parametrize("count", [1, 7, 50, 90])
 def test_validation_is_exact_and_in_proportion_to_the_classes(count: int) -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     split = Split(np.zeros((100, 1, 1), np.uint8), labels)
@@ -259,10 +259,28 @@ def test_validation_is_exact_and_in_proportion_to_the_classes(count: int) -> Non
     assert (abs(np.bincount(labels[validation], minlength=3) - quotas) < 1).all()
 
 
+@pytest.mark.parametrize(("count", "expected"), [(None, 2), (3, 3), (4, 4), (9, 9)])
+def test_no_class_loses_all_its_images_to_validation(count: int | None, expected: int) -> None:
+    """Twelve classes of one image, and one of ten: only that one can be cut from."""
+    labels = np.repeat(np.arange(13), [1] * 12 + [10])
+    split = Split(np.zeros((22, 1, 1), np.uint8), labels)
+    train, validation = cut_validation(split, np.arange(22), count=count, seed=5)
+    assert len(validation) == expected
+    assert np.bincount(labels[train], minlength=13).tolist() == [1] * 12 + [10 - expected]
+    assert set(labels[validation]) == {12}
+
+
+@pytest.mark.parametrize("count", [None, 1])
+def test_classes_of_one_image_leave_nothing_to_validate_with(count: int | None) -> None:
+    split = Split(np.zeros((5, 1, 1), np.uint8), np.arange(5))
+    with pytest.raises(ConfigurationError, match="for 5 training images of 5 classes"):
+        cut_validation(split, np.arange(5), count=count, seed=5)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"validation": 4_000}, "data.validation is 4000 of 4000"),
+        ({"validation": 4_000}, "data.validation is 4000 for 4000 training images of 10"),
         ({"validation": 3_990, "shards": 11}, "data.shards is 11 for 10"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.candidate("k").checkpoints, "candidates/k/checkpoints"),
         (WORKSPACE.candidate("k").tensorboard, "candidates/k/tensorboard"),
         (WORKSPACE.candidate("k").work.history, "candidates/.k.work/history.json"),
+        (WORKSPACE.candidate("k").work.result.path, "candidates/.k.work/result"),
         (WORKSPACE.selection("k").decision, "selections/k/decision.json"),
         (WORKSPACE.selection("k").test_probabilities, "selections/k/test_probabilities.npy"),
         (WORKSPACE.selection("k").test_labels, "selections/k/test_labels.npy"),
@@ -76,6 +78,45 @@ def test_it_lists_nothing_where_there_is_nothing(tmp_path: Path) -> None:
     assert workspace.runs() == []
     assert workspace.feedback.events("m") == []
     assert list(workspace.inbox.waiting()) == []
+
+
+def test_the_folders_that_pods_mount_are_made_once(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.prepare("m")
+    (tmp_path / "models" / "m" / "current").write_text("1\n")
+    workspace.prepare("m")
+    assert (tmp_path / "models" / "m" / "current").read_text() == "1\n"
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert {"datasets", "candidates", "selections", "models/m", "predictions", "runs"} <= made
+
+
+def _close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Close folders to us, as root's are on strict storage; what is made in their place is open."""
+    closed = {folder.stat().st_ino for folder in folders}
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).stat().st_ino not in closed)
+
+
+def test_empty_folders_that_are_closed_to_us_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("datasets", "models/m"):
+        (tmp_path / name).mkdir(parents=True, mode=0o755)
+    _close(monkeypatch, tmp_path / "datasets", tmp_path / "models", tmp_path / "models" / "m")
+    # Not really removed, or a new one might get its number.
+    monkeypatch.setattr(Path, "rmdir", lambda path: path.rename(tmp_path / f"old {path.name}"))
+    Workspace(tmp_path).prepare("m")
+    assert all(os.access(tmp_path / name, os.W_OK) for name in ("datasets", "models", "models/m"))
+
+
+def test_a_folder_that_is_closed_to_us_and_holds_something_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "candidates" / "cnn-1").mkdir(parents=True)
+    _close(monkeypatch, tmp_path / "candidates")
+    with pytest.raises(PermissionError) as raised:
+        Workspace(tmp_path).prepare("m")
+    assert raised.value.filename == str(tmp_path / "candidates")
+    assert (tmp_path / "candidates" / "cnn-1").is_dir()
 
 
 def test_a_message_names_its_folder() -> None:

@@ -230,3 +230,39 @@ def test_one_line_says_what_was_compared(project: Path, code: str, line: str) ->
     assert pipeline.compared(tasks["ingest"], settings) == line
     assert pipeline.compared(tasks["train-own"], settings) == "2 modules are as they were"
     assert pipeline.compared(tasks["select"], settings) == ""
+
+
+def test_what_a_model_reads_below_a_folder_is_told_by_folders(project: Path) -> None:
+    (project / "study/own_model.py").write_text(
+        'NAMES = ["study/train.npz", "images", "images/dog", "labels.csv", "/etc/hostname"]\n'
+    )
+    candidates = _config().candidates
+    assert own_files.below(project, candidates["own"]) == [
+        Path("images"),
+        Path("labels.csv"),
+        Path("study"),
+    ]
+    assert own_files.below(project / "images", candidates["own"]) == [Path("dog")]
+    assert own_files.below(project, candidates["cnn"]) == []
+
+
+def test_what_the_configuration_says_a_model_reads_is_told_too(project: Path) -> None:
+    own = _config().candidates["own"].model_copy(update={"files": ["images/*/*.png"]})
+    assert own_files.below(project, own) == [Path("images/cat"), Path("images/dog")]
+
+
+@pytest.mark.parametrize("how", ["files", "code"])
+def test_where_links_lead_is_told_as_well_as_where_they_are(project: Path, how: str) -> None:
+    for name in ("data", "store", "more"):
+        (project / name).mkdir()
+    (project / "store" / "weights.npz").write_text("weights")
+    (project / "more" / "b.npz").write_text("weights")
+    (project / "data" / "weights.npz").symlink_to("../store/weights.npz")
+    (project / "data" / "b.npz").symlink_to("../more/b.npz")
+    own = _config().candidates["own"]
+    names = [str(project / "data" / "weights.npz"), str(project / "data")]
+    if how == "files":
+        own = own.model_copy(update={"files": names})
+    else:
+        (project / "study/own_model.py").write_text(f"NAMES = {names!r}\n")
+    assert own_files.below(project, own) == [Path("data"), Path("more"), Path("store")]

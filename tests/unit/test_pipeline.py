@@ -240,6 +240,12 @@ def test_a_command_says_which_candidates_count_where_some_do_not() -> None:
         assert not [a for a in tasks[name].arguments("c", "w") if a.startswith("--among")]
 
 
+def test_a_command_says_which_version_is_served_where_that_is_known() -> None:
+    verify = plan(_config())["verify"]
+    assert "--version=toy-1" in verify.arguments("config.yaml", "workspace", version="toy-1")
+    assert not [a for a in verify.arguments("c", "w") if a.startswith("--version")]
+
+
 def test_a_step_reads_what_an_earlier_one_publishes_and_waits_for_no_more_than_it_must() -> None:
     assert {step.name: [each.name for each in needs_of(step)] for step in STEPS} == {
         "ingest": [],

@@ -22,6 +22,7 @@ from mlpipeline.events.schema import Event
 from support.sample_events import FEEDBACK, PREDICT, TRAIN
 
 BINDINGS = {"items": [{"metadata": {"name": name}} for name in ("predict", "train", "feedback")]}
+SAID = "main: Error (exit code 1): error: no folder\n  expected: one\n  to do:    make it"
 THERE = (
     "failed to dispatch event: [failed to create workflow: workflows.argoproj.io "
     '"predict-monday" already exists, the server was not able to generate a unique name]'
@@ -47,7 +48,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
             if path == "/api/v1/workflows/mlpipeline/predict-monday":
-                assert query == "fields=status.phase%2Cstatus.message"
+                assert query == "fields=status.phase%2Cstatus.message%2Cstatus.nodes"
                 assert self.headers["authorization"] == "Bearer secret"
                 self._answer(made.workflow[0], json.dumps(made.workflow[1]))
                 return
@@ -177,14 +178,60 @@ def test_the_command_fails_for_an_event_that_has_failed_and_says_how_to_repeat_i
     server: Server, files: list[str]
 ) -> None:
     server.answers = [(500, json.dumps({"code": 13, "message": THERE}))]
-    server.workflow = (200, {"status": {"phase": "Failed", "message": "no folder"}})
+    argos = "retryStrategy.expression evaluated to false"
+    nodes = _tried(
+        "predict", [("Failed", "07", "OOMKilled (exit code 137)"), ("Failed", "08", SAID)]
+    )
+    nodes |= _tried("notify", [("Succeeded", "09", "")])
+    status = {"phase": "Failed", "message": argos, "nodes": nodes}
+    server.workflow = (200, {"status": status})
     result = call(server, *files)
     assert isinstance(result.exception, EventError)
     assert "kubectl -n mlpipeline delete workflow predict-monday" in result.exception.remedy
     assert result.output.splitlines() == [
         "predict-monday: was posted before, and failed: no folder",
+        "  expected: one",
+        "  to do:    make it",
         "feedback-ann-1: accepted",  # the others are posted all the same
     ]
+
+
+def _tried(template: str, attempts: list[tuple[str, str | None, str]]) -> dict[str, Any]:
+    """The nodes of a step that is tried again: a Retry, whose message is Argo's, and its pods."""
+    pods = {
+        f"{template}-{number}": {
+            **{"type": "Pod", "templateName": template, "phase": phase},
+            **{"startedAt": "01", "finishedAt": ended, "message": message},
+        }
+        for number, (phase, ended, message) in enumerate(attempts)
+    }
+    phase, ended, _ = attempts[-1]
+    retry = {"type": "Retry", "templateName": template, "phase": phase, "finishedAt": ended}
+    of_argo = {"message": "retryStrategy.expression evaluated to false", "children": list(pods)}
+    return {template: retry | of_argo} | pods
+
+
+@pytest.mark.parametrize("after", ["undo", "record", "report"])
+def test_why_is_what_the_first_step_that_failed_has_said(after: str) -> None:
+    mended = _tried("train", [("Failed", "02", "evicted"), ("Succeeded", "03", "")])
+    verify = _tried("verify", [("Failed", "04", "evicted"), ("Failed", "06", SAID)])
+    later = _tried(after, [("Failed", "08", "it was not verified")])
+    verify["verify"]["children"].append("other")  # Argo lists what follows among the attempts
+    other = {"other": {"type": "Pod", "templateName": "other", "phase": "Failed", "message": "no"}}
+    status = {"message": "Argo's", "nodes": later | other | mended | verify}
+    assert posting._why(status) == SAID
+
+
+def test_why_is_known_without_a_retry_without_a_time_and_without_a_step() -> None:
+    pod = {"type": "Pod", "phase": "Error", "finishedAt": None, "message": "no room"}
+    undo = {"templateName": "undo", "finishedAt": "02"}
+    nodes: dict[str, Any] = {"plan": pod | {"templateName": "plan"}, "undo": pod | undo}
+    assert posting._why({"message": "Argo's", "nodes": nodes}) == "no room"
+    del nodes["plan"]
+    assert posting._why({"message": "Argo's", "nodes": nodes}) == "Argo's"
+    silent = {"plan": {"type": "Pod", "phase": "Failed", "templateName": "plan"}}
+    assert posting._why({"message": "Argo's", "nodes": silent}) == "Argo's"
+    assert posting._why({"message": None, "nodes": None}) == ""
 
 
 def test_another_workflow_that_is_there_already_says_nothing_of_this_one(server: Server) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from mlpipeline.cli.prediction import describe, read_image
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import ImageKind
+from mlpipeline.image_files import ImageKind, kind
 from mlpipeline.plan import config
 from mlpipeline.plan.config import Candidate, Config
 from mlpipeline.serving import model
@@ -84,14 +86,15 @@ def test_what_is_to_be_known_of_the_image_is_said_before_its_classes(
     def said(pixels: NDArray[np.uint8]) -> list[str]:
         return list(describe(config, Workspace(tmp_path), _save(tmp_path, pixels)))
 
+    asked = "shirts, version 7"
     classes = [" 90.00%  shirt", " 10.00%  coat"]
-    assert said(_shirt()) == classes
-    negative = said(255 - _shirt())
-    assert "inverted" in negative[0]
-    assert negative[1:] == classes
-    blank = said(np.zeros(GREY, np.uint8))
-    assert "blank" in blank[0]
-    assert blank[1:] == classes
+    assert said(_shirt()) == [asked, *classes]
+    first, note, *rest = said(255 - _shirt())
+    assert "inverted" in note
+    assert [first, *rest] == [asked, *classes]
+    first, note, *rest = said(np.zeros(GREY, np.uint8))
+    assert "blank" in note
+    assert [first, *rest] == [asked, *classes]
 
 
 @pytest.mark.parametrize("channels", [2, 4, 7])
@@ -116,6 +119,7 @@ def test_of_a_thousand_classes_the_most_probable_are_shown_a_line_each(
     candidates = {"cnn": {"model": "cnn"}}
     settings = config.parse({"name": "toy", "candidates": candidates}, origin="")
     lines = list(describe(settings, Workspace(tmp_path), _save(tmp_path, _shirt())))
+    assert lines.pop(0) == "toy, version toy-1"
     assert [line.split("species ")[1] for line in lines] == [f"{n} [31m" for n in (999, 998, 997)]
     assert all(line.isprintable() for line in lines)
 
@@ -146,3 +150,18 @@ def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path: Path, damag
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(ServingError, match="cannot read"):
         _read(tmp_path / name, GREY)
+
+
+def test_an_image_may_come_through_a_pipe(tmp_path: Path) -> None:
+    Image.fromarray(_shirt()).save(tmp_path / "shirt.png")
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cp", tmp_path / "shirt.png", tmp_path / "pipe"]):
+        read = _read(tmp_path / "pipe", GREY)
+    np.testing.assert_array_equal(read, _read(tmp_path / "shirt.png", GREY))
+
+
+@pytest.mark.timeout(20)
+def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind, "_LARGEST_FILE", 1 << 20)
+    with pytest.raises(ServingError, match="cannot read /dev/zero: it has more than 1 MB"):
+        _read(Path("/dev/zero"), GREY)

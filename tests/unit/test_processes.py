@@ -319,6 +319,14 @@ def test_a_reserved_port_is_refused_to_a_second_one_and_free_afterwards(port: in
         assert again == port
 
 
+def test_a_host_that_is_none_of_this_machines_is_what_is_to_be_mended(port: int) -> None:
+    refused = pytest.raises(
+        ProcessError, match=r"(?s)192\.0\.2\.1 cannot be listened on.*mend serving"
+    )
+    with refused, reserved_port("192.0.2.1", port):
+        pass
+
+
 def test_a_port_on_which_connections_of_another_program_linger_is_refused(port: int) -> None:
     with _bound(port) as server:
         server.listen()

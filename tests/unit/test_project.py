@@ -85,6 +85,8 @@ def test_the_command_says_what_it_has_written(tmp_path: Path) -> None:
         ("json", "called like the Python module `json`"),
         ("sys", "called like the Python module `sys`"),
         ("numpy", "called like the Python module `numpy`"),
+        ("workspace", "that of a folder for other things: workspace/"),
+        ("configs", "that of a folder for other things: configs/"),
         ("mlpipeline", "called like the Python module `mlpipeline`"),
         ("google", "called like the Python module `google`"),
         ("tensorflow-datasets", "called like the Python module `tensorflow_datasets`"),

@@ -133,6 +133,8 @@ def test_an_operator_that_is_down_is_named_and_one_that_nobody_wants_is_not(
     assert [line.split()[1] for line in section.splitlines()[2:4]] == [
         *("training-operator", "broken"),
     ]
+    (to_do,) = [line.strip() for line in section.splitlines() if "to do:" in line]
+    assert to_do.startswith("to do: kubectl -n kubeflow scale deployment training-operator ")
 
 
 def test_a_model_that_litert_cannot_serve_is_named_with_the_reason(tmp_path: Path) -> None:

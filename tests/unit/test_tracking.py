@@ -13,6 +13,8 @@ import pytest
 from mlpipeline.runs.mlflow import sending
 from mlpipeline.store.layout import Workspace
 
+PYTHON = sys.executable
+
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -37,7 +39,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[str]]:
 
 
 def _script(file: Path, *lines: str) -> None:
-    file.write_text("\n".join(("#!/bin/sh", *lines)) + "\n")
+    # What has a command end with its parent is still a real interpreter's to do.
+    real = f'[ "$1" != -I ] || exec {PYTHON} "$@"'
+    file.write_text("\n".join(("#!/bin/sh", real, *lines)) + "\n")
     file.chmod(0o755)
 
 

@@ -5,6 +5,7 @@ With other processes they are tried in tests/integration.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections import deque
@@ -167,6 +168,17 @@ def test_a_resumed_synchronous_run_ends_with_the_very_weights_of_an_undisturbed_
     resumed = synchronous_trainer(job, Attempt()).run()
     other = replace(job, work=tmp_path / "other")
     assert weights(resumed) == weights(synchronous_trainer(other, Attempt()).run())
+
+
+def test_each_epoch_has_a_step_where_a_batch_has_more_images_than_there_are(
+    make: Callable[[Job, Attempt], Trainer], job: Job
+) -> None:
+    few = CANDIDATE.model_copy(update={"batch_size": 416, "epochs": 6})
+    epochs = make(replace(job, candidate=few), Attempt()).run().epochs
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    steps = [0, *(epoch.step for epoch in epochs)]
+    assert all(after > before for before, after in itertools.pairwise(steps))
+    assert all(epoch.loss is not None and 0 < epoch.loss < 10 for epoch in epochs)
 
 
 def test_a_run_that_diverges_ends_early_and_says_where(

@@ -16,6 +16,7 @@ import yaml
 from mlpipeline.cli import app, options
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import SERVE, STEPS, needs_of
+from mlpipeline.store import layout
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -276,6 +277,67 @@ def test_a_pod_has_a_token_only_if_it_talks_to_the_api(pod: Manifest) -> None:
     account = "retrain" if pod is RETRAIN else "pipeline"
     assert pod["serviceAccountName"] == (account if talks else "step")
     assert pod["automountServiceAccountToken"] is talks
+
+
+OWN_CODE_ONLY = {"plan", "record"}
+
+
+def _mounts(pod: Manifest) -> dict[str, bool]:
+    """What a pod sees of the workspace, and whether it can change it."""
+    return {
+        mount.get("subPath", ""): not mount.get("readOnly", False)
+        for mount in pod["container"]["volumeMounts"]
+        if mount["name"] == "workspace"
+    }
+
+
+@each_pod
+def test_a_pod_may_write_to_what_it_publishes_and_to_nothing_else(pod: Manifest) -> None:
+    component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+    writes = {place for place, writable in _mounts(pod).items() if writable}
+    step = next((step for step in STEPS if step.name == component), None)
+    model = "models/{{inputs.parameters.name}}"
+    if component in OWN_CODE_ONLY:
+        assert writes == {""}
+    elif component == "verify":
+        assert writes == {model}, "it makes the version current"
+    else:
+        published = step.publishes if step else ()
+        assert writes == {model if kind.is_named else kind.folder for kind in published}
+
+
+@each_pod
+def test_a_pod_sees_what_it_reads(pod: Manifest) -> None:
+    component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+    seen = _mounts(pod)
+    if component == "retrain":
+        assert seen == {}
+        return
+    if "" in seen:
+        return
+    assert seen["runs/{{workflow.name}}"] is False, "its configuration"
+    step = next((step for step in STEPS if step.name == component), None)
+    for kind in step.reads if step else ():
+        assert ("models/{{inputs.parameters.name}}" if kind.is_named else kind.folder) in seen
+
+
+def test_what_all_runs_have_published_the_record_cannot_change() -> None:
+    mounts = _mounts(TEMPLATES["record"])
+    assert {place for place, writable in mounts.items() if not writable} == {*layout.ARTIFACTS}
+
+
+@each_pod
+def test_a_folder_is_mounted_where_it_is_in_the_workspace(pod: Manifest) -> None:
+    for mount in pod["container"]["volumeMounts"]:
+        if mount["name"] == "workspace":
+            place = mount.get("subPath")
+            assert mount["mountPath"] == (f"/workspace/{place}" if place else "/workspace")
+
+
+@each_pod
+def test_only_who_starts_pods_sees_their_templates(pod: Manifest) -> None:
+    names = {mount["name"] for mount in pod["container"]["volumeMounts"]}
+    assert ("templates" in names) is ("--templates" in pod["container"]["args"])
 
 
 def test_argos_own_container_has_an_account_of_its_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shutil
 import signal
 import threading
 from collections.abc import Mapping
@@ -15,13 +16,13 @@ import typer
 
 from mlpipeline import logs
 from mlpipeline.cli.options import Among, Workspace
-from mlpipeline.errors import ArtifactError, ClusterError, ServingError
+from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError, ServingError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
-from mlpipeline.plan.commands import predictor_arguments
+from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
 from mlpipeline.plan.fingerprint import code_version
-from mlpipeline.plan.pipeline import SELECT, TRAIN, VERIFY
+from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, VERIFY
 from mlpipeline.store import artifacts, layout, registry
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.selection import ModelCard
@@ -70,6 +71,7 @@ def plan(
     resolved = planning.resolve(given.get("configuration", ""), overrides)
     settings = own_files.pinned(feedback.joined(resolved, workspace))
     planned = planning.plan(settings, workspace, cluster, cache=memo)
+    workspace.prepare(settings.name)
     configuration.write(settings, config)  # one that can be planned: the record plans it, too
     records.begin(run, settings, workspace)
     _write_outputs(outputs, planned)
@@ -100,27 +102,41 @@ def train(
 
     logs.configure(step=TRAIN.name, candidate=candidate)
     settings = configuration.load(config)
-    task = pipeline.plan(settings)[TRAIN.task_name(candidate)]
+    tasks = pipeline.plan(settings)
+    task = tasks[TRAIN.task_name(candidate)]
+    folder, work = workspace.candidate(task.key), workspace.candidate(task.key).work
     if not task.is_done(workspace):
-        job = tfjob.complete(
-            manifests.load(templates, "tfjob"),
-            name=tfjob.job_name(task.key),
-            image=image,
-            arguments=task.arguments(config, workspace),
-            settings=settings.training,
-            workflow=(owner := tfjob.WorkflowReference.parse(workflow)),
-        )
-        tfjob.run(
-            api.connect(),
-            queueing.in_queue(job, queue=queue, priority=priority),
-            settings.training,
-            workflow=owner,
-            pending_seconds=pending_seconds,
-            queue_seconds=queue_seconds,
-            stop=_stop_event(),
-        )
-        artifacts.verify(workspace.candidate(task.key).path)
-    metrics = Metrics.load(workspace.candidate(task.key).metrics)
+        cluster, owner = api.connect(), tfjob.WorkflowReference.parse(workflow)
+        name = tfjob.job_name(task.key)
+        # An earlier pod of this step may have seen the job's end, and then been killed.
+        if tfjob.is_under_way(cluster, name) or not _is_handed_over(work.result.path):
+            work.path.mkdir(parents=True, exist_ok=True)
+            job = tfjob.complete(
+                manifests.load(templates, "tfjob"),
+                name=name,
+                image=image,
+                arguments=[*task.arguments(config, workspace), HAND_OVER],
+                settings=settings.training,
+                workflow=owner,
+                reads=[
+                    workspace.run(owner.name).path.relative_to(workspace.root),
+                    *tasks[INGEST.name].publishes,
+                    *own_files.below(workspace.root, settings.candidates[candidate]),
+                ],
+                writes=work.path.relative_to(workspace.root),
+            )
+            tfjob.run(
+                cluster,
+                queueing.in_queue(job, queue=queue, priority=priority),
+                settings.training,
+                workflow=owner,
+                pending_seconds=pending_seconds,
+                queue_seconds=queue_seconds,
+                stop=_stop_event(),
+            )
+        artifacts.take_over(work.result.path, folder.path)
+    shutil.rmtree(work.path, onerror=_say_what_stays)
+    metrics = Metrics.load(folder.metrics)
     _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
 
@@ -157,6 +173,7 @@ def serve(
         arguments=predictor_arguments(
             settings.name, version, workspace=workspace, host=settings.serving.host
         ),
+        reads=folder.parent.relative_to(workspace.root),
         replicas=settings.serving.replicas,
         why_tensorflow=card.engine_reason if card.engine == "tensorflow" else "",
     )
@@ -249,23 +266,32 @@ def judge(
 @app.command()
 def record(workspace: Workspace, workflow: Owner) -> None:
     """Write the record and the report of a workflow, and end the jobs that it has left."""
-    from mlpipeline.backends.cluster import api, tfjob
+    from mlpipeline.backends.cluster import api, pods, tfjob
     from mlpipeline.backends.cluster import record as records
     from mlpipeline.runs import lineage, report
     from mlpipeline.runs.mlflow import sending
 
     cluster = api.connect()
     owner = tfjob.WorkflowReference.parse(workflow)
-    for deleted in records.close_deleted(cluster, workspace):
-        lineage.write(workspace, deleted)
-        typer.echo(f"{deleted.state}, {deleted.error}: {report.write(workspace, deleted)}")
-    run = records.record(_workflow(cluster, workflow), workspace)
+    warnings = functools.partial(pods.warnings_of, cluster)
+    run = records.record(_workflow(cluster, workflow), workspace, warnings)
     run.save()
     lineage.write(workspace, run.content())
+    tfjob.delete_unfinished(cluster, owner)
+    for others in (
+        records.close_deleted(cluster, workspace),
+        records.unrecorded(cluster, workspace, warnings),
+    ):
+        with records.no_matter("the other runs"):
+            for other in others:
+                with records.no_matter(other.run):
+                    lineage.write(workspace, other)
+                    page = report.write(workspace, other)
+                    typer.echo(f"{other.run}: {other.state}, {other.error}: {page}")
+    # Last, because the workspace's report is the one that was written last.
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
         typer.echo(f"{run.state}: {report.write(workspace, run.content())}")
-    tfjob.delete_unfinished(cluster, owner)
 
 
 @app.command()
@@ -301,6 +327,24 @@ def _is_over(cluster: Cluster, workflow: str) -> bool:
     from mlpipeline.backends.cluster import tfjob
 
     return tfjob.is_over(cluster.get("Workflow", tfjob.WorkflowReference.parse(workflow).name))
+
+
+def _is_handed_over(result: Path) -> bool:
+    """Whether workers have published what can be taken over; what cannot is removed."""
+    try:
+        artifacts.check_of_others(result)
+    except MissingArtifactError:
+        return False
+    except ArtifactError as error:
+        _log.warning("made anew: %s", error.got)
+        artifacts.remove(result)
+        return False
+    return True
+
+
+def _say_what_stays(_: object, path: str, error: tuple[type, BaseException, object]) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        _log.warning("%s stays: %s", path, error[1])
 
 
 def _verified(workspace: layout.Workspace, name: str) -> str:

@@ -126,6 +126,7 @@ def post_event(
     ] = _WORKSPACE_OF_PODS,
 ) -> None:
     """Post events to a cluster, each until it is accepted; say where answers will be."""
+    from mlpipeline.backends.cluster import reasons
     from mlpipeline.events import posting
 
     failed = []
@@ -134,7 +135,7 @@ def post_event(
         said = "accepted" if outcome.is_new else "was posted before"
         if outcome.has_failed:
             failed.append(event.name)
-            said += f", and failed: {outcome.message}"
+            said += f", and failed: {reasons.of_message(outcome.message)}"
         elif isinstance(event, schema.PredictEvent):
             said += f"; its answer: {workspace.answer(event.name)}"
         typer.echo(f"{event.name}: {said}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import UNREADABLE, ImageFile
+from mlpipeline.image_files import UNREADABLE, ImageFile, content_of
 from mlpipeline.plan.config import Config
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]:
-    """Yield what is to be known of the image, then the most probable classes, that one first.
+    """Yield which model is asked, what is to be known of the image, and the most probable classes.
 
     Args:
         config: The configuration, which names the model.
@@ -36,6 +36,7 @@ def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]
 
     published = model.load(workspace.model(config.name, version).path, is_alone=True)
     read = read_image(image, published)
+    yield f"{config.name}, version {version}"
     yield from read.notes
     (probabilities,) = published.predict(read.pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:_SHOWN]:
@@ -60,7 +61,7 @@ def read_image(file: Path, model: PublishedModel) -> ImageFile:
     from mlpipeline.serving import files  # KServe
 
     try:
-        return files.read(file.read_bytes(), model)
+        return files.read(content_of(file), model)
     except UNREADABLE as error:
         raise ServingError(
             f"cannot read {file}: {error}",

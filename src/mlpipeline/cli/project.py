@@ -24,6 +24,7 @@ _NAME, _PACKAGE = "my-project", "my_project"
 _MODEL = TypeAdapter[str](ModelName)
 _ALLOWED = re.compile(r"[a-z][a-z0-9_-]*")
 _HARMLESS = {".git"}
+_FOLDERS = {"configs", "workspace"}  # of every project: the code would be mixed with what is there
 
 
 def write(folder: Path) -> list[Path]:
@@ -69,6 +70,8 @@ def _check_name(name: str, package: str) -> None:
         problem = "is no name for a model and a Python package"
     elif keyword.iskeyword(package):
         problem = "is a word of Python's own"
+    elif package in _FOLDERS:
+        problem = f"is that of a folder for other things: {package}/"
     elif (
         package in sys.stdlib_module_names
         or package in modules.distributions()

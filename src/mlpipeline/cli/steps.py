@@ -29,7 +29,8 @@ from mlpipeline.events import schema
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
-from mlpipeline.plan.config import Config, Serving, module_of
+from mlpipeline.plan.commands import HAND_OVER
+from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
 from mlpipeline.store.schemas.dataset import DatasetCard
@@ -83,7 +84,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
 def check_models(
     config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE
 ) -> None:
-    """See that models of your own can be built for a data set that is there already."""
+    """See that models can be built for a data set that is there already."""
     settings = configuration.load(config)
     dataset = workspace.dataset(pipeline.plan(settings)[INGEST.name].key)
     card = DatasetCard.load(dataset.card)
@@ -95,13 +96,22 @@ def train(
     candidate: Annotated[str, typer.Option(help="The name of the candidate to train.")],
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
+    hand_over: Annotated[
+        bool,
+        typer.Option(
+            HAND_OVER, help="Publish it in its working folder: whoever has started this moves it."
+        ),
+    ] = False,
 ) -> None:
     """Train one candidate, as the worker that the variable TF_CONFIG says."""
     logs.configure(step=TRAIN.name, candidate=candidate)
     settings = configuration.load(config)
     tasks = pipeline.plan(settings)
     task = tasks[TRAIN.task_name(_known(candidate, settings))]
-    if _is_reused(task, workspace):
+    published = workspace.candidate(task.key)
+    output = published.work.result if hand_over else published
+    if artifacts.is_whole(output.path):
+        typer.echo(f"{task.name}: {task.key} is there already")
         return
     dataset = workspace.dataset(tasks[INGEST.name].key).path
     artifacts.verify(dataset)  # of every worker: all of it is read, tens of megabytes
@@ -115,7 +125,8 @@ def train(
         settings.training,
         seed=settings.seed,
         dataset=dataset,
-        output=workspace.candidate(task.key).path,
+        work=published.work.path,
+        output=output.path,
         cluster=from_environment(os.environ),
     )
 
@@ -205,16 +216,22 @@ def verify(
         ),
     ] = False,
     among: Among = "",
+    version: Annotated[
+        str, typer.Option(help="The version that is served; by default what was selected.")
+    ] = "",
 ) -> None:
     """Send the test split to what is served, compare, make the version current."""
     settings = configuration.load(config).among(among)
-    tasks = pipeline.plan_of_finished(settings, workspace)
+    # Whoever has served it says which it is: by now another run may have trained a candidate that
+    # was missing, so that another version would be selected.
+    version = version or pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
     from mlpipeline.learning.data.splits import StoredSplit
     from mlpipeline.steps import verification
 
-    selection = workspace.selection(tasks[SELECT.name].key)
+    selection = workspace.selection(version)
     artifacts.verify(selection.path)
-    dataset = workspace.dataset(tasks[INGEST.name].key).path
+    decision = Decision.load(selection.decision)
+    dataset = workspace.dataset(decision.dataset).path
     serving, host = settings.serving, addresses.reachable(settings.serving.host)
     figures = verification.verify(
         base_url=url or f"http://{addresses.join(host, serving.port)}",
@@ -223,12 +240,12 @@ def verify(
         expected=verification.Expected(
             split=StoredSplit(dataset, "test"),
             probabilities=np.load(selection.test_probabilities, mmap_mode="r"),
-            accuracy=Decision.load(selection.decision).test.accuracy,
+            accuracy=decision.test.accuracy,
             replicas=serving.replicas if autoscaled else serving.replica_names,
         ),
         images=settings.verify.images,
     )
-    registry.promote(workspace, settings.name, tasks[SELECT.name].key)
+    registry.promote(workspace, settings.name, version)
     if output:
         figures.save(output)
 
@@ -309,7 +326,7 @@ def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None
 
 
 def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:
-    if any(module_of(candidate.model) for candidate in settings.candidates.values()):
+    if any(candidate.may_not_fit for candidate in settings.candidates.values()):
         from mlpipeline.learning.model import models
 
         models.check(settings.candidates, shape, classes)

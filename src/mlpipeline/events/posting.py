@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from tenacity import (
@@ -27,6 +28,9 @@ _CALL_SECONDS = 30.0
 _TRANSIENT = {httpx.codes.TOO_MANY_REQUESTS, *range(500, 600)}
 # Argo's server hands on an admission policy's refusal with status 500, like a failure of its own.
 _REFUSED = "denied request"
+_FAILED = ("Failed", "Error")
+# Steps that tell of a failure, or come after one: `undo` always fails.
+_AFTERWARDS = ("undo", "record")
 
 
 class _TransientError(Exception):
@@ -40,7 +44,7 @@ class Outcome:
     Attributes:
         is_new: Whether it starts a workflow now: otherwise one of its name is there already.
         phase: How that other one is, in Argo's words, such as `Running`; empty if nobody says.
-        message: What Argo says of it.
+        message: What the step that failed first has said, or else what Argo says of the workflow.
     """
 
     is_new: bool
@@ -50,7 +54,7 @@ class Outcome:
     @property
     def has_failed(self) -> bool:
         """Whether it was posted before, and was not done: posted again it is not done either."""
-        return self.phase in ("Failed", "Error")
+        return self.phase in _FAILED
 
 
 def post(event: Event, *, url: str, token: str, namespace: str, seconds: float) -> Outcome:
@@ -93,15 +97,49 @@ def _before(client: httpx.Client, name: str, namespace: str, seconds: float) -> 
     """Return how the workflow is that an event has started before."""
     path = f"/api/v1/workflows/{namespace}/{name}"
     try:
-        response = _request(
-            client, "GET", path, seconds, query={"fields": "status.phase,status.message"}
-        )
+        fields = "status.phase,status.message,status.nodes"
+        response = _request(client, "GET", path, seconds, query={"fields": fields})
     except EventError:  # gone since; or the token's rights are those of an earlier version
         return Outcome(is_new=False)
     status = response.json().get("status") or {}
-    return Outcome(
-        is_new=False, phase=str(status.get("phase", "")), message=str(status.get("message", ""))
-    )
+    return Outcome(is_new=False, phase=str(status.get("phase", "")), message=_why(status))
+
+
+def _why(status: Mapping[str, Any]) -> str:
+    """Why a step has failed: the workflow itself says only that it was not tried again.
+
+    The first one that has: what failed after it may have failed because of it.
+    """
+    nodes: Mapping[str, Mapping[str, Any]] = status.get("nodes") or {}
+    retried = {name for node in nodes.values() for name in _attempts(node, nodes)}
+    failed = [
+        node
+        for name, node in nodes.items()
+        if node.get("type") in ("Pod", "Retry")
+        and node.get("phase") in _FAILED
+        and node.get("templateName") not in _AFTERWARDS
+        and name not in retried
+    ]
+    for node in sorted(failed, key=_ended):
+        attempts = [nodes[name] for name in _attempts(node, nodes)]
+        for one in (*sorted(attempts, key=_ended, reverse=True), node):  # the last one says most
+            if message := one.get("message"):
+                return str(message)
+    return str(status.get("message") or "")
+
+
+def _attempts(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The pods of what is tried again, by name: its children, but not the steps that follow."""
+    if node.get("type") != "Retry":
+        return []
+    template = node.get("templateName")
+    children = [name for name in node.get("children") or () if name in nodes]
+    return [name for name in children if nodes[name].get("templateName") == template]
+
+
+def _ended(node: Mapping[str, Any]) -> str:
+    """When a node ended; one that never began has no such time, and is the last."""
+    return str(node.get("finishedAt") or node.get("startedAt") or "~")
 
 
 def _client(url: str, headers: dict[str, str]) -> httpx.Client:

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, Validati
 from mlpipeline.errors import EventError
 from mlpipeline.plan import braces
 from mlpipeline.plan.config import Config, ModelName
-from mlpipeline.plan.section import Section
+from mlpipeline.plan.section import FixedKeys
 from mlpipeline.store.files import parse_json
 
 
@@ -48,7 +48,7 @@ Id = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length
 Folder = Annotated[str, AfterValidator(_below_the_workspace)]
 
 
-class _Event(Section):
+class _Event(FixedKeys):
     """What all events have."""
 
     id: Id
@@ -84,7 +84,7 @@ class TrainEvent(_Event):
     """A whole configuration, as a configuration file has it."""
 
 
-class CorrectedLabel(Section):
+class CorrectedLabel(FixedKeys):
     """The right label of one image."""
 
     image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -113,28 +113,30 @@ def read(file: Path) -> Event:
     """Read and check an event.
 
     Args:
-        file: A file of one JSON object, in UTF-8.
+        file: A file of one JSON object, in UTF-8, with or without a mark that says so.
 
     Raises:
         EventError: There is no such file, or it is not an event; names every problem.
     """
     try:
-        return parse(file.read_text(encoding="utf-8"), origin=str(file))
+        return parse(file.read_text(encoding="utf-8-sig"), origin=str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(f"cannot read {file}: {error}") from error
 
 
 def read_posted(file: Path) -> Event:
-    """Read an event that somebody else has put where it lies: as `read`, but no link.
+    """Read an event that somebody else has put where it lies: as `read`, but no link or pipe.
 
     Args:
         file: A file of one JSON object, in UTF-8.
 
     Raises:
-        EventError: There is no such file, it is a link, or not an event; names every problem.
+        EventError: There is no such file, or a link or a pipe, or it is not an event.
     """
     if file.is_symlink():
         raise _unusable(f"{file} is a link, and may lead to a file that is not its sender's")
+    if not file.is_file():  # a pipe would be waited for, and all other events with it
+        raise _unusable(f"{file} is no file")
     return read(file)
 
 

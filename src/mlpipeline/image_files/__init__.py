@@ -4,7 +4,14 @@ The same code prepares what is ingested, what `predict` is asked, and what batch
 how is decided once, at ingestion, and recorded in the data set's and the model's card.
 """
 
-from mlpipeline.image_files.kind import UNREADABLE, Fit, ImageKind, UnreadableImageError
+from mlpipeline.image_files.decoding import formats
+from mlpipeline.image_files.kind import (
+    UNREADABLE,
+    Fit,
+    ImageKind,
+    UnreadableImageError,
+    content_of,
+)
 from mlpipeline.image_files.preparation import ImageFile, Preparation, has_dark_ground
 
 __all__ = [
@@ -14,5 +21,7 @@ __all__ = [
     "ImageKind",
     "Preparation",
     "UnreadableImageError",
+    "content_of",
+    "formats",
     "has_dark_ground",
 ]

@@ -11,10 +11,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffTags, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageFilter,
+    TiffTags,
+    UnidentifiedImageError,
+)
 
 from mlpipeline.image_files.kind import UnreadableImageError
 
@@ -39,10 +48,34 @@ _SPARE = 4  # pixels in each direction for one of the result: Lanczos's filter l
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags
 _LEAST, _GREATEST = 340, 341
 _BRIGHT = 204  # of 255, where black is four times as far as white
+_MIDDLE = 127.5
 _WHITE_IS_ZERO = 0
 
 
-def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
+@functools.cache
+def formats() -> list[str]:
+    """Return Pillow's names of the formats that are read."""
+    Image.init()
+    return sorted(_FORMATS & set(Image.OPEN))
+
+
+class Picture(NamedTuple):
+    """A picture as it was read.
+
+    Attributes:
+        image: The picture, of mode L or RGB. What is transparent is white, unless the drawing is so
+            bright that it would hardly be seen.
+        on_black: The same on black, if a drawing that was laid on white is seen better there and
+            does not look cut out of something bright.
+        notes: What somebody should know of it.
+    """
+
+    image: Image.Image
+    on_black: Image.Image | None
+    notes: list[str]
+
+
+def picture_in(content: bytes, *, enough: int) -> Picture:
     """Decode a file.
 
     Args:
@@ -50,15 +83,12 @@ def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
         enough: Width and height that the picture is needed in, at most. Of a JPEG of several times
             that, so much less is decoded, which takes a fraction of the time.
 
-    Returns:
-        The picture, of mode L or RGB, and what somebody should know of it.
-
     Raises:
         UnreadableImageError: It is no picture, or a damaged one, or it does not say its range.
     """
     with (
         _refusing_whatever_is_wrong_with(content),
-        Image.open(BytesIO(content), formats=_formats()) as opened,
+        Image.open(BytesIO(content), formats=formats()) as opened,
     ):
         notes = []
         frames = getattr(opened, "n_frames", 1) if opened.format in _SERIES else 1
@@ -72,8 +102,10 @@ def picture_in(content: bytes, *, enough: int) -> tuple[Image.Image, list[str]]:
         opened.draft(None, (_SPARE * enough, _SPARE * enough))
         opened.load()
         turn = _UPRIGHT.get(_orientation(opened))
-        picture = _opaque(_of_8_bits(opened))
-        return (picture if turn is None else picture.transpose(turn)), notes
+        image, on_black = _opaque(_of_8_bits(opened))
+        if turn is not None:
+            image, on_black = image.transpose(turn), on_black and on_black.transpose(turn)
+        return Picture(image, on_black, notes)
 
 
 def picture_of(array: NDArray[np.generic]) -> Image.Image:
@@ -124,12 +156,6 @@ def _refusing_whatever_is_wrong_with(content: bytes) -> Iterator[None]:
         raise UnreadableImageError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 
-@functools.cache
-def _formats() -> list[str]:
-    Image.init()
-    return sorted(_FORMATS & set(Image.OPEN))
-
-
 def _orientation(image: Image.Image) -> int:
     """How the camera was held, 1 to 8: after loading, which turns a TIFF upright."""
     try:
@@ -157,22 +183,36 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return a picture of mode L or RGB: what is transparent is laid on white.
-
-    A bright drawing would hardly be seen there: it is laid on black.
-    """
+def _opaque(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Return a picture of mode L or RGB, and perhaps the same on black, as `Picture` has them."""
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode == "La":
         image = image.convert("LA")
     if not (image.has_transparency_data or image.mode == "RGBa"):
-        return image.convert("L" if grey else "RGB")
+        return image.convert("L" if grey else "RGB"), None
     drawing = image.convert("RGBA")
-    shade, opacity = np.moveaxis(np.asarray(drawing.convert("LA"), np.float32), -1, 0)
-    brightness = np.average(shade, weights=opacity) if opacity.any() else 0.0
-    ground = "black" if brightness > _BRIGHT else "white"
-    laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
-    return laid.convert("RGB").convert("L" if grey else "RGB")
+    shade, opacity = drawing.convert("LA").split()
+    brightness = _mean(shade, weights=opacity) or 0.0
+
+    def laid_on(ground: str) -> Image.Image:
+        laid = Image.alpha_composite(Image.new("RGBA", drawing.size, ground), drawing)
+        return laid.convert("RGB").convert("L" if grey else "RGB")
+
+    if brightness > _BRIGHT:
+        return laid_on("black"), None
+    # Where it was cut out, some of its old ground clings to a drawing: a rim brighter than the rest
+    # was on something bright, and so is a card with a thin transparent rim or round corners.
+    rim = ImageChops.subtract(opacity, opacity.filter(ImageFilter.MinFilter(3)))
+    outline = _mean(shade, weights=rim)
+    is_bright = brightness > _MIDDLE and outline is not None and outline <= brightness
+    return laid_on("white"), laid_on("black") if is_bright else None
+
+
+def _mean(plane: Image.Image, *, weights: Image.Image) -> float | None:
+    """The exact mean of a plane of 8 bits, if anything in it has weight; makes no larger copy."""
+    values, shares = np.asarray(plane), np.asarray(weights)
+    total = shares.sum(dtype=np.int64)
+    return np.einsum("ij,ij->", values, shares, dtype=np.int64) / total if total else None
 
 
 def _range_in_the_file(image: Image.Image) -> tuple[float, float]:

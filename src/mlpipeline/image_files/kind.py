@@ -5,8 +5,13 @@ Apart from what reads files: who only reads a card does not depend on Pillow, an
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self
+
+_LARGEST_FILE = 512 << 20  # bytes: larger is no picture, and may not fit into memory
+_PIECE = 1 << 20
 
 Fit = Literal["crop", "pad", "stretch"]
 
@@ -17,6 +22,27 @@ class UnreadableImageError(ValueError):
 
 UNREADABLE = (OSError, UnreadableImageError)
 """What reading and preparing a file of unknown content may raise."""
+
+
+def content_of(file: Path) -> bytes:
+    """Return what is in a file that may be a picture; of a pipe, what comes through it.
+
+    Args:
+        file: The file.
+
+    Raises:
+        OSError: It cannot be read, or is too large for a picture.
+    """
+    status = file.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_FILE:
+        return file.read_bytes()
+    content = bytearray()
+    with file.open("rb") as stream:
+        while len(content) <= _LARGEST_FILE and not stat.S_ISREG(status.st_mode):
+            if not (piece := stream.read(_PIECE)):
+                return bytes(content)
+            content += piece
+    raise OSError(f"it has more than {_LARGEST_FILE >> 20} MB, which no picture has")
 
 
 @dataclass(frozen=True)

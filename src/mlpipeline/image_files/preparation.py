@@ -20,19 +20,17 @@ class ImageFile(NamedTuple):
 
     Attributes:
         pixels: uint8 `[H, W]` or `[H, W, 3]`, as the model's training images are.
+        as_in_the_file: The pixels before the ground was changed, as ingestion would make them of
+            the file.
         inverted: Whether the file has it dark on a bright ground, and the training images bright
             on a dark one.
         notes: What somebody should know of it, such as that it is blank.
     """
 
     pixels: NDArray[np.uint8]
-    inverted: bool
+    as_in_the_file: NDArray[np.uint8]
+    inverted: bool = False
     notes: tuple[str, ...] = ()
-
-    @property
-    def as_in_the_file(self) -> NDArray[np.uint8]:
-        """Return the pixels before they were inverted, as ingestion would make them of the file."""
-        return 255 - self.pixels if self.inverted else self.pixels
 
 
 class Preparation(ImageKind):
@@ -52,14 +50,18 @@ class Preparation(ImageKind):
         Raises:
             UnreadableImageError: It is no picture, or a damaged one, or it does not say its range.
         """
-        picture, notes = picture_in(content, enough=max(self.size))
+        picture, on_black, notes = picture_in(content, enough=max(self.size))
         pixels = self._fitted(picture)
         if np.ptp(pixels, axis=(0, 1)).max() <= _BLANK:
             notes.append("the image is blank: it is all of one colour")
-        inverted = self.dark_ground and not has_dark_ground(pixels)
-        if inverted:
-            notes.append("the background is bright, the data set's is dark: the image is inverted")
-        return ImageFile(255 - pixels if inverted else pixels, inverted, tuple(notes))
+        if not self.dark_ground or has_dark_ground(pixels):
+            return ImageFile(pixels, pixels, notes=tuple(notes))
+        # White is no ground of the file's own: of a bright drawing, inverting leaves less to see.
+        if on_black is not None and has_dark_ground(dark := self._fitted(on_black)):
+            notes.append("the background is transparent, the data set's is dark: it is made black")
+            return ImageFile(dark, pixels, notes=tuple(notes))
+        notes.append("the background is bright, the data set's is dark: the image is inverted")
+        return ImageFile(255 - pixels, pixels, inverted=True, notes=tuple(notes))
 
     def from_array(self, image: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Make an image of an array.

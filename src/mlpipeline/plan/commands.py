@@ -17,6 +17,10 @@ CHECK_MODELS = "check-models"
 """Takes the arguments of a step, but is none: it publishes nothing."""
 
 
+HAND_OVER = "--hand-over"
+"""Goes with the step `train` where its workers may write to their working folder alone."""
+
+
 def step_arguments(
     name: str,
     *,
@@ -24,6 +28,7 @@ def step_arguments(
     workspace: str | Workspace,
     candidate: str | None = None,
     among: str | None = None,
+    version: str | None = None,
     output: str | Path | None = None,
 ) -> list[str]:
     """Return the command line of a step of the plan.
@@ -34,6 +39,7 @@ def step_arguments(
         workspace: The folder of all artifacts.
         candidate: The candidate that it is done for, if it is done for each.
         among: Names of the candidates that count, separated by commas; None leaves the option out.
+        version: The version of the model that it is about; None, or nothing, for what is selected.
         output: File for the step's figures, if it has any to hand back.
     """
     arguments = ["step", name, "--config", str(config), "--workspace", str(workspace)]
@@ -41,6 +47,8 @@ def step_arguments(
         arguments += ["--candidate", candidate]
     if among is not None:  # in one word, because Argo may fill in nothing
         arguments.append(f"--among={among}")
+    if version is not None:
+        arguments.append(f"--version={version}")
     if output is not None:
         arguments += ["--output", str(output)]
     return arguments

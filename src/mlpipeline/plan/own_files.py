@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import glob
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,15 +46,55 @@ def found(reference: str, section: Data | Candidate) -> Compared | None:
     """
     if source := sources.parse(reference):
         return sources.compare(source)
+    named = _named(reference, section)
+    # Somebody has said that these count, however many they are.
+    limit = _LIMIT if section.files is None else None
+    return data_files.compare(named, limit=limit) if named else None
+
+
+def below(root: Path, candidate: Candidate) -> list[Path]:
+    """Return the folders below a root that hold what a candidate's function reads.
+
+    Of what lies at the root itself it is the files.
+
+    Args:
+        root: A folder.
+        candidate: The section of the configuration that names the function.
+
+    Returns:
+        Paths from the root; none is below another.
+
+    Raises:
+        ConfigurationError: A pattern of its `files` fits nothing.
+    """
+    root = root.resolve()
+    named = _named(candidate.model, candidate)
+    # As it is written, and where links lead: whoever opens the one needs the other, too.
+    written = [Path(os.path.abspath(Path(text).expanduser())) for text in named]  # noqa: PTH100
+    places = {place for path in (*written, *named.values()) for place in _with_targets(path)}
+    inside = [path for path in places if root in path.parents and path.exists()]
+    holding = {p if p.is_dir() or p.parent == root else p.parent for p in inside}
+    return sorted(p.relative_to(root) for p in holding if not holding & {*p.parents})
+
+
+def _with_targets(path: Path) -> Iterator[Path]:
+    """A path, and what it and the links below it lead to."""
+    yield path
+    if path.is_symlink() or path != path.resolve():
+        yield path.resolve()
+    if path.is_dir():
+        yield from (each.resolve() for each in path.rglob("*") if each.is_symlink())
+
+
+def _named(reference: str, section: Data | Candidate) -> dict[str, Path]:
+    """The files and folders that a function reads, by their names."""
     module = module_of(reference)
     if module is None:
-        return None
+        return {}
     if section.files is not None:
-        named = _fitting(section.files)
-        return data_files.compare(named) if named else None
+        return _fitting(section.files)
     options = section.options if isinstance(section, Candidate) else {}
-    named = _named_by(module, set(_texts_in(options)))
-    return data_files.compare(named, limit=_LIMIT) if named else None
+    return _named_by(module, set(_texts_in(options)))
 
 
 def digest(reference: str, section: Data | Candidate) -> str | None:

@@ -40,7 +40,15 @@ class Artifact:
             key: The cache key of the task that publishes it.
             model: The model's name, as configured.
         """
-        return Path(self.folder, model, key) if self.is_named else Path(self.folder, key)
+        return self.place(model) / key
+
+    def place(self, model: str) -> Path:
+        """Return the folder that all of them are in, below the workspace.
+
+        Args:
+            model: The model's name, as configured.
+        """
+        return Path(self.folder, model) if self.is_named else Path(self.folder)
 
 
 DATASET = Artifact(DATASETS)
@@ -202,13 +210,19 @@ class Task:
     """The candidates that count, where some do not; empty where all of them do."""
 
     def arguments(
-        self, config: str | Path, workspace: str | Workspace, *, output: str | Path | None = None
+        self,
+        config: str | Path,
+        workspace: str | Workspace,
+        *,
+        version: str | None = None,
+        output: str | Path | None = None,
     ) -> list[str]:
         """Return the command line that does it, the same in a process and in a pod.
 
         Args:
             config: The run's configuration file.
             workspace: The folder of all artifacts.
+            version: The version of the model that is served, for the step that verifies it.
             output: File for figures that it hands back, if the step has any.
         """
         return step_arguments(
@@ -217,6 +231,7 @@ class Task:
             workspace=workspace,
             candidate=self.candidate,
             among=",".join(self.among) or None,
+            version=version,
             output=output,
         )
 

@@ -1,8 +1,9 @@
-"""Bodies of requests: not too large, and decompressed."""
+"""Bodies of requests: not too large, not too many, not too slow, and decompressed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
@@ -13,10 +14,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlpipeline.serving.refusals import refusal
+from mlpipeline.serving.room import Room, Share
 
 CODINGS = ("gzip", "deflate")
 """What a body may be compressed with, as `Content-Encoding` names it."""
 
+PAUSE_SECONDS = 10.0
+"""How long the next bytes of a body may be in coming."""
+
+LEAST_RATE = 64 * 2**10
+"""Bytes a second of a body, on average, not counting the first `PAUSE_SECONDS`."""
+
+_AGAIN_SECONDS = 1.0
 _ALSO = {"x-gzip": "gzip"}  # https://www.rfc-editor.org/rfc/rfc9110.html#name-gzip-coding
 _PIECE = 2**20
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -26,22 +35,30 @@ class Bodies:
     """Hands on each request's body as it was before it was compressed.
 
     A body that is too large is refused: by its own account, or as soon as it is. That goes for
-    what it was compressed from, too.
+    what it was compressed from, too. One for which there is no room beside the others is refused
+    for now: as it comes, so that who only announces a large one keeps nobody else away. One that
+    has begun to come must go on coming, or it is refused and holds its room no longer.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, max_body: int, room: Room) -> None:
         """Wrap an application.
 
         Args:
             app: What answers.
             max_body: The most bytes that a body may have.
+            room: What the bodies of all requests share, until they are answered.
         """
         self._app = app
         self._max_body = max_body
+        self._room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; uvicorn calls it."""
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        receive = _in_time(receive)
+        with self._room.share() as share:
             headers = Headers(scope=scope)
             length = headers.get("content-length")
             if length is None:  # sent in chunks; otherwise uvicorn reads no more than was announced
@@ -56,7 +73,7 @@ class Bodies:
                 headers_of_the_coded = (b"content-encoding", b"content-length")
                 kept = [each for each in scope["headers"] if each[0] not in headers_of_the_coded]
                 scope = {**scope, "headers": kept}
-        await self._app(scope, receive, send)
+            await self._app(scope, _held(receive, share), send)
 
     def _limited(self, receive: Receive) -> Receive:
         size = 0
@@ -68,6 +85,55 @@ class Bodies:
             return message if size <= self._max_body else await _too_large()
 
         return counting
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Refuse a body that stops coming, or comes too slowly.
+
+    Only what a client is waited for counts, not how long its bytes are worked on. A body that is
+    there at once starts no timer; one of which nothing has come yet holds no room.
+    """
+    received, waited, coming = 0, 0.0, False
+
+    async def hurrying() -> Message:
+        nonlocal received, waited, coming
+        if coming:
+            now = asyncio.get_running_loop().time
+            began = now()
+            left = PAUSE_SECONDS + received / LEAST_RATE - waited
+            message = await _soon(receive, min(PAUSE_SECONDS, left)) if left > 0 else None
+            waited += now() - began
+            if message is None:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    f"{received} bytes of a body after {waited:.0f} s, and not its end",
+                    {"connection": "close"},
+                )
+        else:
+            message = await receive()
+        received += len(message.get("body", b""))
+        coming = message.get("more_body", False)
+        return message
+
+    return hurrying
+
+
+async def _soon(receive: Receive, seconds: float) -> Message | None:
+    # Twice: if the event loop was busy all the time, what has come is not read yet.
+    for limit in (seconds, _AGAIN_SECONDS):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                return await receive()
+    return None
+
+
+def _held(receive: Receive, share: Share) -> Receive:
+    async def holding() -> Message:
+        message = await receive()
+        share.take(len(message.get("body", b"")))
+        return message
+
+    return holding
 
 
 async def _too_large() -> Message:

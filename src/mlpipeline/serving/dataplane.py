@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -60,7 +61,7 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]  # KServe is untyped
         """
         if protocol_version == PredictorProtocol.REST_V2.value:
             return _v2_request(body, headers, str(model_name)), {}
-        return instances.read(body) or _json(body), {}
+        return instances.read(body) or _v1_request(body), {}
 
     def encode(
         self,
@@ -157,6 +158,14 @@ class FixedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # KServe
         raise _fixed("unload", model_name)
 
 
+def _v1_request(body: bytes) -> Any:
+    """Read a V1 request, whatever JSON value it is, as lists: `instances` reads the usual ones."""
+    request = _json(body)
+    if isinstance(request, dict):
+        _refuse_truth_values(body, [request.get("instances")])
+    return request
+
+
 def _v2_request(body: bytes, headers: dict[str, str], model_name: str) -> InferRequest:
     """Read a V2 request: JSON, and perhaps the bytes of its tensors behind it."""
     length = _header_length(body, headers)
@@ -174,6 +183,7 @@ def _v2_request(body: bytes, headers: dict[str, str], model_name: str) -> InferR
         raise unreadable(error.errors()) from None
     except InvalidInput as error:
         raise not_images(str(error)) from None
+    _refuse_truth_values(body[:length], [tensor.data for tensor in request.inputs])
     for tensor in request.inputs:
         length = _take_bytes(tensor, body, length)
     if length != len(body):
@@ -244,6 +254,31 @@ def _json(text: bytes) -> Any:
                 remedy="check the body",
             ) from None
     return value
+
+
+def _refuse_truth_values(text: bytes, lists: Sequence[Any]) -> None:
+    """Refuse `true` and `false` among numbers: NumPy takes them for 1 and 0.
+
+    Args:
+        text: The JSON. It is looked at first, for one letter of each word: these are found at once,
+            and what is mostly numbers hardly has them.
+        lists: What should be numbers in it, in lists of lists of any depth.
+    """
+    if not ((b"u" in text and b"true" in text) or (b"f" in text and b"false" in text)):
+        return
+    todo = list(lists)
+    while todo:
+        values = todo.pop()
+        if not isinstance(values, list):
+            continue  # what it is instead is said where it is read
+        for value in values if bool in map(type, values) else ():
+            if isinstance(value, bool):
+                raise refusal(
+                    f"{json.dumps(value)} among the values of the images",
+                    expected="integers 0..255",
+                    remedy="send raw pixels, unscaled: 0 and 255 for black and white",
+                )
+        todo += [value for value in values if type(value) is list]
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
         if about and asked:
             self._require(asked, about["versions"][-1])
         images = messages.read(payload, self.input_shape())
+        messages.let_go(payload)
         probabilities, version = await self.classify(images, response_headers)
         if asked:  # behind a front the replicas may have got another meanwhile
             self._require(asked, version)

@@ -68,6 +68,19 @@ def read(payload: Any, shape: tuple[int, ...]) -> Images:
     return images.from_instances(payload["instances"], shape)
 
 
+def let_go(payload: Any) -> None:
+    """Take the images out of a request that `read` has read: JSON's lists are ten times as large.
+
+    Args:
+        payload: The request, which is held until it is answered.
+    """
+    if isinstance(payload, InferRequest):
+        for tensor in payload.inputs:
+            tensor.data = []
+    else:
+        del payload["instances"]
+
+
 def outputs(payload: Any) -> list[WantedOutput]:
     """Return what a V2 request wants in its response, in that order; nothing for V1.
 

@@ -19,13 +19,15 @@ from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotR
 from kserve.protocol.rest.server import RESTServer
 from kserve.protocol.rest.v1_endpoints import V1Endpoints
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlpipeline.serving.bodies import CODINGS, Bodies
+from mlpipeline.serving.bodies import CODINGS, LEAST_RATE, PAUSE_SECONDS, Bodies
 from mlpipeline.serving.connections import HttpProtocol
 from mlpipeline.serving.dataplane import unreadable
 from mlpipeline.serving.metrics import SharedMetrics
 from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain
+from mlpipeline.serving.room import Room
 from mlpipeline.serving.v2 import V2Endpoints
 
 _SETTLE_SECONDS = 0.5  # from a client's connection to its request
@@ -39,6 +41,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         *arguments: Any,
         replica: str,
         max_body: int,
+        room: Room,
         linger: float,
         metrics: SharedMetrics,
         on_ready: Callable[[], None],
@@ -50,13 +53,14 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
             *arguments: Arguments of KServe's `RESTServer`.
             replica: Name of this replica, which every response carries in `x-served-by`.
             max_body: The most bytes a request's body may have.
+            room: What the bodies of all requests share.
             linger: Seconds to go on answering after SIGTERM.
             metrics: What `/metrics` tells.
             on_ready: Called once when it listens.
             **options: Options of KServe's `RESTServer`.
         """
         super().__init__(*arguments, **options)
-        self._max_body = max_body
+        self._max_body, self._room = max_body, room
         self._metrics = metrics
         self.config.http = HttpProtocol
         self.config.ws = "none"
@@ -80,7 +84,10 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         # First come, first served: KServe's own follow.
         app.add_api_route("/metrics", self._tell_metrics, response_model=None)
         app.add_api_route(
-            "/v1/models/{model_name}:explain", _no_explainer, methods=["POST"], response_model=None
+            "/v1/models/{model_name}:explain",
+            self._refuse_to_explain,
+            methods=["POST"],
+            response_model=None,
         )
         app.add_api_route(  # before the model's own address, or that one's methods are told
             "/v1/models/{model_name}:predict",
@@ -94,7 +101,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
     def _add_middlewares(self, app: fastapi.FastAPI) -> None:
         # KServe adds one that times each request for its trace log. It takes 40 % of the time of
         # a request that does nothing, and /metrics has the times anyway.
-        app.add_middleware(Bodies, max_body=self._max_body)
+        app.add_middleware(Bodies, max_body=self._max_body, room=self._room)
         app.add_middleware(_Addresses)
 
     def _add_exception_handlers(self, app: fastapi.FastAPI) -> None:
@@ -107,10 +114,20 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         app.add_exception_handler(VersionNotFound, _refuse_version)
         app.add_exception_handler(RequestValidationError, _refuse_body)
         app.add_exception_handler(HTTPException, self._refuse_request)
+        app.add_exception_handler(ClientDisconnect, _answer_nobody)
 
     async def _tell_metrics(self, request: Request) -> Response:
         text, content_type = await self._metrics.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
+
+    async def _refuse_to_explain(self, model_name: str) -> JSONResponse:
+        self.dataplane.get_model_from_registry(model_name)  # another one is said not to be there
+        text = explain(
+            f"a request to explain {model_name}",
+            expected="none: no explainer is served here",
+            remedy=f"POST /v1/models/{model_name}:predict predicts",
+        )
+        return _error_response(HTTPStatus.NOT_FOUND, text)
 
     async def _refuse_model(self, request: Request, error: Any) -> JSONResponse:
         if request.url.path.endswith(":predict") and request.method == "GET":
@@ -136,6 +153,11 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
                 f"{', '.join(CODINGS)}, or no Content-Encoding",
                 "send the body as it is, or compressed by one of these",
+            ),
+            HTTPStatus.REQUEST_TIMEOUT: (
+                f"{LEAST_RATE // 2**10} KiB/s on average after the first {PAUSE_SECONDS:.0f} s, "
+                f"and no pause longer than {PAUSE_SECONDS:.0f} s",
+                "send the whole body at once; on a slow line, fewer images in it",
             ),
             HTTPStatus.BAD_REQUEST: ("a readable body", "check that it is JSON, as UTF-8"),
         }.get(
@@ -213,15 +235,6 @@ async def _refuse_version(_: Request, error: Any) -> JSONResponse:
     return _error_response(HTTPStatus.NOT_FOUND, str(error))
 
 
-async def _no_explainer(model_name: str) -> JSONResponse:
-    text = explain(
-        f"a request to explain {model_name}",
-        expected="none: no explainer is served here",
-        remedy=f"POST /v1/models/{model_name}:predict predicts",
-    )
-    return _error_response(HTTPStatus.NOT_FOUND, text)
-
-
 async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:
     text = str(error)
     if not isinstance(error, Unavailable):  # KServe's say less
@@ -230,7 +243,12 @@ async def _refuse_for_now(_: Request, error: Any) -> JSONResponse:
             expected="a model that answers",
             remedy="try again in some seconds; if that goes on, look at the log of the server",
         )
-    return _error_response(HTTPStatus.SERVICE_UNAVAILABLE, text)
+    return _error_response(HTTPStatus.SERVICE_UNAVAILABLE, text, {"retry-after": "1"})
+
+
+async def _answer_nobody(_: Request, __: Any) -> Response:
+    """A client that goes before its body has come is no error of ours, and gets no answer."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def _refuse_body(_: Request, error: Any) -> JSONResponse:

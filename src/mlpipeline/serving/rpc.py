@@ -22,6 +22,7 @@ from kserve.utils.utils import to_headers
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.health import HealthServicer
 from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain, not_images, refusal
+from mlpipeline.serving.room import Room
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -32,7 +33,7 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
     KServe's own listens on all addresses, logs each call and waits in `start`.
     """
 
-    async def start(self, address: str, *, replica: str, max_message: int) -> None:
+    async def start(self, address: str, *, replica: str, max_message: int, room: Room) -> None:
         """Begin to answer; `stop` is KServe's.
 
         Args:
@@ -40,6 +41,10 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
             replica: Name of this replica, which every response carries in the trailing metadata
                 `x-served-by`.
             max_message: The most bytes a request or a response may have.
+            room: What all requests share. gRPC hands a message on once all of it has come, and
+                there is no asking how large it will be: before, it takes no room. So messages
+                that are still coming are bounded one by one only. The number of calls is not:
+                who stalls would keep everybody else away, probes too.
 
         Raises:
             ServingError: Another program has the port.
@@ -47,7 +52,7 @@ class SharedPortGrpcServer(GRPCServer):  # type: ignore[misc]  # KServe is untyp
         models = self._data_plane.model_registry.get_models()
         self._health = HealthServicer(self._data_plane, {_SERVICE, *models})
         self._server = aio.server(
-            interceptors=(_Interceptor(replica, list(models)),),
+            interceptors=(_Interceptor(replica, list(models), room),),
             options=[
                 ("grpc.max_receive_message_length", max_message),
                 ("grpc.max_send_message_length", max_message),
@@ -116,6 +121,13 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]  # KServe is untyped
             raise not_images(str(error)) from None
 
 
+class _Readable(NamedTuple):
+    """A request, and how many bytes it came in."""
+
+    message: Any
+    size: int
+
+
 class _Unreadable(NamedTuple):
     """What stands for a request that is no message of the protocol."""
 
@@ -125,10 +137,11 @@ class _Unreadable(NamedTuple):
 class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServe is untyped
     """Says which replica answered; turns our refusals into a status without a stack trace."""
 
-    def __init__(self, replica: str, models: Sequence[str]) -> None:
+    def __init__(self, replica: str, models: Sequence[str], room: Room) -> None:
         super().__init__()
         self._identity = ("x-served-by", replica)
         self._models = models
+        self._room = room
 
     async def intercept_service(
         self, continuation: Callable[..., Any], handler_call_details: Any
@@ -137,18 +150,24 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
         handler = await super().intercept_service(continuation, handler_call_details)
         if handler is None:
             return None
-        return handler._replace(request_deserializer=_readable(handler.request_deserializer))
+        return handler._replace(request_deserializer=_reading(handler.request_deserializer))
 
     async def intercept(
         self, method: Callable[..., Any], request: Any, context: Any, method_name: str
     ) -> Any:
-        if hasattr(request, "__aiter__"):
-            request = _each_readable(request)
-        elif isinstance(request, _Unreadable):
-            await context.abort(
-                StatusCode.INVALID_ARGUMENT, str(_no_message(request)), (self._identity,)
-            )
-        response = await super().intercept(method, request, context, method_name)
+        with self._room.share() as share:
+            if hasattr(request, "__aiter__"):
+                request = _each_readable(request)  # of reflection: they are small
+            elif isinstance(request, _Unreadable):
+                text = str(_no_message(request))
+                await context.abort(StatusCode.INVALID_ARGUMENT, text, (self._identity,))
+            else:
+                request, size = request
+                try:
+                    share.take(size)
+                except Unavailable as error:
+                    await context.abort(StatusCode.UNAVAILABLE, str(error), (self._identity,))
+            response = await super().intercept(method, request, context, method_name)
         # Not before the call: KServe reads the trailing metadata as if a client had sent it.
         context.set_trailing_metadata((self._identity, *(context.trailing_metadata() or ())))
         return response
@@ -170,10 +189,12 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
         return explain(str(error), expected=served, remedy="ask for a model that is served")
 
 
-def _readable(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def deserialize(content: bytes) -> Any:
+def _reading(
+    deserializer: Callable[[bytes], Any],
+) -> Callable[[bytes], _Readable | _Unreadable]:
+    def deserialize(content: bytes) -> _Readable | _Unreadable:
         try:
-            return deserializer(content)
+            return _Readable(deserializer(content), len(content))
         except Exception as error:  # whichever: they are the client's bytes
             return _Unreadable(str(error))
 
@@ -184,7 +205,7 @@ async def _each_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         if isinstance(request, _Unreadable):
             raise _no_message(request)
-        yield request
+        yield request.message
 
 
 def _no_message(request: _Unreadable) -> InvalidInput:

@@ -19,6 +19,7 @@ from mlpipeline import addresses
 from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
 from mlpipeline.serving.metrics import SharedMetrics
 from mlpipeline.serving.rest import SharedPortServer
+from mlpipeline.serving.room import Room
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class ServerSettings:
         grpc_port: The gRPC port; shared as well.
         replica: Name of this replica, which every response carries.
         max_body: The most bytes of a REST body or a gRPC message.
+        max_bodies: The most bytes of all requests that are being answered, and of REST's that are
+            being received. JSON takes up to ten times as much once it is read: what a replica's
+            memory has to allow for. gRPC's messages that are being received come on top of it.
         linger: Seconds to go on answering after SIGTERM. SIGINT does not linger.
         grace_period: Seconds after that to finish what has begun.
     """
@@ -43,6 +47,7 @@ class ServerSettings:
     grpc_port: int
     replica: str
     max_body: int = 64 * 2**20
+    max_bodies: int = 2 * 64 * 2**20
     linger: float = 1.0
     grace_period: int = 20
 
@@ -90,6 +95,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         settings = self._settings
         address = f"{settings.host}:{settings.http_port}"
         self._metrics = SharedMetrics(address, settings.replica)
+        self._room = Room(settings.max_bodies)
         self._rest_server = SharedPortServer(
             FASTAPI_APP_IMPORT_STRING,
             self.dataplane,
@@ -98,6 +104,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             grace_period=settings.grace_period,
             replica=settings.replica,
             max_body=settings.max_body,
+            room=self._room,
             linger=settings.linger,
             metrics=self._metrics,
             on_ready=self._begin,
@@ -134,6 +141,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
                     addresses.join(settings.host, settings.grpc_port),
                     replica=settings.replica,
                     max_message=settings.max_body,
+                    room=self._room,
                 )
                 await self._rest_server.serve(listener)
             await self._grpc_server.stop()

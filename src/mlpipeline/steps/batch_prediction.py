@@ -16,7 +16,7 @@ import numpy as np
 
 from mlpipeline import progress
 from mlpipeline.errors import ServingError
-from mlpipeline.image_files import UNREADABLE
+from mlpipeline.image_files import UNREADABLE, content_of
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.plan.batch import Batch
 from mlpipeline.serving import files
@@ -93,7 +93,7 @@ def _column_of(label: str) -> str:
 def _content(batch: Batch, name: str) -> bytes:
     """What is in a file; the key stands for what was in it when the batch was planned."""
     file = batch.folder / name
-    content = file.read_bytes() if file.is_file() and not file.is_symlink() else b""
+    content = content_of(file) if file.is_file() and not file.is_symlink() else b""
     if hashlib.sha256(content).hexdigest() != batch.files[name]:
         raise ServingError(
             f"{file} has changed meanwhile",

@@ -83,8 +83,7 @@ def ingest(
     _tell(dataset, equal)
     order = canonical_order(dataset.train)
     preparation = preparation_of(dataset.train.images, order, fit=data.fit)
-    count = data.validation or min(_VALIDATION, max(1, len(order) // 10))
-    train, validation = cut_validation(dataset.train, order, count=count, seed=data.seed)
+    train, validation = cut_validation(dataset.train, order, count=data.validation, seed=data.seed)
     if data.shards > len(train):
         raise ConfigurationError(
             f"data.shards is {data.shards} for {len(train)} training images",
@@ -129,30 +128,35 @@ def _tell(dataset: Dataset, equal: Duplicates | None) -> None:
 
 
 def cut_validation(
-    split: Split, order: NDArray[np.int64], *, count: int, seed: int
+    split: Split, order: NDArray[np.int64], *, count: int | None, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose exactly `count` rows for validation, from each class in proportion to its size.
+    """Choose rows for validation, from each class in proportion to its size, and never all of one.
 
     Args:
         split: The images and their labels.
         order: All rows in an order that does not depend on where they came from: int64 `[N]`.
-        count: How many rows to choose.
+        count: How many rows to choose, exactly; None: a tenth, as far as each class keeps one.
         seed: Random seed of the choice within a class.
 
     Returns:
-        The rows that remain, and the rows for validation: int64 `[N - count]` and `[count]`.
+        The rows that remain, and the rows for validation: int64 `[N - M]` and `[M]`.
+
+    Raises:
+        ConfigurationError: A class would have nothing left to train on.
     """
-    if count >= len(order):
-        raise ConfigurationError(
-            f"data.validation is {count} of {len(order)} training images",
-            expected="fewer than there are",
-            remedy="lower data.validation",
-        )
     labels = split.labels[order]
     sizes = np.bincount(labels)
-    # The largest remainders: whole numbers in proportion that sum up exactly.
-    quotas, remainders = np.divmod(sizes * count, len(order))
-    quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
+    most = int(np.maximum(sizes - 1, 0).sum())
+    if count is None and most:
+        count = min(_VALIDATION, max(1, len(order) // 10), most)
+    if count is None or count > most:
+        raise ConfigurationError(
+            f"data.validation is {count or 'not said'} for {len(order)} training images of "
+            f"{np.count_nonzero(sizes)} classes",
+            expected=f"at most {most}, which leaves one of each class to train on",
+            remedy="lower data.validation, or bring more images of each class",
+        )
+    quotas = _quotas(sizes, count)
     random = np.random.default_rng(seed)
     chosen = np.concatenate(
         [
@@ -161,6 +165,19 @@ def cut_validation(
         ]
     )
     return np.delete(order, chosen), order[np.sort(chosen)]
+
+
+def _quotas(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return how many of each class to choose: in proportion, `count` in all, one stays of each."""
+    # The largest remainders: whole numbers in proportion that sum up exactly.
+    quotas, remainders = np.divmod(sizes * count, sizes.sum())
+    quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
+    limits = np.maximum(sizes - 1, 0)
+    surplus = int((quotas - limits).clip(0).sum())
+    quotas = np.minimum(quotas, limits)
+    for _ in range(surplus):  # from the class that has most left
+        quotas[np.argmax(limits - quotas)] += 1
+    return quotas
 
 
 def _write(parts: Parts, folder: Path, *, seed: int) -> dict[SplitName, tuple[Shard, ...]]:

@@ -28,6 +28,7 @@ def train(
     *,
     seed: int,
     dataset: Path,
+    work: Path,
     output: Path,
     cluster: ClusterSpec | ParameterServerSpec,
 ) -> None:
@@ -42,7 +43,8 @@ def train(
         settings: How to carry it out.
         seed: Random seed for weights, order of the data and augmentation.
         dataset: A published data set.
-        output: Where to publish the candidate, on storage that all workers share.
+        work: Folder for checkpoints and logs, on storage that all workers share.
+        output: Where to publish the candidate, likewise; it may be in that folder.
         cluster: This process's place among the others.
 
     Raises:
@@ -57,7 +59,6 @@ def train(
     if isinstance(cluster, ParameterServerSpec) and not cluster.is_chief:
         Helper(cluster).serve(output / artifacts.MANIFEST, seconds=settings.deadline_seconds)
         _leave(0)
-    work = CandidateFolder(output).work.path
     work.mkdir(parents=True, exist_ok=True)
     trainer = trainers.connect(Job(candidate, settings, seed, dataset, work), cluster)
     try:
@@ -110,7 +111,8 @@ def _publish(
             cpu_seconds=last.cpu_seconds if last else None,
             recipe=candidate.model_dump(),
         ).save(published.metrics)
-    shutil.rmtree(work)
+    if not output.is_relative_to(work):
+        shutil.rmtree(work)
 
 
 def _leave(status: int) -> NoReturn:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -61,6 +63,75 @@ def publish(target: Path) -> Iterator[Path]:
         _replace(target, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def take_over(source: Path, target: Path) -> None:
+    """Move to `target` what somebody else has published at `source`, who may not write there.
+
+    Args:
+        source: A published artifact, on the same storage, that nobody writes to any more.
+        target: Where it is to be. A damaged artifact there is replaced; a whole one stays.
+
+    Raises:
+        MissingArtifactError: Nothing is published at `source`.
+        DamagedArtifactError: It is damaged, or there is more in it than its manifest names, such as
+            a link: that leads to what is no part of it.
+    """
+    check_of_others(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target, source)
+
+
+def check_of_others(path: Path) -> None:
+    """Check an artifact that somebody has published whom we do not trust: `verify`, and more.
+
+    Raises:
+        MissingArtifactError: Nothing is published at `path`.
+        DamagedArtifactError: As `take_over` has it.
+    """
+    try:
+        found = _regular_files(path)
+        if MANIFEST not in found:
+            raise damaged(path / MANIFEST, "it is missing", "a manifest of its files")
+        if strange := sorted(found ^ {MANIFEST, *_manifest(path)}):
+            raise damaged(path / strange[0], "it is there or in the manifest alone", "both")
+        verify(path)
+    except OSError as error:
+        raise damaged(path, f"it cannot be read ({error})", "files of ours") from error
+
+
+def _regular_files(folder: Path) -> set[str]:
+    """The paths of all files in a folder. What is no file may wait for ever, or lead elsewhere."""
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise damaged(folder, "it is a link or a file", "a folder")
+    except FileNotFoundError:
+        raise missing(folder) from None
+    files = set()
+    for base, folders, names in os.walk(folder, onerror=_raise):
+        for path in (Path(base, name) for name in (*folders, *names)):
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                files.add(path.relative_to(folder).as_posix())
+            elif not stat.S_ISDIR(mode):
+                raise damaged(path, "it is a link or a special file", "a file or a folder")
+    return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def remove(path: Path) -> None:
+    """Remove what is at a path, if anything is; of a link not what it leads to.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> None:

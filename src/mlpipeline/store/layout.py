@@ -2,7 +2,7 @@
 
     datasets/KEY/           dataset.json  README.md  SPLIT-00000-of-00004.tfrecord …
     candidates/KEY/         metrics.json  history.json  saved_model/  checkpoints/  tensorboard/
-    candidates/.KEY.work/   the same while it is trained
+    candidates/.KEY.work/   the same while it is trained; result/ is what a TFJob has made of it
     */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
     models/NAME/VERSION/    model.json  request.json  model.tflite  saved_model/
@@ -24,7 +24,10 @@ module joins a path of the workspace by hand: a function that needs one takes a 
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +38,19 @@ MODELS = "models"
 PREDICTIONS = "predictions"
 ANSWERS = "answers"
 RUNS = "runs"
+FEEDBACK = "feedback"
+
+ARTIFACTS = (DATASETS, CANDIDATES, SELECTIONS, MODELS, PREDICTIONS)
+"""The folders of all that is published."""
+MADE = (*ARTIFACTS, ANSWERS, RUNS, FEEDBACK)
+"""The folders that steps write to."""
 
 MANIFEST = "MANIFEST.json"
 """The file in every artifact that has the SHA-256 of each of its other files."""
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,11 @@ class CandidateFolder(Folder):
     def work(self) -> CandidateFolder:
         """Where it is trained before it is published, on storage that all workers share."""
         return CandidateFolder(self.path.with_name(f".{self.path.name}.work"))
+
+    @property
+    def result(self) -> CandidateFolder:
+        """Where workers publish it who may write to the folder it is trained in, and no other."""
+        return CandidateFolder(self.path / "result")
 
 
 @dataclass(frozen=True)
@@ -300,6 +318,29 @@ class Workspace:
         """Return the root, for messages and command lines."""
         return str(self.root)
 
+    def prepare(self, model: str) -> None:
+        """Make the folders that pods mount each for itself, and that nobody else would make.
+
+        What Kubernetes has made in our place is root's, and closed to us on some storage: where it
+        is empty, it is made anew.
+
+        Args:
+            model: The model's name.
+
+        Raises:
+            PermissionError: One is closed to us, and not empty.
+        """
+        for name in (Path(MODELS, model), *MADE):  # what is inside goes first
+            folder = self.root / name
+            if folder.is_dir() and not _is_open(folder):
+                with suppress(OSError):
+                    folder.rmdir()
+        for name in (*MADE, Path(MODELS, model)):
+            folder = self.root / name
+            folder.mkdir(parents=True, exist_ok=True)
+            if not _is_open(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
     def artifact(self, name: str | Path) -> Folder:
         """Return an artifact's folder by its name, which is its path below the root.
 
@@ -358,7 +399,7 @@ class Workspace:
     @property
     def feedback(self) -> FeedbackFolder:
         """The folder of corrected labels."""
-        return FeedbackFolder(self.root / "feedback")
+        return FeedbackFolder(self.root / FEEDBACK)
 
     @property
     def serving_logs(self) -> Path:

@@ -33,6 +33,7 @@ _DEFAULT_NAMESPACE = "mlpipeline"  # outside of a pod, where nothing names one
 _TIMEOUT = (5, 30)  # seconds to connect, and for an answer
 _LOG_TIMEOUT = (5, 3600)  # a worker may compute for long without a word
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_PAGE = 100  # objects; a workflow may have a megabyte
 # A path below a file: never there, never written. Discovery costs a few milliseconds a step, and a
 # cache on the disk could be another cluster's.
 _NO_CACHE = f"{os.devnull}/none"
@@ -48,6 +49,11 @@ _GROUPS = {
     "Workload": "kueue.x-k8s.io/v1beta1",
     "Workflow": "argoproj.io/v1alpha1",
 }
+
+
+_OPERATOR_IS_DOWN = (
+    "start the operator again: `make status` says which is down, `make deploy` mends it"
+)
 
 
 class Cluster:
@@ -85,8 +91,29 @@ class Cluster:
             kind: Their kind.
             selector: Labels and values, such as `app=x,tier=y`; empty for all objects.
         """
-        items: list[Manifest] = self.list_objects(kind, selector)["items"]
-        return items
+        return list(self.each(kind, selector))
+
+    def each(self, kind: str, selector: str = "") -> Iterator[Manifest]:
+        """Yield the objects that have certain labels; no more than a page of them is held at once.
+
+        Args:
+            kind: Their kind.
+            selector: As of `find`.
+        """
+        resource, rest = self.resource(kind), None
+        while True:
+            page = self._call(
+                "GET",
+                resource,
+                resource.get,
+                label_selector=selector or None,
+                limit=_PAGE,
+                _continue=rest,
+            )
+            yield from page["items"]
+            rest = page["metadata"].get("continue")
+            if not rest:
+                return
 
     def list_objects(self, kind: str, selector: str = "", *, name: str = "") -> Manifest:
         """Return the list of objects with its `resourceVersion`, where a watch can begin.
@@ -325,6 +352,8 @@ def refused(method: str, path: str, error: Exception) -> ClusterError:
     return kind(
         f"{method} {path}: {message}",
         expected="that the cluster's API does it",
-        remedy="for a refusal look at manifests/base/roles.yaml; `make status` shows the platform",
+        remedy=_OPERATOR_IS_DOWN
+        if "failed calling webhook" in message
+        else "for a refusal look at manifests/base/roles.yaml; `make status` shows the platform",
         status=status,
     )

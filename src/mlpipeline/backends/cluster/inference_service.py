@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpipeline.backends.cluster.api import Cluster, Manifest
-from mlpipeline.backends.cluster.manifests import with_container
+from mlpipeline.backends.cluster.manifests import with_container, with_reach
 from mlpipeline.backends.cluster.pods import is_ready
 from mlpipeline.store import artifacts
 
@@ -54,6 +54,7 @@ def complete(
     code: str,
     image: str,
     arguments: list[str],
+    reads: Path,
     replicas: int,
     why_tensorflow: str = "",
 ) -> Manifest:
@@ -71,6 +72,7 @@ def complete(
         code: Version of the code that serves it.
         image: Image of all pods.
         arguments: Command line of the replicas, after `mlpipeline`.
+        reads: What they see of the workspace, below its root: the folder of the model.
         replicas: How many of them there are at least.
         why_tensorflow: Why LiteRT cannot serve it; empty where it does. `make status` says it.
     """
@@ -80,10 +82,9 @@ def complete(
         annotations |= {_WHY_TENSORFLOW: why_tensorflow}
     spec = template["spec"]
     predictor = spec["predictor"]
+    containers = with_container(predictor["containers"], _CONTAINER, image=image, args=arguments)
     changes = {
-        "containers": with_container(
-            predictor["containers"], _CONTAINER, image=image, args=arguments
-        ),
+        "containers": with_reach(containers, _CONTAINER, reads=[reads]),
         "minReplicas": replicas,
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
     }

@@ -6,6 +6,7 @@ may do, asks for and mounts is read and changed where all other manifests are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import yaml
 
 from mlpipeline.backends.cluster.api import Manifest
 from mlpipeline.errors import ConfigurationError
+
+_WORKSPACE = "workspace"  # the volume that all templates call so
 
 
 def load(folder: Path, name: str) -> Manifest:
@@ -47,6 +50,45 @@ def with_container(containers: list[Manifest], name: str, **fields: Any) -> list
     """Return the containers of a pod with some fields of the named one set; others are sidecars."""
     (main,) = (c for c in containers if c["name"] == name)
     return [c | fields if c is main else c for c in containers]
+
+
+def with_reach(
+    containers: list[Manifest], name: str, *, reads: Iterable[Path], writes: Iterable[Path] = ()
+) -> list[Manifest]:
+    """Return the containers of a pod of which the named one sees a part of the workspace alone.
+
+    Where the template mounts the volume `workspace`, each of the folders is mounted in its place.
+
+    Args:
+        containers: The containers of a pod.
+        name: The one that it is about.
+        reads: What it sees, below the workspace's root.
+        writes: What it may write to, likewise.
+
+    Raises:
+        ConfigurationError: It mounts no such volume.
+    """
+    places = dict.fromkeys(reads, True) | dict.fromkeys(writes, False)
+    (main,) = (c for c in containers if c["name"] == name)
+    mounts: list[Manifest] = []
+    for mount in main.get("volumeMounts") or ():
+        if mount["name"] != _WORKSPACE:
+            mounts.append(mount)
+            continue
+        for place, is_read_only in places.items():
+            where = {
+                "mountPath": f"{mount['mountPath']}/{place}",
+                "subPath": str(Path(mount.get("subPath", ""), place)),
+                "readOnly": is_read_only,
+            }
+            mounts.append(mount | where)
+    if not any(mount["name"] == _WORKSPACE for mount in mounts):
+        raise ConfigurationError(
+            f"the container {name} mounts no volume `{_WORKSPACE}`",
+            expected="that it does: the step mounts parts of it in its place",
+            remedy="mend manifests/base/templates, then `make deploy`",
+        )
+    return with_container(containers, name, volumeMounts=mounts)
 
 
 def _is_named(items: Any) -> bool:

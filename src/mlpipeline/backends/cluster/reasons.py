@@ -7,9 +7,12 @@ none, such as `OOMKilled (exit code 137)`: it gets one here.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # What Argo puts before the last words of a container.
 _ENDED = re.compile(r"(?:\w+: )?\w+ \(exit code -?\d+\): error: ")
+# Where an error of ours begins in the end of a log; others' have the word in their middle.
+_OWN = re.compile(r"^error: ", re.MULTILINE)
 # What a log has around the words of a step: those of Argo's executor, and TensorFlow's notices from
 # before there is our logging.
 _NOISE = re.compile(
@@ -17,23 +20,24 @@ _NOISE = re.compile(
     r"|oneDNN custom operations|cpu_feature_guard|To enable the following instructions"
 )
 
-# What is in a message, what was expected, what to do. scripts/advice.sh says the same.
-_REMEDIES = (
+REMEDIES = (
     (
         "OOMKilled",
         "that it needs no more memory than its limit",
-        "raise the limit (of workers and replicas in manifests/base/templates, of steps in "
+        "raise the memory limit (of workers and replicas in manifests/base/templates, of steps in "
         "workflows/), or lower batch_size",
     ),
     (
         "exceeded quota",
         "room for its pod in the namespace's quota",
-        "ask for less (workers, replicas), or raise it: `kubectl describe resourcequota`",
+        "ask for less (workers, replicas), or raise it: `kubectl describe resourcequota` "
+        "says what is left",
     ),
     (
-        "ImagePull",
+        "ErrImagePull|ImagePullBackOff|ErrImageNeverPull|InvalidImageName",
         "an image that every node can pull",
-        "`make image` loads it into kind, `make push` sends it to a registry; then submit again",
+        "`make image` builds the image and loads it into kind, `make push REGISTRY=…` sends it to "
+        "a registry",
     ),
     (
         "longer than the specified deadline",
@@ -43,27 +47,29 @@ _REMEDIES = (
     (
         "failed calling webhook",
         "an operator that answers",
-        "`make status` says which is down; `make deploy` mends it",
+        "`make status` says which operator is down; `make deploy` mends it",
     ),
 )
+"""A pattern of messages, what was expected, what to do. scripts/advice.sh says the same."""
 
 
-def of_message(message: str) -> str:
+def of_message(message: str, warnings: Sequence[str] = ()) -> str:
     """Return why a step ended, in the words of its own error if it has said one.
 
     Args:
         message: That of Argo's node.
+        warnings: What Kubernetes has said of its pod.
     """
     was_killed = message.removeprefix("main: ").startswith("OOMKilled")  # whatever its log says
     if not was_killed and (begin := _ENDED.match(message)):
         return _without_noise(message[begin.end() :])
-    _, mark, own = message.rpartition("error: ")
-    said = own if mark and not was_killed else message
-    text = _without_noise(said) or "it was ended before it was done"
+    *_, own = _OWN.split(message)
+    text = _without_noise(message if was_killed else own) or "it was ended before it was done"
     if "to do: " in text:
         return text
-    for part, expected, to_do in _REMEDIES:
-        if part in message:
+    text = "\n    ".join([text, *warnings])
+    for pattern, expected, to_do in REMEDIES:
+        if re.search(pattern, text):
             return f"{text}\n  expected: {expected}\n  to do:    {to_do}"
     return text
 

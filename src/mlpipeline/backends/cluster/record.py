@@ -2,28 +2,33 @@
 
 Whatever became of the workflow, this leaves `runs/<workflow>/run.json` and the same `report.html`
 as a local run. A workflow that is deleted has no exit handler any more: its record is begun by the
-step `plan`, and closed by the next workflow that ends.
+step `plan`, and closed by the next workflow that ends. That one also writes the records of those
+whose own exit handler could not: its image cannot be pulled, or the workspace could not be written.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import heapq
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from mlpipeline.backends.cluster import reasons
 from mlpipeline.backends.cluster.api import Cluster, Manifest
-from mlpipeline.errors import ArtifactError, ConfigurationError
+from mlpipeline.backends.cluster.tfjob import WorkflowReference, delete_unfinished
+from mlpipeline.errors import ArtifactError, ClusterError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.runs.record import RunRecord, describe_machine
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import RunFolder, Workspace
 from mlpipeline.store.schemas.run import (
     Run,
     RunState,
@@ -34,7 +39,19 @@ from mlpipeline.store.schemas.run import (
 )
 from mlpipeline.store.schemas.selection import ModelCard
 
-_STEPS = ("plan", *(step.name for step in STEPS))
+_log = logging.getLogger(__name__)
+
+# What the workflows are known by whose record this is.
+_PART_OF = ("app.kubernetes.io/part-of", "mlpipeline")
+_TEMPLATE = {"name": "mlpipeline"}
+_ENTRYPOINTS = ("pipeline", "asynchronous")
+_EXIT_HANDLER = "record"
+_MOST = 20  # records of others that one run writes: its own report waits for them
+_ENDED = "workflows.argoproj.io/completed=true"  # Argo's label
+_NOT_STARTED = "longer than the specified deadline"  # of Argo, of a pod that still waited, too
+
+_PLAN = "plan"
+_STEPS = (_PLAN, *(step.name for step in STEPS))
 # Types of Argo's nodes: a memoized step, any other step, one that never began.
 _NODES = ("DAG", "Retry", "Skipped")
 _STATES: dict[str, TaskState] = {
@@ -46,17 +63,20 @@ _STATES: dict[str, TaskState] = {
 }
 
 
-def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
+def record(
+    workflow: Manifest, workspace: Workspace, warnings: Callable[[str], Sequence[str]]
+) -> RunRecord:
     """Return the record of a workflow that has run all but its exit handler.
 
     Args:
         workflow: The object as the API returns it.
         workspace: The folder of all artifacts.
+        warnings: What Kubernetes has to say of the pod of a name, such as that it has no image.
     """
-    name, status = workflow["metadata"]["name"], workflow["status"]
+    name, status = workflow["metadata"]["name"], _status(workflow)
     folder = workspace.run(name)
     nodes = _nodes(status)
-    tasks = [_task(node, nodes) for node in _of_steps(nodes)]
+    tasks = [_task(node, nodes, name, warnings) for node in _of_steps(nodes)]
     config = _config(folder.config)
     planned = pipeline.plan_of_finished(config, workspace) if config else {}
     with_all = pipeline.plan(config)[SELECT.name].key if config else None
@@ -67,7 +87,7 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
         if with_all and task.key == with_all:  # it does not know yet that some were not trained
             known["key"] = planned[SELECT.name].key
         tasks[place] = task.model_copy(update=known)
-    began = status["startedAt"]
+    began = status.get("startedAt") or workflow["metadata"]["creationTimestamp"]
     state: RunState = (
         "interrupted"
         if workflow["spec"].get("shutdown")
@@ -84,7 +104,7 @@ def record(workflow: Manifest, workspace: Workspace) -> RunRecord:
         source=_image(workflow),
         folder=folder,
         state=state,
-        seconds=_seconds(began, datetime.now(UTC).isoformat()),
+        seconds=_seconds(began, status.get("finishedAt")),
         tasks=tasks,
         served=_served(nodes, began, config.name, workspace) if config else [],
         verification=_verification(nodes),
@@ -104,7 +124,7 @@ def begin(workflow: Manifest, config: Config, workspace: Workspace) -> None:
     folder = workspace.run(workflow["metadata"]["name"])
     RunRecord(
         folder=folder,
-        started=(workflow.get("status") or {}).get("startedAt") or now,
+        started=_status(workflow).get("startedAt") or now,
         config_file=folder.config.name,
         config=config,
         machine=describe_machine(),
@@ -136,10 +156,94 @@ def close_deleted(cluster: Cluster, workspace: Workspace) -> Iterator[Run]:
             yield run
 
 
+def unrecorded(
+    cluster: Cluster, workspace: Workspace, warnings: Callable[[str], Sequence[str]]
+) -> Iterator[Run]:
+    """Write the records of workflows that have ended, and whose exit handler has written none.
+
+    Nobody waits for the jobs that they have left: these are ended, too. Of very many, the latest
+    are recorded, the others by the next run.
+
+    Args:
+        cluster: Where the workflows are.
+        workspace: The folder of all artifacts.
+        warnings: As of `record`.
+
+    Yields:
+        The records.
+    """
+    found = heapq.nlargest(
+        _MOST, _without_record(cluster, workspace), key=lambda w: _status(w).get("finishedAt") or ""
+    )
+    for workflow in reversed(found):
+        name = workflow["metadata"]["name"]
+        with no_matter(name):
+            run = record(workflow, workspace, warnings).content()
+            run.save(workspace.run(name).record)
+            with no_matter(name):
+                delete_unfinished(cluster, WorkflowReference(name, workflow["metadata"]["uid"]))
+            yield run
+
+
+@contextmanager
+def no_matter(of: str) -> Iterator[None]:
+    """Log whatever fails in the body, and go on: it is no matter of the run that meets it.
+
+    Args:
+        of: The name of the run that it is a matter of, or a word for all others.
+    """
+    try:
+        yield
+    except Exception:  # what is in somebody else's workflow, nobody knows
+        _log.exception("%s: what the next run does for it is not done", of)
+
+
+def _without_record(cluster: Cluster, workspace: Workspace) -> Iterator[Manifest]:
+    for workflow in cluster.each("Workflow", _ENDED):
+        name = workflow["metadata"]["name"]
+        with no_matter(name):
+            if _is_ours(workflow) and _is_open(workspace.run(name)):
+                yield workflow
+
+
+def _is_ours(workflow: Manifest) -> bool:
+    """Whether it is a run of the pipeline, and its exit handler has not succeeded.
+
+    Where that has, there was a record, and somebody has removed it.
+    """
+    spec, stored = workflow["spec"], _status(workflow).get("storedWorkflowTemplateSpec") or {}
+    label, value = _PART_OF
+    labels = workflow["metadata"].get("labels") or {}
+    if labels.get(label) != value and spec.get("workflowTemplateRef") != _TEMPLATE:
+        return False
+    if (spec.get("onExit") or stored.get("onExit")) != _EXIT_HANDLER:
+        return False
+    nodes = _nodes(_status(workflow)).values()
+    if any(n.get("templateName") == _EXIT_HANDLER and n["phase"] == "Succeeded" for n in nodes):
+        return False
+    entrypoint = spec.get("entrypoint") or stored.get("entrypoint")
+    return entrypoint in _ENTRYPOINTS or any(n.get("templateName") == _PLAN for n in nodes)
+
+
+def _status(workflow: Manifest) -> Manifest:
+    """What Argo says of it; empty where it has not looked at it."""
+    return workflow.get("status") or {}
+
+
+def _is_open(folder: RunFolder) -> bool:
+    """Whether a run has no record, or one that says that it is under way."""
+    if not folder.record.exists():
+        return True
+    try:
+        return Run.load(folder.record).state == "running"
+    except ArtifactError:  # a damaged one: who reads it for more says so
+        return False
+
+
 def _image(workflow: Manifest) -> str:
     """The image of all pods; `make image` names it by the content of the code."""
     # What is left at its default stands in the template that it was made from.
-    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    stored = _status(workflow).get("storedWorkflowTemplateSpec") or {}
     for spec in (workflow["spec"], stored):
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             if parameter["name"] == "image":
@@ -167,7 +271,12 @@ def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
 
 
-def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
+def _task(
+    node: Mapping[str, Any],
+    nodes: Mapping[str, Any],
+    workflow: str,
+    warnings: Callable[[str], Sequence[str]],
+) -> TaskRecord:
     step = node["templateName"]
     given = _parameters(node, "inputs")
     candidate = given.get("candidate")
@@ -175,7 +284,11 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
     hit = _is_hit(node)
     # What still runs when the exit handler does was stopped.
     state = "reused" if hit else _STATES.get(node["phase"], "failed")
-    messages = [reasons.of_message(pod["message"]) for pod in pods if pod.get("message")]
+    messages = [
+        reasons.of_message(pod["message"], _waited_for(pod, workflow, warnings))
+        for pod in pods
+        if pod.get("message")
+    ]
     error = messages.pop() if state == "failed" and messages else None
     return TaskRecord(
         name=TRAIN.task_name(candidate) if candidate else step,
@@ -189,6 +302,22 @@ def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> TaskRecord:
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
     )
+
+
+def _waited_for(
+    pod: Mapping[str, Any], workflow: str, warnings: Callable[[str], Sequence[str]]
+) -> Sequence[str]:
+    """Why a pod did not start in time, which is in its events and nowhere else."""
+    if _NOT_STARTED not in pod["message"]:
+        return ()
+    # https://argo-workflows.readthedocs.io/en/release-3.7/environment-variables/ (POD_NAMES)
+    number = pod["id"].rpartition("-")[2]
+    name = f"{workflow}-{pod['templateName']}-{number}"
+    try:
+        return tuple(dict.fromkeys(warnings(name)))
+    except ClusterError as error:  # a record without them is better than none
+        _log.warning("why %s has not started is not known: %s", name, error.got)
+        return ()
 
 
 def _where(pod: Mapping[str, Any]) -> str:

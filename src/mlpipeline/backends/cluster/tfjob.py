@@ -31,11 +31,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlpipeline.backends.cluster.api import Cluster, Manifest
-from mlpipeline.backends.cluster.informers import TICK_SECONDS, Selection
-from mlpipeline.backends.cluster.manifests import with_container
+from mlpipeline.backends.cluster.informers import TICK_SECONDS, Selection, View
+from mlpipeline.backends.cluster.manifests import with_container, with_reach
 from mlpipeline.backends.cluster.pods import StartWatch, is_cut_off, last_words, warnings_of
 from mlpipeline.backends.cluster.queueing import QueueWatch
 from mlpipeline.errors import ClusterError, ClusterUnreachableError, StoppedError
@@ -91,6 +93,8 @@ def complete(
     arguments: list[str],
     settings: Training,
     workflow: WorkflowReference,
+    reads: Iterable[Path],
+    writes: Path,
 ) -> Manifest:
     """Return the manifest of a job.
 
@@ -101,11 +105,14 @@ def complete(
         arguments: Command line of its pods, after `mlpipeline`.
         settings: How many pods of which role, and the deadline.
         workflow: Owner of the job.
+        reads: What its pods see of the workspace, below its root.
+        writes: The one folder of it that they may write to.
     """
     worker = template["spec"]["tfReplicaSpecs"]["Worker"]
     containers = with_container(
         worker["template"]["spec"]["containers"], _CONTAINER, image=image, args=arguments
     )
+    containers = with_reach(containers, _CONTAINER, reads=reads, writes=[writes])
     pod = worker["template"] | {"spec": worker["template"]["spec"] | {"containers": containers}}
     policy = template["spec"].get("runPolicy", {})
     return template | {
@@ -197,6 +204,12 @@ def run(
         raise
 
 
+def is_under_way(cluster: Cluster, name: str) -> bool:
+    """Whether there is a job that has not ended."""
+    job = cluster.get("TFJob", name)
+    return job is not None and not _outcome(job)
+
+
 def delete_unfinished(cluster: Cluster, workflow: WorkflowReference) -> None:
     """Delete the jobs that a workflow has left behind: nobody waits for them."""
     for job in cluster.find("TFJob"):
@@ -251,6 +264,7 @@ class _Wait:
                     last_pod = time.monotonic()
                     self._see(pods)
                 if outcome and outcome["type"] == "Succeeded":
+                    self._until_pods_end(view)
                     return True
                 if cut_off := [pod for pod in pods if is_cut_off(pod)]:
                     self._report_silent_nodes(cut_off)
@@ -267,6 +281,19 @@ class _Wait:
                     self._starts.clear()  # its workers have not failed; the next ones count anew
                 self._check_time(last_pod)
         raise StoppedError("this pod was told to end")
+
+    def _until_pods_end(self, view: View) -> None:
+        """Wait for pods that have not seen yet that the job is over: they may still write."""
+        end = time.monotonic() + _DELETION_SECONDS
+        while running := self._running():
+            if time.monotonic() > end:
+                _log.warning("TFJob %s: still running: %s", self._name, ", ".join(running))
+                return
+            view.wait(TICK_SECONDS)
+
+    def _running(self) -> list[str]:
+        pods = self._cluster.find("Pod", f"{_JOB_LABEL}={self._name}")
+        return [p["metadata"]["name"] for p in pods if p["status"].get("phase") == "Running"]
 
     def _check_time(self, last_pod: float) -> None:
         """Raise if nothing has happened for too long, or the training takes too long."""

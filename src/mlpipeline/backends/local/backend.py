@@ -24,7 +24,7 @@ from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
-from mlpipeline.plan.config import Config, module_of
+from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace
@@ -162,10 +162,10 @@ class Execution:
         )
 
     def _has_new_models(self, tasks: Mapping[str, Task]) -> bool:
-        """Whether a training that is still to be done calls a function of the user's own."""
+        """Whether a training that is still to be done has a model that nobody has built yet."""
         candidates, workspace = self.backend.config.candidates, self.backend.workspace
         return any(
-            module_of(candidates[task.candidate].model) and not task.is_done(workspace)
+            candidates[task.candidate].may_not_fit and not task.is_done(workspace)
             for task in tasks.values()
             if task.candidate
         )
@@ -191,9 +191,11 @@ class Execution:
         record.add(task, "succeeded", seconds)
         display.finish(task, "succeeded", seconds)
 
-    async def _run_process(self, task: Task, output: Path | None = None) -> None:
+    async def _run_process(
+        self, task: Task, *, version: str | None = None, output: Path | None = None
+    ) -> None:
         await processes.run(
-            self._command(task, output),
+            self._command(task, version=version, output=output),
             log=self.backend.record.folder.log(task.name),
             on_progress=partial(self.backend.display.advance, task),
         )
@@ -213,7 +215,7 @@ class Execution:
     async def _verify(self, task: Task) -> None:
         record = self.backend.record
         output = record.folder.verification
-        await self._run_process(task, output)
+        await self._run_process(task, output=output, version=self.service.version)
         record.verification = Verification.load(output)
 
     def _note_served(self) -> None:
@@ -221,6 +223,8 @@ class Execution:
         folder = self.backend.workspace.model(self.backend.config.name, version)
         self.backend.record.add_served(version, ModelCard.load(folder.card).candidate)
 
-    def _command(self, task: Task, output: Path | None = None) -> list[str]:
+    def _command(
+        self, task: Task, *, version: str | None = None, output: Path | None = None
+    ) -> list[str]:
         config, workspace = self.backend.config_file, self.backend.workspace
-        return processes.python_m(task.arguments(config, workspace, output=output))
+        return processes.python_m(task.arguments(config, workspace, version=version, output=output))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the report's modules import matplotlib
 
 _NARROWEST = 20
 _PLAIN_INTERVAL_SECONDS = 10
-_TELLING_SHARE = 0.02
+_TELLING_SHARE, _TELLING_SECONDS = 0.05, 3
 _SHOWN = ("epoch", "loss", "accuracy", "test_accuracy", "images_per_second")
 _SYMBOLS = {
     "succeeded": "[green]✔[/]",
@@ -117,7 +117,7 @@ class Display:
             task.name, total=1.0, facts=task.step.purpose
         )
         if not self._console.is_terminal:
-            self.say(f"… {task.name}: {task.step.purpose} ({self._time_left()})")
+            self.say(f"… {task.name}: {task.step.purpose}{self._time_left(' ({})')}")
 
     def advance(self, task: Task, values: Mapping[str, str]) -> None:
         """Show a progress line of a step.
@@ -131,14 +131,13 @@ class Display:
         facts = "  ".join(
             f"{k.replace('_', ' ')} {escape(values[k])}" for k in _SHOWN if k in values
         )
-        left = self._time_left()
-        self._progress.update(
-            self._bars[task.name], completed=share, facts=f"{facts}  [dim]{left}[/]"
-        )
+        left = self._time_left("  [dim]{}[/]")
+        self._progress.update(self._bars[task.name], completed=share, facts=f"{facts}{left}")
         now = time.monotonic()
         if not self._console.is_terminal and now - self._printed > _PLAIN_INTERVAL_SECONDS:
             self._printed = now
-            self.say(f"  {task.name} {share:.0%}  {facts}  ({left})")
+            shown = f"  {task.name} {share:.0%}  {facts}".rstrip()
+            self.say(shown + self._time_left("  ({})"))
 
     def finish(self, task: Task, state: str, seconds: float, note: str = "") -> None:
         """Show that a task has ended.
@@ -161,15 +160,20 @@ class Display:
         """Show a line of text above the bars."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _time_left(self) -> str:
+    def _time_left(self, form: str) -> str:
+        """Return the time left in a form, or nothing while nobody can know it."""
         seconds = sum(task.step.typical_seconds for task in self._waiting.values())
         for task, started in self._running.values():
             elapsed, share = time.monotonic() - started, self._shares[task.name]
-            # At first it prepares, which says nothing of its pace.
-            is_telling = share > _TELLING_SHARE
-            expected = elapsed / share if is_telling else task.step.typical_seconds
+            # At first it prepares, or has only done what is quick: that says nothing of its pace.
+            if share >= _TELLING_SHARE and elapsed >= _TELLING_SECONDS:
+                expected = elapsed / share
+            elif share > 0 or elapsed > task.step.typical_seconds:
+                return ""
+            else:
+                expected = task.step.typical_seconds
             seconds += max(0.0, expected - elapsed)
-        return (
+        return form.format(
             f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"
         )
 
@@ -182,7 +186,8 @@ def summary(found: Evidence) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("")
     for candidate in found.candidates:
-        metrics, state = candidate.metrics, candidate.task.state.replace("succeeded", "")
+        metrics = candidate.metrics
+        reused = "reused" if candidate.task.state == "reused" else ""
         test = found.decision.test.accuracy if found.decision and candidate.chosen else None
         table.add_row(
             candidate.name,
@@ -190,7 +195,7 @@ def summary(found: Evidence) -> Table:
             _percent(metrics.validation_accuracy if metrics else None),
             _percent(test),
             f"{metrics.seconds:.0f} s" if metrics and metrics.seconds is not None else "",
-            ", ".join(filter(None, [candidate.verdict, state, candidate.distinction])),
+            ", ".join(filter(None, [candidate.verdict, reused, candidate.distinction])),
             style="bold" if candidate.chosen else "",
         )
     return table

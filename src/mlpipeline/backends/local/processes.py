@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -85,7 +86,7 @@ async def started(
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *variables.ENDS_WITH_US,
+            *variables.ends_with_us(),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -277,6 +278,12 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             holder.bind(address)
         except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise ProcessError(
+                    f"{host} cannot be listened on: {error.strerror or error}",
+                    expected="an address that this machine has, or a name of one",
+                    remedy="mend serving.host: `localhost`, or an address that `ip addr` lists",
+                ) from error
             raise ProcessError(
                 f"port {port} of {host} cannot be used: {error.strerror or error}",
                 expected="a free port of an address that this machine has",

@@ -180,7 +180,7 @@ def _unusable(dataset: Dataset, got: str, expected: str) -> SourceError:
     return SourceError(
         f"data set `{dataset.name}` from {dataset.source}: {got}",
         expected=expected,
-        remedy="mend the function that loads it",
+        remedy="mend the data, or the function that loads it",
     )
 
 

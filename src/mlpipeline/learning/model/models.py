@@ -168,6 +168,13 @@ ARCHITECTURES: dict[str, Callable[..., Any]] = {
 }
 
 
+def forget_preferences() -> None:
+    """Set what Keras has from the user's `~/.keras/keras.json`: that file is part of no key."""
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+
+
 def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Model:
     """Build a candidate's model.
 
@@ -183,6 +190,7 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
         ConfigurationError: No such architecture, it does not take these options, or what it
             returns are no features.
     """
+    forget_preferences()
     inputs = keras.Input((*shape, 1)[:3])
     features = _features(candidate, inputs)
     # float32 whatever the policy: a softmax over bfloat16 logits loses accuracy.
@@ -194,7 +202,9 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
 
 
 def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: int) -> None:
-    """Build the models of one's own once, to see before any worker starts that it can be done.
+    """Build models once, to see before any worker starts that it can be done.
+
+    Those of the user's own, and those with options; each once, however many trials it has.
 
     Args:
         candidates: All candidates, by name.
@@ -205,8 +215,11 @@ def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: in
         ConfigurationError: Some cannot be built; names each.
     """
     problems: list[tuple[str, ConfigurationError]] = []
+    seen = set[str]()
     for name, candidate in candidates.items():
-        if candidate.model not in ARCHITECTURES:
+        key = candidate.model_dump_json(include={"model", "options"})
+        if candidate.may_not_fit and key not in seen:
+            seen.add(key)
             try:
                 build(candidate, shape, classes)
             except ConfigurationError as error:

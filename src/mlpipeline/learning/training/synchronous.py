@@ -244,9 +244,10 @@ class Trainer:
 def end_of_epoch(epoch: int, job: Job, data: TrainingData) -> int:
     """Return the step after which so many epochs are done.
 
-    An epoch may end within a batch, so that no image is left out.
+    An epoch may end within a batch, so that no image is left out. It has a step of its own, also
+    where there are fewer images than a batch has: then it takes some of them twice.
     """
-    return math.ceil(epoch * data.card.counts["train"] / job.candidate.batch_size)
+    return max(epoch, math.ceil(epoch * data.card.counts["train"] / job.candidate.batch_size))
 
 
 def _steps_in_a_call(count: int, seconds: float) -> int:

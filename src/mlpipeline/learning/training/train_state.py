@@ -42,7 +42,7 @@ class TrainState:
         self, candidate: Candidate, card: DatasetCard, strategy: Any, total_steps: int
     ) -> None:
         self._candidate, self._card = candidate, card
-        _forget_preferences()
+        models.forget_preferences()
         keras.config.set_dtype_policy(devices.policy(candidate.precision))
         with strategy.scope():
             self.model = self._build_model()
@@ -134,10 +134,3 @@ class TrainState:
 
     def _build_model(self) -> keras.Model:
         return models.build(self._candidate, self._card.shape, len(self._card.classes))
-
-
-def _forget_preferences() -> None:
-    """Set what Keras has from the user's `~/.keras/keras.json`: that file is part of no key."""
-    keras.config.set_floatx("float32")
-    keras.config.set_epsilon(1e-7)
-    keras.config.set_image_data_format("channels_last")

@@ -63,7 +63,7 @@ def sending(workspace: Workspace, uri: str, seconds: float = DEADLINE_SECONDS) -
         return
     command = [sys.executable, "-m", "mlpipeline", "track", "--workspace", str(workspace)]
     with subprocess.Popen(
-        [*environment.ENDS_WITH_US, *command],
+        [*environment.ends_with_us(), *command],
         env=environment.of_children() | {"MLFLOW_TRACKING_URI": uri},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

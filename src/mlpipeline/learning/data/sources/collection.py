@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,16 @@ class Collection:
         elif validation is not None:
             test, source = validation, f"{source}, `validation` taken as `test`"
         return cls(name, source, classes, train, test)
+
+
+def check_file(file: Path) -> None:
+    """See that it is a file: a pipe would be waited for without end.
+
+    Raises:
+        OSError: It is not there, or is no file.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError("it is no file")
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from mlpipeline.learning.data.sources.collection import (
     Collection,
     Item,
     Part,
+    check_file,
     class_name,
     natural_order,
 )
@@ -145,6 +146,7 @@ def _is_image(path: Path) -> bool:
     """Whether a file without a suffix begins as images do."""
     starts = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
     try:
+        check_file(path)
         with path.open("rb") as file:
             return file.read(4).startswith(starts)
     except OSError:

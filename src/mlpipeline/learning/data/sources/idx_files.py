@@ -83,10 +83,15 @@ def _part(images: Path, labels: list[str]) -> Part:
 def _names(file: Path) -> list[str]:
     if not file.is_file():
         return []
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line]
+    try:  # editors may put a mark of its encoding in front
+        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(file.parent, f"cannot read {_CLASSES}: {error}") from error
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:  # left out, it would give each label behind it another's name
+        raise _unusable(file.parent, f"line {names.index('') + 1} of {_CLASSES} is empty")
+    return names
 
 
 def _unusable(folder: Path, got: str) -> SourceError:

@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 
 from mlpipeline import progress
 from mlpipeline.errors import SourceError
-from mlpipeline.image_files import UNREADABLE, Preparation
+from mlpipeline.image_files import UNREADABLE, Preparation, content_of
 from mlpipeline.learning.data.images import Dataset, Names
 from mlpipeline.learning.data.sources import sizes, test_split
-from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable
+from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable, check_file
 from mlpipeline.learning.data.sources.taken import Taken
 from mlpipeline.plan.config import Data
 from mlpipeline.store.schemas.dataset import Unreadable
 
 _SHOWN = 10
 _AT_ONCE = 64  # images that are decoded while others wait to be written
-_LARGEST_FILE = 512 << 20  # bytes: larger is no picture, and would not fit into memory
 
 
 def take_in(collection: Collection, data: Data, scratch: Path) -> Dataset:
@@ -46,10 +45,10 @@ def take_in(collection: Collection, data: Data, scratch: Path) -> Dataset:
     scratch.mkdir(parents=True, exist_ok=True)
     _check_room(collection, shape, scratch)
     with Taken.into(scratch) as train, Taken.into(scratch) as test:
-        unreadable = _fill(collection, train, test, shape, data)
+        unreadable, losing = _fill(collection, train, test, shape, data)
         if collection.test is None:
             test_split.cut(train, test, shape, seed=data.seed)
-        _check_classes(collection, train, test)
+        _check_classes(collection, train, test, losing)
         return Dataset(
             collection.name,
             collection.classes,
@@ -76,23 +75,26 @@ def _check_room(collection: Collection, shape: tuple[int, ...], scratch: Path) -
 
 def _fill(
     collection: Collection, train: Taken, test: Taken, shape: tuple[int, ...], data: Data
-) -> Unreadable | None:
-    """Prepare all images; return what is left out."""
+) -> tuple[Unreadable | None, set[str]]:
+    """Prepare all images; return what is left out, and the classes that lost images to train on."""
     labels = {name: index for index, name in enumerate(collection.classes)}
     parts = [(collection.train, train)] + ([(collection.test, test)] if collection.test else [])
     total = sum(part.count for part, _ in parts)
     faults: list[str] = []
+    losing = set[str]()
     done = 0
     for part, into in parts:
         for item, pixels in _prepared(part.items(), shape, data):
             if isinstance(pixels, Unusable):
                 faults.append(f"{item.name}: {pixels.why}")
+                if into is train and item.label in labels:
+                    losing.add(item.label)
             else:
                 into.add(pixels.tobytes(), labels[item.label], item.name)
             done += 1
             if done % _AT_ONCE == 0:
                 progress.report(done, total, doing="preparing images")
-    return _unreadable(collection, faults, total, data)
+    return _unreadable(collection, faults, total, data), losing
 
 
 Prepared = NDArray[np.uint8] | Unusable
@@ -124,8 +126,10 @@ def _prepare(item: Item, *, shape: tuple[int, ...], preparation: Preparation | N
         if isinstance(image, (Path, bytes)):
             if preparation is None:
                 return Unusable("it is a file, and the others have other channels than files")
-            content = image if isinstance(image, bytes) else _content(image)
-            return preparation.from_file(content).pixels
+            if isinstance(image, Path):
+                check_file(image)
+                image = content_of(image)
+            return preparation.from_file(image).pixels
         return _of_array(image, shape, preparation)
     except UNREADABLE as error:
         return Unusable(getattr(error, "strerror", None) or str(error))
@@ -139,14 +143,6 @@ def _of_array(
     if preparation is None:
         return Unusable(f"it is {image.dtype} {list(image.shape)}, expected uint8 {list(shape)}")
     return preparation.from_array(image)
-
-
-def _content(file: Path) -> bytes:
-    if file.exists() and not file.is_file():
-        raise OSError("it is no file")
-    if file.stat().st_size > _LARGEST_FILE:
-        raise OSError(f"it has more than {_LARGEST_FILE >> 20} MB")
-    return file.read_bytes()
 
 
 def _unreadable(
@@ -167,8 +163,21 @@ def _unreadable(
     return Unreadable(count=len(faults), first=tuple(first))
 
 
-def _check_classes(collection: Collection, train: Taken, test: Taken) -> None:
+def _check_classes(collection: Collection, train: Taken, test: Taken, losing: set[str]) -> None:
+    if not test.labels:
+        raise SourceError(
+            f"{collection.source} has a test split without any image that can be read",
+            expected="test images, or no test split: then one is cut from the others",
+            remedy="add some, or remove the empty folder, table or array",
+        )
     used = sorted(set(train.labels))
+    if emptied := sorted(losing - {collection.classes[label] for label in used}):
+        raise SourceError(
+            f"no image to train on can be read of the classes {', '.join(emptied)} of "
+            f"{collection.source}",
+            expected="training images of every class, also where `data.unreadable` is `skip`",
+            remedy="mend or add some, or remove these classes",
+        )
     if unlearned := sorted(set(test.labels) - set(used)):
         names = ", ".join(collection.classes[label] for label in unlearned)
         raise SourceError(

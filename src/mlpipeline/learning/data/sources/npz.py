@@ -155,6 +155,8 @@ def _member(
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
+    if not file.is_file():
+        raise _unusable(file, "it is a folder" if file.is_dir() else "it is no file")
     try:
         yield
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:

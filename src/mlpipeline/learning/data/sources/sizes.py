@@ -10,7 +10,8 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable
+from mlpipeline.image_files import formats
+from mlpipeline.learning.data.sources.collection import Collection, Item, Unusable, check_file
 from mlpipeline.plan.config import Data
 
 _SHOWN = 5
@@ -67,7 +68,10 @@ def _look(item: Item) -> Look | None:
         height, width, *channels = image.shape
         return Look((height, width), channels[0] if channels else 1)
     try:
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        if isinstance(image, Path):
+            check_file(image)
+        file = BytesIO(image) if isinstance(image, bytes) else image
+        with Image.open(file, formats=formats()) as opened:  # of others none will be decoded
             width, height = opened.size
             lying = int(opened.getexif().get(ExifTags.Base.Orientation, 1)) >= _LYING
             grey = opened.mode in ("1", "L", "LA", "La", "F") or opened.mode.startswith("I")
