@@ -12,6 +12,7 @@ _ROOMS = {
     "plan": "Configuration and plan",
     "store": "Artifacts",
     "learning": "Data, models, training",
+    "engines": "What computes a model",
     "steps": "Steps",
     "serving": "Serving",
     "backends/local": "Runs on one machine",
