@@ -134,7 +134,7 @@ def train(
                 stop=_stop_event(),
             )
         artifacts.take_over(work.result.path, folder.path)
-    shutil.rmtree(work.path, onerror=_say_what_stays)
+    _remove(work.path)
     metrics = Metrics.load(folder.metrics)
     _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
@@ -338,9 +338,14 @@ def _is_handed_over(result: Path) -> bool:
     return True
 
 
-def _say_what_stays(_: object, path: str, error: tuple[type, BaseException, object]) -> None:
-    if not isinstance(error[1], FileNotFoundError):
-        _log.warning("%s stays: %s", path, error[1])
+def _remove(work: Path) -> None:
+    """Remove a folder that workers have trained in: what they have made was taken over."""
+    try:
+        shutil.rmtree(work)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warning("%s stays: %s", work, error)
 
 
 def _verified(workspace: layout.Workspace, name: str) -> str:
