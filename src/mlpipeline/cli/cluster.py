@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlpipeline import logs
+from mlpipeline.cli import last_words
 from mlpipeline.cli.options import Among, Workspace
 from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError, ServingError
 from mlpipeline.events import feedback
@@ -47,6 +48,7 @@ Owner = Annotated[str, typer.Option("--workflow", help="The workflow, as NAME/UI
 
 @app.callback()
 def _begin(context: typer.Context) -> None:
+    last_words.begin()
     logs.configure(step=context.invoked_subcommand)
 
 

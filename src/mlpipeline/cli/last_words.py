@@ -16,6 +16,25 @@ _MAX_BYTES = 4096  # of more it keeps the end
 _END_BYTES = 1024  # of a longer text this much of its end stays: what to do
 
 
+UNSAID = "it was ended before it was done"
+"""The last words of a step that is killed, as where memory is short: it cannot say any."""
+
+
+def begin() -> None:
+    """Leave `UNSAID`, or the end of the log would be taken for the last words: others' notices.
+
+    That is for steps of a workflow. Of a worker or a replica that is killed, the log is shown.
+    """
+    write(UNSAID)
+
+
+def take_back() -> None:
+    """Take `UNSAID` back: the step ends by itself."""
+    with contextlib.suppress(OSError):
+        if FILE.read_text(errors="replace") == UNSAID:
+            FILE.write_text("")
+
+
 def write(text: str, file: Path | None = None) -> None:
     """Leave a text as the last words of this container; elsewhere than in a pod do nothing.
 

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 from mlpipeline import addresses, logs
+from mlpipeline.cli import last_words
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,
@@ -40,6 +41,7 @@ from mlpipeline.store.schemas.selection import Decision
 app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
 
 _EVENTS = "What an event starts"
+_BY_OPERATORS = ("train", "serve", "front")  # who run these, not a workflow
 
 ReplicaName = Annotated[
     str | None,
@@ -59,6 +61,8 @@ EventText = Annotated[
 
 @app.callback()
 def _begin(context: typer.Context) -> None:
+    if context.invoked_subcommand not in _BY_OPERATORS:
+        last_words.begin()
     logs.configure(step=context.invoked_subcommand)
 
 
