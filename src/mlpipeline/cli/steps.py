@@ -31,7 +31,7 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER
-from mlpipeline.plan.config import Config, Serving
+from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
 from mlpipeline.store.schemas.dataset import DatasetCard
@@ -88,7 +88,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
 def check_models(
     config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE
 ) -> None:
-    """See that models can be built for a data set that is there already."""
+    """See that models of your own can be built for a data set that is there already."""
     settings = configuration.load(config)
     dataset = workspace.dataset(pipeline.plan(settings)[INGEST.name].key)
     card = DatasetCard.load(dataset.card)
@@ -329,7 +329,7 @@ def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None
 
 
 def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:
-    if any(candidate.may_not_fit for candidate in settings.candidates.values()):
+    if any(module_of(candidate.model) for candidate in settings.candidates.values()):
         from mlpipeline.learning.model import models
 
         models.check(settings.candidates, shape, classes)
