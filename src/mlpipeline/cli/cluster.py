@@ -105,7 +105,8 @@ def train(
     settings = configuration.load(config)
     tasks = pipeline.plan(settings)
     task = tasks[TRAIN.task_name(candidate)]
-    folder, work = workspace.candidate(task.key), workspace.candidate(task.key).work
+    folder = workspace.candidate(task.key)
+    work = folder.work
     if not task.is_done(workspace):
         cluster, owner = api.connect(), tfjob.WorkflowReference.parse(workflow)
         name = tfjob.job_name(task.key)

@@ -11,13 +11,11 @@ import contextlib
 import traceback
 from pathlib import Path
 
+from mlpipeline.backends.cluster.reasons import UNSAID as UNSAID
+
 FILE = Path("/dev/termination-log")  # which the kubelet puts into every container, and nobody else
 _MAX_BYTES = 4096  # of more it keeps the end
 _END_BYTES = 1024  # of a longer text this much of its end stays: what to do
-
-
-UNSAID = "it was ended before it was done"
-"""The last words of a step that is killed, as where memory is short: it cannot say any."""
 
 
 def begin() -> None:
