@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 from mlpipeline.cli import app, last_words
 from mlpipeline.errors import SelectionError
@@ -83,3 +86,42 @@ def test_a_file_that_cannot_be_written_is_no_matter(file: Path) -> None:
     file.unlink()
     file.mkdir()
     last_words.write("error: first")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["step", "ingest"], last_words.UNSAID),
+        (["cluster", "record"], last_words.UNSAID),
+        # Who waits for these looks into their log, where there are no last words.
+        (["step", "train"], ""),
+        (["step", "serve"], ""),
+    ],
+)
+def test_a_step_that_is_killed_has_not_the_end_of_its_log_as_its_last_words(
+    file: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], expected: str
+) -> None:
+    said: list[str] = []
+    group, name = command
+    typed = typer.main.get_command(app.app)
+    assert isinstance(typed, typer.core.TyperGroup)
+    inner = typed.commands[group]
+    assert isinstance(inner, typer.core.TyperGroup)
+    looking = click.Command(name, callback=lambda: said.append(file.read_text()))
+    monkeypatch.setitem(inner.commands, name, looking)
+    monkeypatch.setattr(app, "app", lambda: typed(command))
+    with pytest.raises(SystemExit):
+        app.main()
+    assert said == [expected]
+    assert file.read_text() == "", "it has ended by itself"
+
+
+def test_a_command_that_there_is_not_has_its_log_as_its_last_words(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet takes the end of the log where nothing was left."""
+    monkeypatch.setattr(sys, "argv", ["mlpipeline", "step", "ingest", "--no-such-option"])
+    with pytest.raises(SystemExit) as raised:
+        app.main()
+    assert raised.value.code == 2
+    assert file.read_text() == ""

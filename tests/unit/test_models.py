@@ -264,35 +264,16 @@ def test_all_models_of_ones_own_are_checked_at_once(own_models: str) -> None:
     assert "  - other: the function of model" in raised.value.got
 
 
-@pytest.mark.parametrize(
-    "options", [{"unit": 8}, {"widths": "wide"}, {"widths": [8, 8, 8, 8, 8, 8]}]
-)
-def test_options_that_a_built_in_model_cannot_have_are_found_before_training(
-    options: dict[str, Any],
-) -> None:
-    with pytest.raises(ConfigurationError, match="model `cnn` with options"):
-        models.check({"cnn": Candidate(model="cnn", options=options)}, (28, 28), 10)
-
-
-def test_what_the_user_prefers_of_keras_does_not_count() -> None:
-    candidate = Candidate(model="cnn", options={"widths": [8], "units": 16})
-    keras.config.set_image_data_format("channels_first")
-    keras.config.set_epsilon(0.1)
-    try:
-        models.check({"cnn": candidate}, (8, 8), 10)
-        built = models.build(candidate, (28, 28), 10)
-        assert keras.config.epsilon() == 1e-7
-    finally:
-        keras.config.set_image_data_format("channels_last")
-        keras.config.set_epsilon(1e-7)
-    assert built.layers[1].output.shape == (None, 28, 28, 8)
+def test_options_that_a_built_in_model_cannot_have_cost_one_candidate() -> None:
+    """Its workers say so, and the run goes on without it: it may be one of a search."""
+    models.check({"cnn": Candidate(model="cnn", options={"unit": 8})}, (28, 28), 10)
 
 
 def test_trials_of_one_model_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     monkeypatch.setattr(models, "build", lambda candidate, *_: built.append(candidate.options))
     trials = {
-        f"{units}-{epochs}": Candidate(model="cnn", options={"units": units}, epochs=epochs)
+        f"{units}-{epochs}": Candidate(model="own:model", options={"units": units}, epochs=epochs)
         for units in (8, 16)
         for epochs in (1, 2, 3)
     }

@@ -58,6 +58,9 @@ def main() -> None:
         logs.configure()
         with extras.named_when_missing():
             app()
+    except SystemExit:  # all is well, or it was called in a way that there is not
+        last_words.take_back()
+        raise
     except PipelineError as error:
         # Not sys.exit: TensorFlow's shutdown would wait for the workers that are gone.
         _say(str(error))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlpipeline import logs
+from mlpipeline.cli import last_words
 from mlpipeline.cli.options import Among, Workspace
 from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError, ServingError
 from mlpipeline.events import feedback
@@ -48,6 +49,7 @@ Owner = Annotated[str, typer.Option("--workflow", help="The workflow, as NAME/UI
 
 @app.callback()
 def _begin(context: typer.Context) -> None:
+    last_words.begin()
     logs.configure(step=context.invoked_subcommand)
 
 
@@ -104,7 +106,8 @@ def train(
     settings = configuration.load(config)
     tasks = pipeline.plan(settings)
     task = tasks[TRAIN.task_name(candidate)]
-    folder, work = workspace.candidate(task.key), workspace.candidate(task.key).work
+    folder = workspace.candidate(task.key)
+    work = folder.work
     if not task.is_done(workspace):
         cluster, owner = api.connect(), tfjob.WorkflowReference.parse(workflow)
         name = tfjob.job_name(task.key)
@@ -135,7 +138,7 @@ def train(
                 stop=_stop_event(),
             )
         artifacts.take_over(work.result.path, folder.path)
-    shutil.rmtree(work.path, onerror=_say_what_stays)
+    _remove(work.path)
     metrics = Metrics.load(folder.metrics)
     _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
@@ -342,9 +345,14 @@ def _is_handed_over(result: Path) -> bool:
     return True
 
 
-def _say_what_stays(_: object, path: str, error: tuple[type, BaseException, object]) -> None:
-    if not isinstance(error[1], FileNotFoundError):
-        _log.warning("%s stays: %s", path, error[1])
+def _remove(work: Path) -> None:
+    """Remove a folder that workers have trained in: what they have made was taken over."""
+    try:
+        shutil.rmtree(work)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warning("%s stays: %s", work, error)
 
 
 def _verified(workspace: layout.Workspace, name: str) -> str:

@@ -11,9 +11,26 @@ import contextlib
 import traceback
 from pathlib import Path
 
+from mlpipeline.backends.cluster.reasons import UNSAID as UNSAID
+
 FILE = Path("/dev/termination-log")  # which the kubelet puts into every container, and nobody else
 _MAX_BYTES = 4096  # of more it keeps the end
 _END_BYTES = 1024  # of a longer text this much of its end stays: what to do
+
+
+def begin() -> None:
+    """Leave `UNSAID`, or the end of the log would be taken for the last words: others' notices.
+
+    That is for steps of a workflow. Of a worker or a replica that is killed, the log is shown.
+    """
+    write(UNSAID)
+
+
+def take_back() -> None:
+    """Take `UNSAID` back: the step ends by itself."""
+    with contextlib.suppress(OSError):
+        if FILE.read_text(errors="replace") == UNSAID:
+            FILE.write_text("")
 
 
 def write(text: str, file: Path | None = None) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 from mlpipeline import addresses, logs
+from mlpipeline.cli import last_words
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,
@@ -30,7 +31,7 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER
-from mlpipeline.plan.config import Config, Serving
+from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
 from mlpipeline.store.schemas.dataset import DatasetCard
@@ -40,6 +41,7 @@ from mlpipeline.store.schemas.selection import Decision
 app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
 
 _EVENTS = "What an event starts"
+_BY_OPERATORS = ("train", "serve", "front")  # who run these, not a workflow
 
 ReplicaName = Annotated[
     str | None,
@@ -59,6 +61,8 @@ EventText = Annotated[
 
 @app.callback()
 def _begin(context: typer.Context) -> None:
+    if context.invoked_subcommand not in _BY_OPERATORS:
+        last_words.begin()
     logs.configure(step=context.invoked_subcommand)
 
 
@@ -84,7 +88,7 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
 def check_models(
     config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE
 ) -> None:
-    """See that models can be built for a data set that is there already."""
+    """See that models of your own can be built for a data set that is there already."""
     settings = configuration.load(config)
     dataset = workspace.dataset(pipeline.plan(settings)[INGEST.name].key)
     card = DatasetCard.load(dataset.card)
@@ -326,7 +330,7 @@ def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None
 
 
 def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:
-    if any(candidate.may_not_fit for candidate in settings.candidates.values()):
+    if any(module_of(candidate.model) for candidate in settings.candidates.values()):
         from mlpipeline.learning.model import models
 
         models.check(settings.candidates, shape, classes)

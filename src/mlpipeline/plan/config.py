@@ -136,11 +136,6 @@ class Candidate(Recipe):
     files_digest: Digest | None = None
     """What these files were like when the run began; every run writes it for its steps."""
 
-    @property
-    def may_not_fit(self) -> bool:
-        """Whether its model may be one that cannot be built: the user's own, or with options."""
-        return module_of(self.model) is not None or bool(self.options)
-
 
 class Training(Section):
     """How training is carried out: not what a candidate *is*, so not part of its key."""

@@ -80,8 +80,7 @@ def below(root: Path, candidate: Candidate) -> list[Path]:
 def _with_targets(path: Path) -> Iterator[Path]:
     """A path, and what it and the links below it lead to."""
     yield path
-    if path.is_symlink() or path != path.resolve():
-        yield path.resolve()
+    yield path.resolve()
     if path.is_dir():
         yield from (each.resolve() for each in path.rglob("*") if each.is_symlink())
 

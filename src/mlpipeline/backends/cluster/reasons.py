@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+UNSAID = "it was ended before it was done"
+"""What stands for the words of a step that is killed, as where memory is short: it has none."""
+
 # What Argo puts before the last words of a container.
 _ENDED = re.compile(r"(?:\w+: )?\w+ \(exit code -?\d+\): error: ")
 # Where an error of ours begins in the end of a log; others' have the word in their middle.
@@ -64,7 +67,7 @@ def of_message(message: str, warnings: Sequence[str] = ()) -> str:
     if not was_killed and (begin := _ENDED.match(message)):
         return _without_noise(message[begin.end() :])
     *_, own = _OWN.split(message)
-    text = _without_noise(message if was_killed else own) or "it was ended before it was done"
+    text = _without_noise(message if was_killed else own) or UNSAID
     if "to do: " in text:
         return text
     text = "\n    ".join([text, *warnings])

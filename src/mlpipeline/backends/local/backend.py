@@ -24,7 +24,7 @@ from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
-from mlpipeline.plan.config import Config
+from mlpipeline.plan.config import Config, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace
@@ -162,10 +162,10 @@ class Execution:
         )
 
     def _has_new_models(self, tasks: Mapping[str, Task]) -> bool:
-        """Whether a training that is still to be done has a model that nobody has built yet."""
+        """Whether a training that is still to be done calls a function of the user's own."""
         candidates, workspace = self.backend.config.candidates, self.backend.workspace
         return any(
-            candidates[task.candidate].may_not_fit and not task.is_done(workspace)
+            module_of(candidates[task.candidate].model) and not task.is_done(workspace)
             for task in tasks.values()
             if task.candidate
         )

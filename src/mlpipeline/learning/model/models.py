@@ -202,9 +202,10 @@ def build(candidate: Candidate, shape: Sequence[int], classes: int) -> keras.Mod
 
 
 def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: int) -> None:
-    """Build models once, to see before any worker starts that it can be done.
+    """Build the models of one's own once, to see before any worker starts that it can be done.
 
-    Those of the user's own, and those with options; each once, however many trials it has.
+    Each is built once, however many trials it has. Of the built-in ones, options that do not fit
+    cost one candidate: a search may well try some.
 
     Args:
         candidates: All candidates, by name.
@@ -218,7 +219,7 @@ def check(candidates: Mapping[str, Candidate], shape: Sequence[int], classes: in
     seen = set[str]()
     for name, candidate in candidates.items():
         key = candidate.model_dump_json(include={"model", "options"})
-        if candidate.may_not_fit and key not in seen:
+        if candidate.model not in ARCHITECTURES and key not in seen:
             seen.add(key)
             try:
                 build(candidate, shape, classes)
