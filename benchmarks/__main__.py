@@ -35,6 +35,7 @@ def main() -> None:
     version = registry.current(Workspace(finished), settings.name)
     model = Workspace(finished).model(settings.name, version).path
     _run("serving", "--model", model)
+    _run("serving_peers", "--model", model)
     _run("replicas", "--model", model)
     _run("size")
 

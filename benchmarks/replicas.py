@@ -105,7 +105,7 @@ def _measure_replicated(arguments: argparse.Namespace) -> dict[int, Load]:
         script.flush()
         for round_ in range(arguments.rounds + 1):  # the first one warms up
             for count, server in groups.items():
-                load = wrk(script.name, server, CONNECTIONS, arguments.seconds, None)
+                load = wrk(script.name, server.predict_url(), CONNECTIONS, arguments.seconds)
                 if round_:
                     loads[count].append(load)
     return {count: median(each) for count, each in loads.items()}

@@ -116,10 +116,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wrk(script: str, server: Server, connections: int, seconds: int, cpus: set[int] | None) -> Load:
-    """Send V1 requests over kept connections for some seconds; all must succeed."""
+def wrk(
+    script: str, url: str, connections: int, seconds: int, cpus: set[int] | None = None
+) -> Load:
+    """Send requests over kept connections for some seconds; all must succeed."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency"]
-    command += ["-s", script, server.predict_url()]
+    command += ["-s", script, url]
     output = subprocess.run(
         on_cpus(cpus, command),
         check=True,

@@ -161,7 +161,9 @@ def _measure_singles(
         for round_ in range(arguments.rounds + 1):  # the first one warms up
             for connections in CONNECTIONS:
                 for name, server in servers.items():
-                    load = wrk(script.name, server, connections, arguments.seconds, cpus)
+                    load = wrk(
+                        script.name, server.predict_url(), connections, arguments.seconds, cpus
+                    )
                     if round_:
                         loads.setdefault((connections, name), []).append(load)
     return [(n, {name: median(loads[n, name]) for name in servers}) for n in CONNECTIONS]
