@@ -60,5 +60,5 @@ own_messages() {
 served_by_tensorflow() {
   # shellcheck disable=SC2016 # these are the template's variables
   ours get inferenceservices.serving.kserve.io --output 'go-template={{range .items}}{{$name := .metadata.name}}'\
-'{{with index .metadata.annotations "mlpipeline/why-tensorflow"}}{{$name}}: {{.}}{{"\n"}}{{end}}{{end}}'
+'{{with .metadata.annotations}}{{with index . "mlpipeline/why-tensorflow"}}{{$name}}: {{.}}{{"\n"}}{{end}}{{end}}{{end}}'
 }

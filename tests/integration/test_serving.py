@@ -623,6 +623,15 @@ def test_a_damaged_model_is_not_served(published: Published, tmp_path: Path) -> 
         models.load(copy)
 
 
+def test_one_other_bit_of_what_litert_serves_is_seen(published: Published, tmp_path: Path) -> None:
+    copy = shutil.copytree(published.folder, tmp_path / "copy")
+    model = bytearray((copy / "model.tflite").read_bytes())
+    model[len(model) // 2] ^= 1
+    (copy / "model.tflite").write_bytes(model)
+    with pytest.raises(ArtifactError, match=r"model\.tflite is damaged"):
+        models.load(copy)
+
+
 def test_a_model_of_another_kind_is_not_served(tmp_path: Path) -> None:
     import tensorflow as tf
 

@@ -60,14 +60,22 @@ def test_the_size_of_a_batch_makes_no_difference(
         np.testing.assert_allclose(engine.predict(IMAGES), expected, atol=1e-5)
 
 
-def test_of_a_large_model_there_are_no_more_copies_than_needed(
-    tflite: Path, monkeypatch: pytest.MonkeyPatch
+def test_of_a_large_model_there_are_fewer_copies(
+    tflite: Path, expected: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpipeline.engines.litert.worthwhile", lambda _: (1, 4, 16))
     size = tflite.stat().st_size
-    for bytes_, sizes in ((0, (1,)), (2 * 3 * size - 1, (1, 4)), (2 * 3 * size, (1, 4, 16))):
-        monkeypatch.setattr("mlpipeline.engines.litert._WEIGHTS_BYTES", bytes_)
-        assert LiteRt(tflite, threads=2).sizes == sizes
+    for copies, sets, sizes in (
+        (0, 1, (1,)),
+        (1, 1, (1,)),
+        (2, 2, (1,)),
+        (5, 2, (1, 4)),
+        (6, 2, (1, 4, 16)),
+    ):
+        monkeypatch.setattr("mlpipeline.engines.litert._WEIGHTS_BYTES", copies * size)
+        engine = LiteRt(tflite, threads=2)
+        assert (engine.sets, engine.sizes) == (sets, sizes)
+        np.testing.assert_allclose(engine.predict(IMAGES), expected, atol=1e-5)
 
 
 def test_more_callers_than_processors_are_answered_each_its_own(
@@ -139,14 +147,20 @@ def _images(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         (
             _images(lambda x: x[:, 0]),
             tf.TensorSpec([None, *SHAPE], tf.float32, name="images"),
-            "takes float32",
+            "an input float32",
         ),
+        (
+            _images(lambda x: x[:, 0, :1] * 0 + [1.0] * CLASSES),
+            tf.TensorSpec([None, None, None], tf.uint8, name="images"),
+            "an input of any shape",
+        ),
+        (lambda images: {"probabilities": images, "y": images}, None, "signatures"),
         (_images(lambda x: x), None, "float32 [1, 12, 10] for 1 images"),
         (_images(lambda x: tf.cast(x[:, 0], tf.int32)), None, "an output int32"),
         (_images(lambda x: x[0]), None, "an output float32"),
         (_images(tf.reduce_sum), None, "cannot be loaded by LiteRT"),
     ],
-    ids=["signature", "input", "rank", "output", "rows", "scalar"],
+    ids=["signature", "input", "any-shape", "two-outputs", "rank", "output", "rows", "scalar"],
 )
 def test_a_foreign_model_is_refused_by_name(
     tmp_path: Path, function: Callable[[Any], Any], specification: Any, got: str

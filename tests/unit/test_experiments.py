@@ -102,11 +102,16 @@ def test_a_run_is_one_of_its_models_experiment_with_a_nested_one_for_each_task(
 
 
 def test_a_selection_has_the_figures_of_each_variant(store: Store) -> None:
-    metrics = store.of("first")["select"].data.metrics
+    data = store.of("first")["select"].data
+    metrics = data.metrics
     assert metrics["int8-dynamic.milliseconds"] == 0.036
     assert metrics["int8-dynamic.agreement"] == 0.9988
     assert metrics["float32.bytes"] == 504_300
     assert "int8-full.milliseconds" not in metrics, "it could not be made"
+    served = (data.tags["served.engine"], data.tags["served.variant"])
+    assert served == ("litert", "int8-dynamic")
+    assert data.tags["served.reason"]
+    assert data.tags["int8-full.refused"]
 
 
 _SELECT = {"name": "select", "step": "select", "key": "fashion-mnist-d2b7c6e5f4a39180"}

@@ -15,7 +15,7 @@ from kserve.errors import InvalidInput
 SHAPE = (2, 3)
 IMAGE = [[0, 1, 2], [253, 254, 255]]
 CHANGES = [bytes([letter]) for letter in b'0123456789[]{},:" \n-.eE+\\nul\xef\x00']
-CHANGES += [b"true", b"false", b"true,"]
+CHANGES += [b"true", b"false", b"true,", b"9" * 19, b"9" * 25]
 
 
 def _strictly(body: bytes, shape: tuple[int, ...] = SHAPE) -> Any:
@@ -61,6 +61,8 @@ def test_lists_of_equal_lengths_become_an_array(
         '{"instances": [1.0]}',
         '{"instances": [1e2]}',
         '{"instances": [18446744073709551616]}',
+        '{"instances": [184467440737095516160]}',
+        '{"instances": [%s]}' % ("9" * 5000),
         '{"instances": [01]}',
         '{"instances": [1 2]}',
         '{"instances": [1,]}',

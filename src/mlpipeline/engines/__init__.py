@@ -9,11 +9,14 @@ was selected.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpipeline import processors
 from mlpipeline.errors import ServingError
 from mlpipeline.store.layout import ModelFolder
 
@@ -60,6 +63,25 @@ def load(model: ModelFolder, kind: Kind, *, is_alone: bool = False) -> Engine:
     if is_alone:
         saved_model.use_available_processors()
     return saved_model.SavedModel(model.saved_model)
+
+
+def predict_batches(
+    engine: Engine, batches: Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    """Compute batch after batch, on all processors: an engine's call keeps to one.
+
+    Args:
+        engine: What computes.
+        batches: Images, uint8 (N, *input_shape), and their labels, (N,).
+
+    Yields:
+        Probabilities, float32 (N, classes), and the labels.
+    """
+    callers = processors.count()
+    with ThreadPoolExecutor(callers) as threads:
+        for images, labels in batches:
+            parts = threads.map(engine.predict, np.array_split(images, callers))
+            yield np.concatenate(list(parts)), labels
 
 
 def unfit(path: Any, got: str) -> ServingError:

@@ -5,6 +5,12 @@ them for each processor, with one for each size that is worth it: of larger batc
 less time only until the processor's caches are full, which is measured when the model is loaded. A
 request of any size is cut into such batches: a thousand images of 28x28 at once take up to three
 times as long as the same in pieces.
+
+Each interpreter has the weights once more. Of a large model there are fewer sets than processors,
+each of which then computes on several.
+
+LiteRT does not see every damage: a file of the right form with other numbers may say anything, or
+end the process. The manifest of what was published is looked at first, see `serving.model.load`.
 """
 
 from __future__ import annotations
@@ -39,6 +45,7 @@ class LiteRt:
     Attributes:
         input_shape: The shape of one image.
         sizes: The sizes of the batches that it computes, ascending from 1.
+        sets: How many callers it computes for at a time; others wait.
     """
 
     def __init__(self, file: Path, *, threads: int | None = None) -> None:
@@ -46,7 +53,7 @@ class LiteRt:
 
         Args:
             file: The model.
-            threads: How many callers it computes for at a time; None for one for each processor.
+            threads: How many processors it computes on; None for all.
 
         Raises:
             ServingError: It is damaged, or maps anything else than images to probabilities.
@@ -55,12 +62,15 @@ class LiteRt:
         self.input_shape = first.input_shape
         self._classes = first.classes
         callers = threads or processors.count()
-        room = max(1, _WEIGHTS_BYTES // (callers * file.stat().st_size))
-        self.sizes = worthwhile(_measure(file, first))[:room]
+        copies = max(1, _WEIGHTS_BYTES // file.stat().st_size)
+        self.sets = min(callers, copies)
+        self.sizes = worthwhile(_measure(file, first))[: max(1, copies // self.sets)]
         # Whoever was used last is used next: its data is in the caches still.
         self._free: queue.LifoQueue[Mapping[int, _Batches]] = queue.LifoQueue()
-        for _ in range(callers):
-            self._free.put({size: _Batches(file, size) for size in self.sizes})
+        for _ in range(self.sets):
+            self._free.put(
+                {size: _Batches(file, size, callers // self.sets) for size in self.sizes}
+            )
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Compute, as `Engine` says."""
@@ -130,27 +140,30 @@ def _seconds(batches: _Batches, images: npt.NDArray[np.uint8]) -> float:
 class _Batches:
     """One interpreter, for batches of one size."""
 
-    def __init__(self, file: Path, size: int) -> None:
+    def __init__(self, file: Path, size: int, threads: int = 1) -> None:
         try:
-            self._interpreter = Interpreter(str(file), num_threads=1)
+            self._interpreter = Interpreter(str(file), num_threads=threads)
             signatures = self._interpreter.get_signature_list()
+            if signatures != _SIGNATURE:
+                raise unfit(file, f"signatures {signatures}")
             (given,) = self._interpreter.get_input_details()
             (wanted,) = self._interpreter.get_output_details()
             self._input, self._output = given["index"], wanted["index"]
+            if given["dtype"] is not np.uint8:
+                raise unfit(file, f"an input {np.dtype(given['dtype']).name}")
+            if -1 in given["shape_signature"][1:]:
+                raise unfit(file, f"an input of any shape {given['shape_signature'].tolist()}")
             self.input_shape = tuple(given["shape"][1:].tolist())
             self.classes = int(wanted["shape"][-1])
             self._interpreter.resize_tensor_input(self._input, [size, *self.input_shape])
             self._interpreter.allocate_tensors()
-            probabilities = self(np.zeros((size, *self.input_shape), given["dtype"]))
+            probabilities = self(np.zeros((size, *self.input_shape), np.uint8))
         except (ValueError, RuntimeError, IndexError) as error:  # damaged, or of another kind
             raise ServingError(
                 f"{file} cannot be loaded by LiteRT: {error}",
                 expected="a model that `select` has converted",
                 remedy="run the step again; `make run` makes damaged artifacts anew",
             ) from error
-        if signatures != _SIGNATURE or given["dtype"] is not np.uint8:
-            kind = np.dtype(given["dtype"]).name
-            raise unfit(file, f"signatures {signatures}, the first of which takes {kind}")
         if probabilities.dtype != np.float32 or probabilities.shape != (size, self.classes):
             kind = f"{probabilities.dtype} {list(probabilities.shape)}"
             raise unfit(file, f"an output {kind} for {size} images")

@@ -9,12 +9,17 @@ from mlpipeline.store.schemas.selection import ServedVariant, Variant
 
 LARGEST_LOSS = 0.001
 """How much lower the validation accuracy of 8-bit integers may be: 0.1 points."""
+LONGEST = 0.95
+"""The largest share of float32's time that they may take with `auto`: less may be noise."""
 LEAST_AGREEMENT = 0.99
 """The least share of validation images of which they must say the same class."""
 
 
 def choose(exact: Variant, quantized: Sequence[Variant], precision: Precision) -> ServedVariant:
     """Return what is served by LiteRT, and of each other variant why it is not.
+
+    Of several that are fit it is the one that says most often what float32 says: their times are
+    too alike to decide, and differ from run to run.
 
     Args:
         exact: The variant of float32.
@@ -24,7 +29,7 @@ def choose(exact: Variant, quantized: Sequence[Variant], precision: Precision) -
     judged = [_judged(variant, exact, must_be_faster=precision == "auto") for variant in quantized]
     fit = [variant for variant in judged if not variant.refused]
     if fit:
-        chosen = min(fit, key=lambda variant: _known(variant.milliseconds))
+        chosen = max(fit, key=lambda v: (_known(v.agreement), _known(v.validation_accuracy)))
         share = _known(chosen.milliseconds) / _known(exact.milliseconds)
         reason = f"{share:.0%} of float32's time, {_known(chosen.agreement):.2%} the same classes"
     elif quantized:
@@ -56,7 +61,7 @@ def _faults(variant: Variant, exact: Variant, *, must_be_faster: bool) -> Iterat
         ("64 images", variant.batch_milliseconds, exact.batch_milliseconds),
     )
     for what, own, others in pairs if must_be_faster else ():
-        if _known(own) >= _known(others):
+        if _known(own) > LONGEST * _known(others):
             yield f"not faster here: {what} in {own:.3f} ms, {others:.3f} ms as float32"
 
 

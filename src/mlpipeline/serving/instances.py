@@ -82,5 +82,5 @@ def _numbers(body: bytes) -> Any:
     try:
         request: Any = parser.parse(body)
         return np.frombuffer(request["instances"].as_buffer(of_type="u"), np.uint64)
-    except (KeyError, TypeError, ValueError):  # not JSON, or a number that has no 64 bits
+    except (KeyError, RuntimeError, TypeError, ValueError):  # no JSON, or a number beyond 64 bits
         return None

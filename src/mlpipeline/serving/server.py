@@ -36,7 +36,7 @@ class ServerSettings:
         replica: Name of this replica, which every response carries.
         max_body: The most bytes of a REST body or a gRPC message.
         max_bodies: The most bytes of all requests that are being answered, and of REST's that are
-            being received. JSON takes up to ten times as much once it is read: what a replica's
+            being received. JSON takes up to sixteen times as much once it is read: what a replica's
             memory has to allow for. gRPC's messages that are being received come on top of it.
         linger: Seconds to go on answering after SIGTERM. SIGINT does not linger.
         grace_period: Seconds after that to finish what has begun.
@@ -116,7 +116,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             kwargs={},
             grace_period=settings.grace_period,
         )
-        # What there is by now stays: half a million objects, most of them TensorFlow's. To look
+        # What there is by now stays: some hundred thousand objects, most of them modules'. To look
         # through them for garbage every other second stopped all requests for 0.2 s.
         gc.collect()
         gc.freeze()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline import progress
-from mlpipeline.engines import Engine
+from mlpipeline.engines import Engine, predict_batches
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.plan.config import Precision
@@ -104,7 +104,9 @@ def select(
             registered.tflite.write_bytes(tflite)
         first, _ = next(split.batches(1))
         artifacts.write_json(registered.example, {"instances": first.tolist()})
-        accuracy = served.validation_accuracy or metrics[choice.chosen].validation_accuracy
+        accuracy = served.validation_accuracy
+        if accuracy is None:  # TensorFlow serves what the candidate was measured by
+            accuracy = metrics[choice.chosen].validation_accuracy
         assert accuracy is not None, "a candidate that can be chosen has it"
         ModelCard(
             name=name,
@@ -127,9 +129,10 @@ def _predict(split: StoredSplit, engine: Engine) -> tuple[NDArray[np.float32], N
     """Return a model's probabilities, float32 `[N, classes]`, and the labels, int64 `[N]`."""
     answers, labels = [], []
     done = 0
-    for images, of_images in split.batches(rows_in_a_batch(split.shape)):
+    batches = split.batches(rows_in_a_batch(split.shape))
+    for of_engine, of_images in predict_batches(engine, batches):
         progress.report(done, split.count, doing="testing")
-        answers.append(engine.predict(images))
+        answers.append(of_engine)
         labels.append(of_images)
         done += len(of_images)
     return np.concatenate(answers), np.concatenate(labels)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline import progress
-from mlpipeline.engines import Engine
+from mlpipeline.engines import Engine, predict_batches
 from mlpipeline.engines.litert import LiteRt
 from mlpipeline.engines.saved_model import SavedModel
 from mlpipeline.errors import ServingError
@@ -85,7 +85,13 @@ def make(saved_model: Path, validation: StoredSplit, precision: Precision, scrat
         else:
             measured.append(_measure(made[name], validation, timed, reference)[0])
     about = rule.choose(figures, measured, precision)
-    _log.info("served as %s: %s", about.variant, about.reason)
+    missed = precision == "int8" and about.variant == _EXACT
+    _log.log(
+        logging.WARNING if missed else logging.INFO,
+        "served as %s: %s",
+        about.variant,
+        about.reason,
+    )
     chosen = made[about.variant]
     return Served(chosen.engine, about, chosen.file)
 
@@ -155,11 +161,12 @@ def _measure(
     """
     classes, labels = (np.empty(validation.count, np.int64) for _ in range(2))
     done = 0
-    for images, of_images in validation.batches(rows_in_a_batch(validation.shape)):
+    batches = validation.batches(rows_in_a_batch(validation.shape))
+    for probabilities, of_images in predict_batches(made.engine, batches):
         progress.report(done, validation.count, doing=f"measuring {made.name}")
-        rows = slice(done, done + len(images))
-        classes[rows], labels[rows] = made.engine.predict(images).argmax(axis=1), of_images
-        done += len(images)
+        rows = slice(done, done + len(of_images))
+        classes[rows], labels[rows] = probabilities.argmax(axis=1), of_images
+        done += len(of_images)
     figures = Variant(
         name=made.name,
         bytes=made.file.stat().st_size,

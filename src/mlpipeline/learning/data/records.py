@@ -29,7 +29,7 @@ _READ_BUFFER_BYTES = 1 << 20
 def split_batches(
     folder: Path, split: SplitName, rows: int, *, worker: int = 0, workers: int = 1
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Yield a split in the order of its files, `rows` images at a time; of it a batch is held.
+    """Yield a split in the order of its files, `rows` images at a time.
 
     Of several workers, each has every `workers`-th image of the whole split: which images these are
     does not depend on the files.

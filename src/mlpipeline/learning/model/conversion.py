@@ -96,6 +96,8 @@ def _quietly() -> Iterator[None]:
     ):
         try:
             yield
+        except (OSError, MemoryError):  # this machine's, and not the model's: another try may do
+            raise
         except Exception as error:  # they raise whatever kind comes to hand
             raise ConversionError(_in_short(str(error)) or type(error).__name__) from error
 

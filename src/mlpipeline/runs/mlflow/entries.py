@@ -102,6 +102,7 @@ def of_task(workspace: Workspace, run: Run, task: TaskRecord) -> Entry:
         ended=ended,
         tags=_tags(run, f"mlpipeline {task.step}")
         | {k: v for k, v in tags.items() if v}
+        | _served(workspace, task)
         | _troubles(task.error, task.seconds, task.retries),
         params=_params(_parameters(run, task)),
         metrics=[
@@ -155,6 +156,19 @@ def _metrics(workspace: Workspace, task: TaskRecord, began: int) -> list[Metric]
         figures = _figures_of_selection(decision) if decision else {}
         return [Metric(name, value, began, 0) for name, value in figures.items()]
     return []
+
+
+def _served(workspace: Workspace, task: TaskRecord) -> dict[str, str]:
+    """What a selection decided to serve, and of each other variant why not."""
+    decision = None
+    if task.step == SELECT.name:
+        decision = _read(Decision, workspace.selection(task.key).decision)
+    if decision is None or decision.served is None:
+        return {}
+    served = decision.served
+    tags = {f"served.{name}": getattr(served, name) for name in ("engine", "variant", "reason")}
+    refused = {f"{each.name}.refused": each.refused for each in served.variants if each.refused}
+    return tags | refused
 
 
 def _figures_of_selection(decision: Decision) -> dict[str, float]:

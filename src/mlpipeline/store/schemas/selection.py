@@ -89,7 +89,7 @@ class Decision(Document):
         candidates: All that were compared, by name.
         dataset: The key of the data set: it is published in `datasets/KEY`.
         test: What the chosen one achieved on the test split, as it is served.
-        served: What it is served as; None where that was not chosen yet.
+        served: What it is served as; None in decisions of earlier releases.
     """
 
     CALLED: ClassVar[str] = "selection's decision"
