@@ -11,6 +11,7 @@ ACTIONLINT_VERSION := 1.7.12
 
 CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
+OUTPUT    ?= edge
 OVERLAY   ?= kind
 # Where the pipeline is in a cluster, and its name there: of what has no namespace, such as its volume.
 NAMESPACE ?= mlpipeline
@@ -57,6 +58,10 @@ serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
 	@$(PIPELINE) predict $(OPTIONS) -- $(call quoted,IMAGE)
+
+.PHONY: edge
+edge: $(READY) ## Write the current model into a folder for a Raspberry Pi, with a program that asks it. OUTPUT=edge
+	@$(PIPELINE) edge $(OPTIONS) --output $(call quoted,OUTPUT)
 
 .PHONY: watch
 watch: $(READY) ## Do the events that are dropped into workspace/inbox, until Ctrl-C. WORKSPACE=

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from mlpipeline.backends.local.processes import free_ports
-from mlpipeline.cli import project as projects
 from support.not_tested import needs
 
 pytestmark = pytest.mark.timeout(900)
@@ -124,7 +123,7 @@ def test_it_runs_as_it_stands_and_what_has_not_changed_is_reused(birds: Path) ->
     assert "✔ ingest" in call("make", cwd=birds)
 
 
-def test_the_template_is_in_the_wheel(tmp_path: Path) -> None:
+def test_the_templates_are_in_the_wheel(tmp_path: Path) -> None:
     _run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         ROOT,
@@ -132,10 +131,10 @@ def test_the_template_is_in_the_wheel(tmp_path: Path) -> None:
         _LIMIT_SECONDS,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    template = Path(projects.__file__).with_name("template")
+    package = ROOT / "src"
     expected = {
-        f"mlpipeline/cli/template/{file.relative_to(template).as_posix()}"
-        for file in template.rglob("*")
+        file.relative_to(package).as_posix()
+        for file in (package / "mlpipeline" / "cli").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
     with zipfile.ZipFile(wheel) as archive:

@@ -154,7 +154,7 @@ def test_make_passes_on_any_path(tmp_path: Path) -> None:
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     python.chmod(0o755)
     odd = _ODD
-    for arguments in (["run"], ["predict", f"IMAGE={odd}"], ["watch"]):
+    for arguments in (["run"], ["predict", f"IMAGE={odd}"], ["edge", f"OUTPUT={odd}"], ["watch"]):
         done = subprocess.run(
             ["make", "-o", ".venv/.ready", *arguments, f"CONFIG={odd}", f"WORKSPACE={odd}"],
             cwd=tmp_path,

@@ -16,6 +16,7 @@ from mlpipeline.store import layout
 from mlpipeline.store.schemas.run import Run
 
 _log = logging.getLogger(__name__)
+_EDGE = Path("edge")
 _WORKSPACE_OF_PODS = layout.Workspace(Path("/workspace"))
 
 
@@ -23,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to a command line, in the order in which its help shows them."""
     panels = {
         "Begin": (new,),
-        "Run the pipeline, use its model": (run, serve, predict),
+        "Run the pipeline, use its model": (run, serve, predict, edge),
         "Events": (watch, post_event),
         "Look at what was done": (report, lineage, track),
     }
@@ -95,6 +96,21 @@ def predict(
 
     for line in prediction.describe(configuration.load(config), workspace, image):
         typer.echo(line)
+
+
+def edge(
+    output: Annotated[
+        Path, typer.Option(help="The folder to write; not there yet, or empty.")
+    ] = _EDGE,
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Write the current model into a folder for a small machine, with a program that asks it."""
+    from mlpipeline.cli import edge as edges
+
+    written = edges.write(configuration.load(config), workspace, output)
+    typer.echo(f"{output}: {', '.join(written)}")
+    typer.echo("To use it: copy the folder to the machine, and read its README.md there.")
 
 
 def watch(workspace: Workspace = DEFAULT_WORKSPACE) -> None:

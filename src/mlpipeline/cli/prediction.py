@@ -40,11 +40,11 @@ def describe(config: Config, workspace: Workspace, image: Path) -> Iterator[str]
     yield from read.notes
     (probabilities,) = published.predict(read.pixels[np.newaxis])
     for index in probabilities.argsort()[::-1][:_SHOWN]:
-        yield f"{probabilities[index]:7.2%}  {_on_one_line(published.classes[index])}"
+        yield f"{probabilities[index]:7.2%}  {on_one_line(published.classes[index])}"
 
 
-def _on_one_line(name: str) -> str:
-    """Return a name without what a terminal would obey; class names are the data's own."""
+def on_one_line(name: str) -> str:
+    """Return a name without line breaks and what a terminal would obey: it is the data's own."""
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 

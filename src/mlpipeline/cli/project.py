@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from mlpipeline.cli import new_folder
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import modules
 from mlpipeline.plan.config import ModelName
@@ -43,7 +44,7 @@ def write(folder: Path) -> list[Path]:
     folder = folder.absolute()
     name, package = folder.name.replace("_", "-"), folder.name.replace("-", "_")
     _check_name(folder.name, package)
-    _check_place(folder)
+    new_folder.check(folder, harmless=_HARMLESS)
     written = []
     for path, text in _files(resources.files(__package__) / _TEMPLATE):
         path, text = (each.replace(_NAME, name).replace(_PACKAGE, package) for each in (path, text))
@@ -93,15 +94,3 @@ def _is_of_a_model(name: str) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _check_place(folder: Path) -> None:
-    found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    is_another = (folder.exists() or folder.is_symlink()) and not folder.is_dir()
-    if is_another or set(found) - _HARMLESS:
-        raise ConfigurationError(
-            f"{folder} is there already"
-            + (f", with {', '.join(found[:3])}{', …' * (len(found) > 3)}" if found else ""),
-            expected="a folder that is not there yet, or is empty: nothing is written over",
-            remedy="name another folder, or move this one out of the way",
-        )
