@@ -232,7 +232,9 @@ def test_a_workspace_that_cannot_be_written_is_the_reason_in_all_places(
     reason = "cannot use /workspace/runs: Permission denied"
     waits = section(accidents.locked_status, "steps that wait or failed, and why")
     prefix = f"{accidents.locked.name}, plan"
-    assert [each for each in waits.splitlines() if each.startswith(f"  {prefix}") and reason in each]
+    assert [
+        each for each in waits.splitlines() if each.startswith(f"  {prefix}") and reason in each
+    ]
     assert "to do: let uid 1000 write to the workspace" in waits
     assert reason in accidents.locked_message
     record = record_of(accidents.locked.name)
