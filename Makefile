@@ -90,7 +90,7 @@ cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kin
 	kind delete cluster --name mlpipeline
 
 .PHONY: image
-image: image-predictor ## Build both images, of all steps and of replicas, and load them into kind where that runs. VARIANT=cpu|gpu|light
+image: image-predictor ## Build the images of steps and of replicas, and load them into kind where that runs. VARIANT=cpu|gpu|light
 	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
 		--tag $(CONTAINER) --tag $(DEFAULT_CONTAINER) .
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \

@@ -372,9 +372,9 @@ def test_serve_publishes_the_version_that_was_selected(
 @pytest.mark.parametrize(
     ("engine", "given", "image", "requested"),
     [
-        ("litert", "mlpipeline-predictor:2", "mlpipeline-predictor:2", "320Mi"),
+        ("litert", "mlpipeline-predictor:2", "mlpipeline-predictor:2", "256Mi"),
         ("tensorflow", "mlpipeline-predictor:2", "mlpipeline:2", "512Mi"),
-        ("litert", "", "mlpipeline:2", "320Mi"),
+        ("litert", "", "mlpipeline:2", "256Mi"),
     ],
 )
 def test_who_serves_a_model_decides_on_the_image_and_the_memory_of_its_replicas(
