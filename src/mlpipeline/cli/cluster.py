@@ -170,14 +170,14 @@ def serve(
     folder = registered.path
     artifacts.verify(folder)
     card = ModelCard.load(registered.card)
-    is_litert = card.engine == "litert"  # what TensorFlow serves may need code of a user's own
+    is_litert = card.engine == "litert"
     service = inference_service.complete(
         manifests.load(templates, "inference-service", variant=card.engine),
         name=settings.name,
         version=version,
         content=inference_service.digest_of(folder),
         code=code_version(*_SERVING),
-        image=(is_litert and predictor_image) or image,
+        image=predictor_image if is_litert and predictor_image else image,
         arguments=predictor_arguments(
             settings.name, version, workspace=workspace, host=settings.serving.host
         ),
