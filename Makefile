@@ -25,12 +25,14 @@ VARIANT   ?= cpu
 TAG       ?= $(shell find src configs docker -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat \
 	| sha256sum | cut -c1-12)$(addprefix -,$(filter-out cpu,$(VARIANT)))
 CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline:$(TAG)
+PREDICTOR_CONTAINER ?= $(addsuffix /,$(REGISTRY))mlpipeline-predictor:$(TAG)
 # What workflows/pipeline.yaml names, for those who submit that file as it is.
 DEFAULT_CONTAINER := mlpipeline:0.2.0
+DEFAULT_PREDICTOR := mlpipeline-predictor:0.2.0
 TRACKING_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-tracking:$(shell sed -n 's/^mlflow==\([^ ]*\).*/\1/p' docker/tracking.in)
-PREDICTOR_CONTAINER = $(addsuffix /,$(REGISTRY))mlpipeline-predictor:$(TAG)
-# The image that was built or pushed last is the one that is submitted.
+# The images that were built or pushed last are those that are submitted.
 LAST_CONTAINER = $(shell cat .image 2>/dev/null || echo $(DEFAULT_CONTAINER))
+LAST_PREDICTOR = $(shell cat .image-predictor 2>/dev/null || echo $(DEFAULT_PREDICTOR))
 # The first Python of these that is 3.11 or 3.12.
 PYTHON    ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -93,7 +95,7 @@ cluster-down: ## Delete the kind cluster. What pods wrote stays in workspace-kin
 	kind delete cluster --name mlpipeline
 
 .PHONY: image
-image: ## Build the image of all steps, and load it into kind where that runs. VARIANT=cpu|gpu|light
+image: image-predictor ## Build the images of steps and of replicas, and load them into kind where that runs. VARIANT=cpu|gpu|light
 	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
 		--tag $(CONTAINER) --tag $(DEFAULT_CONTAINER) .
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
@@ -102,9 +104,11 @@ image: ## Build the image of all steps, and load it into kind where that runs. V
 
 .PHONY: image-predictor
 image-predictor: ## Build the image of replicas alone, without TensorFlow, and load it into kind.
-	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target predictor --tag $(PREDICTOR_CONTAINER) .
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target predictor \
+		--tag $(PREDICTOR_CONTAINER) --tag $(DEFAULT_PREDICTOR) .
 	@! kind get clusters 2>/dev/null | grep -qx mlpipeline || kind load docker-image --name mlpipeline \
-		--nodes mlpipeline-worker,mlpipeline-worker2 $(PREDICTOR_CONTAINER)
+		--nodes mlpipeline-worker,mlpipeline-worker2 $(PREDICTOR_CONTAINER) $(DEFAULT_PREDICTOR)
+	@echo $(PREDICTOR_CONTAINER) >.image-predictor
 
 .PHONY: image-tracking
 image-tracking: ## Build the image of MLflow's server for OVERLAY=tracking, and load it into kind.
@@ -113,10 +117,13 @@ image-tracking: ## Build the image of MLflow's server for OVERLAY=tracking, and 
 		--nodes mlpipeline-worker,mlpipeline-worker2 $(TRACKING_CONTAINER)
 
 .PHONY: push
-push: ## Build the image and push it to a registry. REGISTRY=registry.example.com/team VARIANT=
+push: ## Build both images and push them to a registry. REGISTRY=registry.example.com/team VARIANT=
 	@test -n "$(REGISTRY)" || { echo "error: which registry? make push REGISTRY=registry.example.com/team"; exit 1; }
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target predictor --tag $(PREDICTOR_CONTAINER) .
 	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) --tag $(CONTAINER) .
+	docker push $(PREDICTOR_CONTAINER)
 	docker push $(CONTAINER)
+	@echo $(PREDICTOR_CONTAINER) >.image-predictor
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
@@ -129,7 +136,7 @@ undeploy: ## Remove all of that from the cluster; of two releases this one. NAME
 
 .PHONY: submit
 submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous NAMESPACE=
-	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(call quoted,CONFIG) $(PARAMETERS)
+	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(LAST_PREDICTOR) $(call quoted,CONFIG) $(PARAMETERS)
 
 .PHONY: models
 models: ## List the models that are served, each with its version and its address.
@@ -191,7 +198,7 @@ e2e: $(READY) ## As smoke, and on the same cluster a test of each pattern that n
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Break things in the kind cluster, which must be deployed: an hour.
-	IMAGE=$(LAST_CONTAINER) $(VENV)/bin/pytest tests/e2e
+	IMAGE=$(LAST_CONTAINER) PREDICTOR_IMAGE=$(LAST_PREDICTOR) $(VENV)/bin/pytest tests/e2e
 
 .PHONY: docs
 docs: $(READY) ## Build the site of docs/ into site/; a broken link or a page without a place fails it.
@@ -211,13 +218,13 @@ bench: $(READY) ## Measure what docs/reference/benchmarks.md states: allow an ho
 
 .PHONY: bench-cluster
 bench-cluster: $(READY) ## Measure what Kubernetes adds, on the deployed kind cluster. CONFIG=
-	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --config $(call quoted,CONFIG) \
-		--output benchmarks/results/cluster.json
+	$(VENV)/bin/python -m benchmarks.cluster --image $(LAST_CONTAINER) --predictor-image $(LAST_PREDICTOR) \
+		--config $(call quoted,CONFIG) --output benchmarks/results/cluster.json
 
 ##@ Release
 
 .PHONY: release
-release: $(READY) ## Check that tag, changelog and manifests agree; build wheel, bill of materials, image.
+release: $(READY) ## Check that tag, changelog and manifests agree; build wheel, bill of materials, images.
 	@$(VENV)/bin/python scripts/release.py
 	@$(MAKE) --no-print-directory image
 
@@ -226,7 +233,9 @@ release-version: $(READY) ## Write the version of pyproject.toml into all files 
 	@$(VENV)/bin/python scripts/release.py --set
 
 .PHONY: publish
-publish: ## Push the image with its provenance and bill of materials. IMAGE=ghcr.io/me/mlpipeline TAG=0.2.0
+publish: ## Push both images with their provenance and bill of materials. IMAGE=ghcr.io/me/mlpipeline TAG=0.2.0
+	docker buildx build --file docker/Dockerfile --target predictor \
+		--provenance=mode=max --sbom=true --push --tag $(IMAGE)-predictor:$(TAG) .
 	docker buildx build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) \
 		--provenance=mode=max --sbom=true --push --tag $(IMAGE):$(TAG) .
 
@@ -262,7 +271,8 @@ lock: $(READY) ## Resolve the dependencies anew: of development, of the images, 
 		-o docker/requirements-gpu.lock
 	$(COMPILE) pyproject.toml --extra serve --extra tracking --extra cluster -c requirements.lock \
 		-o docker/requirements-light.lock
-	$(COMPILE) pyproject.toml --extra serve -c requirements.lock -o docker/requirements-predictor.lock
+	$(COMPILE) pyproject.toml --extra serve -c requirements.lock \
+		--excludes docker/predictor-excludes.txt -o docker/requirements-predictor.lock
 	$(COMPILE) docker/tracking.in -o docker/requirements-tracking.lock
 
 .PHONY: help

@@ -42,6 +42,7 @@ Span = tuple[float, float]
 def main(
     config: Path = Path("configs/default.yaml"),
     image: str = "mlpipeline:0.2.0",
+    predictor_image: str = "mlpipeline-predictor:0.2.0",
     output: Annotated[Path | None, typer.Option(help="Write the figures there, as JSON.")] = None,
 ) -> None:
     """Measure a first and a second submission of a configuration."""
@@ -53,13 +54,14 @@ def main(
     label = f"serving.kserve.io/inferenceservice={NAME}"
     _kubectl("wait", "pods", "-l", label, "--for=delete", "--timeout=120s")
     began = time.time()
-    run = _submit(content, image)
+    images = {"image": image, "predictor-image": predictor_image}
+    run = _submit(content, images)
     answer, answered = _first_answer(run)
     _wait(run)
     _check(run, answer)
     work = _work(run, began, answered)
     memoized_began = time.time()
-    _wait(_submit(content, image))
+    _wait(_submit(content, images))
     figures = {
         "config": config.name,
         "seconds": answered - began,
@@ -73,9 +75,10 @@ def main(
         artifacts.write_json(output, figures)
 
 
-def _submit(content: dict[str, Any], image: str) -> str:
+def _submit(content: dict[str, Any], images: dict[str, str]) -> str:
     command = ["argo", "submit", "-n", NAMESPACE, "-o", "name", "workflows/pipeline.yaml"]
-    command += ["-p", f"image={image}", "-p", f"configuration={yaml.safe_dump(content)}"]
+    for name, value in (images | {"configuration": yaml.safe_dump(content)}).items():
+        command += ["-p", f"{name}={value}"]
     return _output(*command).strip()
 
 

@@ -1,6 +1,6 @@
 """`make release`: check that everything names one version, then build what a release consists of.
 
-The image is built by `make release` after this.
+The images are built by `make release` after this.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Every place where the version stands beside the image's name, whoever writes it.
-_IMAGE = re.compile(r"(?<![\w-])mlpipeline:(\d+\.\d+\.\d+)")
+# Every place where the version stands beside an image's name, whoever writes it.
+_IMAGE = re.compile(r"(?<![\w-])(mlpipeline(?:-predictor)?):(\d+\.\d+\.\d+)")
 _WRITTEN_IN = (".md", ".py", ".yaml", "Makefile", "Dockerfile")
-LOCKS = ("cpu", "gpu", "light", "tracking")
+LOCKS = ("cpu", "gpu", "light", "predictor", "tracking")
 
 
 def main(arguments: list[str]) -> int:
@@ -50,11 +50,11 @@ def version_problems(root: Path, version: str) -> Iterator[str]:
     """Yield each file that names another version, and what the changelog lacks."""
     for path in _files(root):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            for found in _IMAGE.findall(line):
+            for image, found in _IMAGE.findall(line):
                 if found != version:
                     yield _problem(
-                        f"{path.relative_to(root)}:{number} names mlpipeline:{found}",
-                        f"mlpipeline:{version}, as pyproject.toml says",
+                        f"{path.relative_to(root)}:{number} names {image}:{found}",
+                        f"{image}:{version}, as pyproject.toml says",
                         "make release-version",
                     )
     if not notes(root, version):
@@ -117,10 +117,10 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def set_version(root: Path, version: str) -> None:
-    """Write a version into every file that names the image."""
+    """Write a version into every file that names an image."""
     for path in _files(root):
         text = path.read_text()
-        written = _IMAGE.sub(f"mlpipeline:{version}", text)
+        written = _IMAGE.sub(rf"\1:{version}", text)
         if written != text:
             path.write_text(written)
 
@@ -128,7 +128,7 @@ def set_version(root: Path, version: str) -> None:
 def build(root: Path, version: str) -> None:
     """Build wheel, source archive, bills of materials and release notes into dist/.
 
-    There is a bill of materials for each lock file, so for each variant of the image:
+    There is a bill of materials for each lock file, so for each image and variant:
     https://cyclonedx.org/docs/1.6/json/
     """
     folder = root / "dist"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Submits the pipeline, follows it to its end, and says where the model answers.
-# Use: [WORKFLOW=pipeline] scripts/submit.sh IMAGE CONFIGURATION [NAME=VALUE ...]    (its parameters)
+# Use: [WORKFLOW=pipeline] scripts/submit.sh IMAGE PREDICTOR CONFIGURATION [NAME=VALUE ...]    (its parameters)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -10,14 +10,14 @@ source "$(dirname "$0")/advice.sh"
 source "$(dirname "$0")/address.sh"
 
 ROOT=$(dirname "$0")/..
-readonly ROOT IMAGE=$1 CONFIGURATION=$2
+readonly ROOT IMAGE=$1 PREDICTOR=$2 CONFIGURATION=$3
 readonly MAX_BYTES=$((512 * 1024)) # a workflow, with all that is known of its steps, has 1 MiB
 
 main() { # [NAME=VALUE ...]
   local parameters=() parameter run
   check_configuration
   refuse_braces "configuration=$(<"$CONFIGURATION")"
-  for parameter in "image=$IMAGE" "$@"; do
+  for parameter in "image=$IMAGE" "predictor-image=$PREDICTOR" "$@"; do
     refuse_braces "$parameter"
     parameters+=(-p "$parameter")
   done
@@ -101,5 +101,5 @@ curl -H 'Content-Type: application/json' http://$address/v1/models/$name:predict
 TEXT
 }
 
-shift 2
+shift 3
 main "$@"

@@ -38,7 +38,7 @@ from mlpipeline.plan.pipeline import (
 )
 from mlpipeline.store.layout import ARTIFACTS, CANDIDATES, DATASETS, RUNS, SELECTIONS
 
-IMAGE = "mlpipeline:0.2.0"
+IMAGE, PREDICTOR_IMAGE = "mlpipeline:0.2.0", "mlpipeline-predictor:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
 LIMITS = "limits"  # that of limits.yaml beside it
@@ -117,7 +117,14 @@ def arguments() -> list[Parameter]:
     """Return the parameters of a run: `argo submit workflows/pipeline.yaml -p workers=3`."""
     return [
         Parameter(
-            name="image", value=IMAGE, description="The image of every step, worker and replica."
+            name="image",
+            value=IMAGE,
+            description="The image of every step and worker, and of replicas with TensorFlow.",
+        ),
+        Parameter(
+            name="predictor-image",
+            value=PREDICTOR_IMAGE,
+            description="The image of replicas without TensorFlow; empty for the other image.",
         ),
         Parameter(
             name="configuration",
@@ -223,6 +230,7 @@ def add_steps() -> Steps:
         SERVE.name,
         [
             *("cluster", "serve", *RUN_OPTIONS, f"--among={_AMONG}", "--outputs", OUTPUTS),
+            f"--predictor-image={ref('workflow.parameters.predictor-image')}",
             *("--memo", MEMO, *_STARTS_PODS, *OWNER),
         ],
         inputs=["name", "among"],

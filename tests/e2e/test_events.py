@@ -24,6 +24,7 @@ from support.workflows_on_kind import (
     CONTEXT,
     IMAGE,
     NAMESPACE,
+    PREDICTOR_IMAGE,
     QUICK,
     ROOT,
     WORKSPACE,
@@ -42,7 +43,8 @@ BURST = 6
 
 @pytest.fixture(autouse=True, scope="module")
 def _templates_of_the_image() -> Iterator[None]:
-    """What events start runs in the image that is tested."""
+    """What events start runs in the images that are tested."""
+    images = {"image": IMAGE, "predictor-image": PREDICTOR_IMAGE}
     names = ("predict", "feedback", "mlpipeline")
     before = {name: _parameters(name) for name in names}
 
@@ -51,7 +53,7 @@ def _templates_of_the_image() -> Iterator[None]:
         kubectl("patch", "workflowtemplate", name, "--type=merge", "-p", json.dumps(patch))
 
     for name, parameters in before.items():
-        put(name, [p | {"value": IMAGE} if p["name"] == "image" else p for p in parameters])
+        put(name, [p | {"value": images.get(p["name"], p.get("value"))} for p in parameters])
     yield
     for name, parameters in before.items():
         put(name, parameters)

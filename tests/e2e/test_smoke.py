@@ -69,6 +69,14 @@ def test_the_printed_curl_line_works(first: Submission) -> None:
     assert sum(probabilities) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.usefixtures("first")
+def test_the_replicas_have_the_image_without_tensorflow() -> None:
+    command = ["kubectl", "--namespace", "mlpipeline", "get", "pods"]
+    command += ["--selector", "component=predictor", "--output", "jsonpath={..containers[*].image}"]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60, text=True)
+    assert (ROOT / ".image-predictor").read_text().strip() in set(done.stdout.split())
+
+
 def test_all_test_images_get_the_recorded_accuracy_from_outside(first: Submission) -> None:
     """Through the node's port: V1, V2 as JSON and binary, gRPC, from at least two replicas."""
     keys = {task["name"]: task["key"] for task in first.record["tasks"]}

@@ -1,4 +1,7 @@
-"""What answers, asks and verifies, where TensorFlow and its like cannot even be imported."""
+"""What answers, asks and verifies, where TensorFlow and its like cannot even be imported.
+
+Nor what the image of replicas does without: docker/predictor-excludes.txt.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import keras
@@ -25,9 +29,16 @@ from support.model_servers import HOST, Ports, Server, started
 from support.stored_documents import metrics
 
 ABSENT = ("tensorflow", "keras", "mlflow", "tensorflow_datasets", "litert_quantizer")
+_EXCLUDES = Path(__file__).parents[2] / "docker" / "predictor-excludes.txt"
+EXCLUDED = {line for line in _EXCLUDES.read_text().splitlines() if line and line[0] != "#"}
+LEFT_OUT = sorted(
+    module
+    for module, names in packages_distributions().items()
+    if EXCLUDED & {name.lower().replace("_", "-").replace(".", "-") for name in names}
+)
 WITHOUT = f"""
 import sys
-sys.modules.update(dict.fromkeys({ABSENT}))  # each import of these fails
+sys.modules.update(dict.fromkeys([*{ABSENT}, *{LEFT_OUT}]))  # each import of these fails
 from mlpipeline.cli.app import main
 main()
 """
@@ -101,6 +112,12 @@ def test_a_replica_answers_and_verification_finds_what_was_selected(
     for each in figures["protocols"]:
         assert each["accuracy"] == each["recorded_accuracy"]
         assert each["max_difference"] < 1e-6
+
+
+def test_what_the_image_of_replicas_lacks_is_installed_here() -> None:
+    """Otherwise the tests above would have nothing to leave out."""
+    assert {"aiohttp", "cryptography", "grpc_tools", "websockets"} <= set(LEFT_OUT)
+    assert len(LEFT_OUT) >= len(EXCLUDED)
 
 
 def test_an_image_is_predicted(selected: Selected, tmp_path: Path) -> None:

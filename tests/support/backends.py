@@ -58,6 +58,7 @@ class Kubernetes:
     """`argo submit`, on the kind cluster of the current context."""
 
     image: str = os.environ.get("IMAGE", "mlpipeline:0.2.0")
+    predictor: str = os.environ.get("PREDICTOR_IMAGE", "mlpipeline-predictor:0.2.0")
 
     @property
     def workspace(self) -> Path:
@@ -66,7 +67,8 @@ class Kubernetes:
     def run(self, content: dict[str, Any]) -> Record:
         run = _output(
             *("argo", "submit", "-n", "mlpipeline", "-o", "name", "workflows/pipeline.yaml"),
-            *("-p", f"image={self.image}", "-p", f"configuration={yaml.safe_dump(content)}"),
+            *("-p", f"image={self.image}", "-p", f"predictor-image={self.predictor}"),
+            *("-p", f"configuration={yaml.safe_dump(content)}"),
         ).strip()
         # Its status says whether the workflow succeeded, which is the record's to say here.
         subprocess.run(

@@ -30,6 +30,7 @@ WORKSPACE = ROOT / "workspace-kind"
 NAMESPACE = os.environ.get("NAMESPACE", "mlpipeline")
 CONTEXT = "kind-mlpipeline"
 IMAGE = os.environ.get("IMAGE", "mlpipeline:0.2.0")
+PREDICTOR_IMAGE = os.environ.get("PREDICTOR_IMAGE", "mlpipeline-predictor:0.2.0")
 
 # The model's address from outside of the cluster.
 HTTP, GRPC = "http://127.0.0.1:30080", "127.0.0.1:30081"
@@ -252,7 +253,11 @@ class Runs:
         **parameters: str,
     ) -> Run:
         """Submit a configuration to one of the workflows."""
-        given = {"image": image, "configuration": yaml.safe_dump(dict(content))} | parameters
+        given = {
+            "image": image,
+            "predictor-image": PREDICTOR_IMAGE,
+            "configuration": yaml.safe_dump(dict(content)),
+        } | parameters
         options = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
         self.models.add(content["name"])
         file = ROOT / "workflows" / f"{workflow}.yaml"

@@ -95,15 +95,15 @@ def invoke(tmp_path: Path) -> Invoke:
     return run
 
 
-def _publish(task: Task, workspace: Path, metrics: Any = None) -> None:
+def _publish(task: Task, workspace: Path, metrics: Any = None, **card: Any) -> None:
     for folder in task.publishes:
-        _make(workspace / folder, metrics)
+        _make(workspace / folder, metrics, **card)
 
 
-def _make(folder: Path, metrics: Any = None) -> None:
+def _make(folder: Path, metrics: Any = None, **card: Any) -> None:
     with artifacts.publish(folder) as draft:
         artifacts.write_json(draft / "metrics.json", metrics)
-        documents.model_card(engine="litert").save(draft / "model.json")
+        documents.model_card(**{"engine": "litert"} | card).save(draft / "model.json")
 
 
 def _outputs(workspace: Path) -> dict[str, str]:
@@ -367,6 +367,36 @@ def test_serve_publishes_the_version_that_was_selected(
     workflow = cluster.objects["Workflow", RUN]
     workflow["spec"] |= {"shutdown": "Stop"}
     assert publication.is_over()
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "image", "requested"),
+    [
+        ("litert", "mlpipeline-predictor:2", "mlpipeline-predictor:2", "256Mi"),
+        ("tensorflow", "mlpipeline-predictor:2", "mlpipeline:2", "512Mi"),
+        ("litert", "", "mlpipeline:2", "256Mi"),
+    ],
+)
+def test_who_serves_a_model_decides_on_the_image_and_the_memory_of_its_replicas(
+    tmp_path: Path,
+    invoke: Invoke,
+    rolled_out: list[Any],
+    *,
+    engine: str,
+    given: str,
+    image: str,
+    requested: str,
+) -> None:
+    for name in ("train-cnn", "train-dropout"):
+        _publish(TASKS[name], tmp_path)
+    _publish(TASKS["select"], tmp_path, engine=engine, engine_reason="it has no operation Odd")
+    invoke("serve", f"--predictor-image={given}")
+    ((service, _, _),) = rolled_out
+    (container,) = service["spec"]["predictor"]["containers"]
+    assert container["image"] == image
+    assert container["resources"]["requests"] == {"cpu": "500m", "memory": requested}
+    why = service["metadata"]["annotations"].get("mlpipeline/why-tensorflow")
+    assert why == {"tensorflow": "it has no operation Odd"}.get(engine)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ class Run:
             "workflow.uid": "uid",
             "workflow.namespace": "mlpipeline",
             "workflow.parameters.image": "mlpipeline:1",
+            "workflow.parameters.predictor-image": "mlpipeline-predictor:1",
             "workflow.parameters.pending-seconds": "10",
             "inputs.parameters.name": NAME,
             "inputs.parameters.among": "",

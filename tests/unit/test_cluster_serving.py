@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mlpipeline.backends.cluster import inference_service, manifests, pods, rollout, snapshots
 from mlpipeline.backends.cluster.api import Manifest
@@ -103,6 +104,28 @@ def test_a_workspace_that_is_a_part_of_its_volume_stays_one() -> None:
     mount["subPath"] = "team-a"
     (made,) = (m for m in _container(_complete(template))["volumeMounts"] if "subPath" in m)
     assert made["subPath"] == f"team-a/models/{NAME}"
+
+
+def test_what_a_variant_changes_gives_way_to_a_patch(tmp_path: Path) -> None:
+    """Who has set more memory by a patch has it whatever serves a model."""
+
+    def file(name: str, memory: str) -> None:
+        spec = {"containers": [{"name": "kserve-container", "memory": memory}]}
+        _write(tmp_path, name, yaml.safe_dump({"spec": {"predictor": spec}}))
+
+    def memory(variant: str) -> str:
+        service = manifests.load(tmp_path, "inference-service", variant=variant)
+        return str(_container(service)["memory"])
+
+    file("inference-service.yaml", "little")
+    file("inference-service.tensorflow.yaml", "more")
+    assert [memory(variant) for variant in ("litert", "tensorflow", "")] == [
+        "little",
+        "more",
+        "little",
+    ]
+    file("inference-service.mine.patch.yaml", "most")
+    assert [memory(variant) for variant in ("litert", "tensorflow")] == ["most", "most"]
 
 
 def test_the_template_and_its_sidecars_stay_as_they_are() -> None:

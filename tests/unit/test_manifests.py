@@ -282,7 +282,8 @@ def test_no_free_text_of_a_run_is_put_into_an_argument() -> None:
             text = yaml.safe_dump(document["spec"]["templates"], width=10_000)
             assert "{{=" not in text, path
             assert set(given.findall(text)) <= {
-                *("image", "pending-seconds", "queue", "priority", "queue-seconds"),
+                *("image", "predictor-image"),
+                *("pending-seconds", "queue", "priority", "queue-seconds"),
                 "event",  # in base64: tests/unit/test_event_bindings.py
             }
 
@@ -410,8 +411,9 @@ def test_the_parameters_of_a_cloud_reach_their_places() -> None:
     claim = _one(documents, "PersistentVolumeClaim", "workspace")
     assert claim["spec"]["storageClassName"] == parameters["data"]["storageClass"]
     arguments = _one(documents, "WorkflowTemplate", "mlpipeline")["spec"]["arguments"]
-    images = [p["value"] for p in arguments["parameters"] if p["name"] == "image"]
-    assert images == [parameters["data"]["image"]]
+    given = {p["name"]: p["value"] for p in arguments["parameters"]}
+    assert given["image"] == parameters["data"]["image"]
+    assert given["predictor-image"] == parameters["data"]["predictorImage"]
     assert ("ConfigMap", "parameters") not in {
         (d["kind"], d["metadata"]["name"]) for d in documents
     }

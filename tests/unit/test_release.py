@@ -39,6 +39,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "mlpipeline"\nversion = "1.2.3"\n')
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     (tmp_path / "Makefile").write_text("DEFAULT_CONTAINER := mlpipeline:1.2.3\n")
+    (tmp_path / "replica.yaml").write_text("image: mlpipeline-predictor:1.2.3\n")
     (tmp_path / "pod.yaml").write_text("a: 1\nimage: registry.example.com/mlpipeline:1.2.3\n")
     _git(tmp_path, "init", "--quiet")
     _commit(tmp_path)
@@ -61,14 +62,23 @@ def test_what_agrees_has_no_problem(root: Path) -> None:
     assert _problems(root) == []
 
 
-@pytest.mark.parametrize("file", ["Makefile", "pod.yaml"])
-def test_another_version_in_a_file_is_named_with_its_line(root: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "image"),
+    [
+        ("Makefile", "mlpipeline"),
+        ("pod.yaml", "mlpipeline"),
+        ("replica.yaml", "mlpipeline-predictor"),
+    ],
+)
+def test_another_version_in_a_file_is_named_with_its_line(
+    root: Path, file: str, image: str
+) -> None:
     path = root / file
     path.write_text(path.read_text().replace("1.2.3", "1.2.2"))
     _commit(root)
     (problem,) = _problems(root)
     line = len(path.read_text().splitlines())
-    assert problem.startswith(f"{file}:{line} names mlpipeline:1.2.2\n")
+    assert problem.startswith(f"{file}:{line} names {image}:1.2.2\n")
     assert "to do:    make release-version" in problem
 
 
@@ -76,6 +86,7 @@ def test_the_version_is_written_into_every_file(root: Path) -> None:
     release.set_version(root, "2.0.0")
     assert "mlpipeline:2.0.0" in (root / "Makefile").read_text()
     assert "mlpipeline:2.0.0" in (root / "pod.yaml").read_text()
+    assert "mlpipeline-predictor:2.0.0" in (root / "replica.yaml").read_text()
     assert (root / "CHANGELOG.md").read_text() == CHANGELOG
 
 

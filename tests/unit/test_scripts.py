@@ -114,7 +114,7 @@ def test_what_argo_would_evaluate_is_not_submitted(
         stub.write_text(f'#!/bin/sh\necho "{program} $*" >>{tmp_path}/calls\n')
         stub.chmod(0o755)
     done = subprocess.run(
-        [ROOT / "scripts/submit.sh", "image:1", tmp_path / "my.yaml", *parameters],
+        [ROOT / "scripts/submit.sh", "image:1", "predictor:1", tmp_path / "my.yaml", *parameters],
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -209,7 +209,12 @@ def test_without_a_model_it_says_so(tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_is_not_there_is_not_submitted(tmp_path: Path) -> None:
-    command = [str(ROOT / "scripts/submit.sh"), "image:1", str(tmp_path / "none.yaml")]
+    command = [
+        str(ROOT / "scripts/submit.sh"),
+        "image:1",
+        "predictor:1",
+        str(tmp_path / "none.yaml"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"there is no file {tmp_path}/none.yaml" in done.stderr
@@ -256,7 +261,7 @@ def run_script(
 def test_a_configuration_of_any_size_arrives_as_it_is(tmp_path: Path, kilobytes: int) -> None:
     text = "name: m # “{” \\ 😀\n\n  \ndata:\n\t# x\n  - '|'\n" + "# padding\n" * (kilobytes * 100)
     (tmp_path / "my.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"))
+    done = run_script(tmp_path, "submit.sh", "image:1", "predictor:1", str(tmp_path / "my.yaml"))
     assert "mlpipeline-1 is submitted" in done.stdout, done.stderr
     parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())
     assert parameters == {"configuration": text.rstrip("\n")}
@@ -264,7 +269,7 @@ def test_a_configuration_of_any_size_arrives_as_it_is(tmp_path: Path, kilobytes:
 
 def test_a_configuration_that_no_workflow_holds_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("# x\n" * 200_000)
-    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"))
+    done = run_script(tmp_path, "submit.sh", "image:1", "predictor:1", str(tmp_path / "my.yaml"))
     assert done.returncode == 1
     assert "my.yaml has 800000 bytes\n  expected: 524288 at most" in done.stderr
     assert not (tmp_path / "parameters.yaml").exists()
@@ -272,7 +277,9 @@ def test_a_configuration_that_no_workflow_holds_is_refused(tmp_path: Path) -> No
 
 def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("name: m")
-    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), failed=True)
+    done = run_script(
+        tmp_path, "submit.sh", "image:1", "predictor:1", str(tmp_path / "my.yaml"), failed=True
+    )
     assert done.returncode == 1
     *_, said, to_do = done.stdout.splitlines()
     assert said == "✖ ingest(0)  OOMKilled (exit code 137)"
@@ -306,7 +313,9 @@ def test_scripts_and_records_say_the_same_of_what_ended_a_step() -> None:
 
 def test_a_run_that_nobody_begins_is_not_waited_for_without_end(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("name: m")
-    done = run_script(tmp_path, "submit.sh", "image:1", str(tmp_path / "my.yaml"), phase="")
+    done = run_script(
+        tmp_path, "submit.sh", "image:1", "predictor:1", str(tmp_path / "my.yaml"), phase=""
+    )
     assert done.returncode == 1
     # A second where it is asked for; on a busy machine the next look comes late.
     assert re.search(r"Argo has not begun mlpipeline-1 in \d s", done.stderr)

@@ -42,6 +42,9 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configurat
 Outputs = Annotated[Path, typer.Option(help="The folder for the step's output parameters.")]
 Templates = Annotated[Path, typer.Option(help="The folder of the manifests to complete.")]
 Image = Annotated[str, typer.Option(help="The image of the pods that are started.")]
+PredictorImage = Annotated[
+    str, typer.Option(help="The image of pods that LiteRT serves by; empty for the other one.")
+]
 PendingSeconds = Annotated[int, typer.Option(help="Seconds that a pod may take to start.")]
 Memo = Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")]
 Owner = Annotated[str, typer.Option("--workflow", help="The workflow, as NAME/UID.")]
@@ -153,6 +156,7 @@ def serve(
     image: Image,
     workflow: Owner,
     memo: Memo,
+    predictor_image: PredictorImage = "",
     pending_seconds: PendingSeconds = 300,
     among: Among = "",
 ) -> None:
@@ -166,19 +170,20 @@ def serve(
     folder = registered.path
     artifacts.verify(folder)
     card = ModelCard.load(registered.card)
+    is_litert = card.engine == "litert"
     service = inference_service.complete(
-        manifests.load(templates, "inference-service"),
+        manifests.load(templates, "inference-service", variant=card.engine),
         name=settings.name,
         version=version,
         content=inference_service.digest_of(folder),
         code=code_version(*_SERVING),
-        image=image,
+        image=predictor_image if is_litert and predictor_image else image,
         arguments=predictor_arguments(
             settings.name, version, workspace=workspace, host=settings.serving.host
         ),
         reads=folder.parent.relative_to(workspace.root),
         replicas=settings.serving.replicas,
-        why_tensorflow=card.engine_reason if card.engine == "tensorflow" else "",
+        why_tensorflow="" if is_litert else card.engine_reason,
     )
     cluster, good = api.connect(), _verified(workspace, settings.name)
     revision = rollout.roll_out(

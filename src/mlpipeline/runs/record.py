@@ -49,7 +49,7 @@ class RunRecord:
         config_file: The name of the file that it was configured by.
         config: The configuration; None where it could not be read.
         machine: Where it is carried out.
-        source: Where the code came from: a commit, or the image of the pods.
+        source: Where the code came from: a commit, or the image of the steps.
         state: How it ended.
         seconds: How long it took until the record was written last.
         tasks: What its tasks did, in the order in which they ended.

@@ -70,7 +70,7 @@ def complete(
         version: Name of the version that is published.
         content: Digest of the version's content.
         code: Version of the code that serves it.
-        image: Image of all pods.
+        image: Image of all of its pods.
         arguments: Command line of the replicas, after `mlpipeline`.
         reads: What they see of the workspace, below its root: the folder of the model.
         replicas: How many of them there are at least.

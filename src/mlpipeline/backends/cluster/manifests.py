@@ -18,14 +18,18 @@ from mlpipeline.errors import ConfigurationError
 _WORKSPACE = "workspace"  # the volume that all templates call so
 
 
-def load(folder: Path, name: str) -> Manifest:
-    """Read `NAME.yaml`, with the patches that components bring: `NAME.*patch.yaml`.
+def load(folder: Path, name: str, *, variant: str = "") -> Manifest:
+    """Read `NAME.yaml`, with what a variant changes, and the patches that components bring.
+
+    The former is `NAME.VARIANT.yaml`, if there is one; the latter are `NAME.*patch.yaml`. They come
+    last, so whoever sets something by a patch has it in each variant.
 
     Raises:
         ConfigurationError: There is no such file, or it is no manifest.
     """
     manifest = _read(folder / f"{name}.yaml")
-    for patch in sorted(folder.glob(f"{name}.*patch.yaml")):
+    changes = [folder / f"{name}.{variant}.yaml"] if variant else []
+    for patch in [*filter(Path.exists, changes), *sorted(folder.glob(f"{name}.*patch.yaml"))]:
         manifest = merge(manifest, _read(patch))
     return manifest
 

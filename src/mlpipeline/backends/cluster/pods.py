@@ -63,9 +63,10 @@ class StartWatch:
                 raise ClusterError(
                     f"pod {name} does not start: {reason}" + "".join(f"\n    {x}" for x in lines),
                     expected=f"that it runs within {allowed:.0f} s",
-                    remedy="for an image: `make image`, and the parameter `image`; for resources: "
-                    "ask for less or add a node; if memory was too small: raise its limit in "
-                    "manifests/base/templates; `make status` shows what waits",
+                    remedy="for an image: `make image`, and the parameters `image` and "
+                    "`predictor-image`; for resources: ask for less or add a node; if memory was "
+                    "too small: raise its limit in manifests/base/templates; `make status` shows "
+                    "what waits",
                 )
 
 

@@ -241,7 +241,7 @@ def _is_open(folder: RunFolder) -> bool:
 
 
 def _image(workflow: Manifest) -> str:
-    """The image of all pods; `make image` names it by the content of the code."""
+    """The image of all steps; `make image` names it by the content of the code."""
     # What is left at its default stands in the template that it was made from.
     stored = _status(workflow).get("storedWorkflowTemplateSpec") or {}
     for spec in (workflow["spec"], stored):

@@ -142,7 +142,7 @@ class Run(Document):
         config: The configuration, complete with defaults; as far as known where it could not be
             read.
         machine: Where it was carried out.
-        source: Where the code came from: a commit, or the image of the pods.
+        source: Where the code came from: a commit, or the image of the steps.
         state: How it ended.
         seconds: How long it took.
         tasks: What its tasks did, in the order in which they ended.
