@@ -100,6 +100,26 @@ def test_images_of_seven_channels_are_trained_served_and_shown(tmp_path: Path) -
     assert "Traceback" not in command.errors
 
 
+def test_8_bit_integers_are_served_and_verified_where_they_are_asked_for(
+    finished: Pipeline, tmp_path: Path
+) -> None:
+    pipeline = finished.copy(tmp_path)
+    pipeline.content["serving"]["precision"] = "int8"
+    command = pipeline.call("run")
+    assert command.process.returncode == 0, command.errors + command.output
+    assert states(pipeline.last_run())["train-own"] == "reused"
+    served = pipeline.decision()["served"]
+    exact, *quantized = served["variants"]
+    assert served["variant"] in ("int8-dynamic", "int8-full"), served
+    model = pipeline.workspace / "models" / "toy" / pipeline.current()
+    assert (model / "model.tflite").stat().st_size < exact["bytes"]
+    assert artifacts.read_json(model / "model.json")["variant"] == served["variant"]
+    for protocol in pipeline.last_run()["verification"]["protocols"]:
+        assert protocol["max_difference"] < 1e-6
+    for variant in quantized:
+        assert variant["name"] in (pipeline.workspace / "report.html").read_text()
+
+
 def test_what_litert_cannot_serve_is_served_by_tensorflow_and_said(tmp_path: Path) -> None:
     content = configuration(
         {"own": {"model": "own_project.networks:unusual", "epochs": 1}},
