@@ -11,8 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from mlpipeline import environment
+from mlpipeline.backends.local.processes import python_m
 from mlpipeline.plan import config, pipeline
+from mlpipeline.plan.commands import run_arguments
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
 
@@ -34,10 +38,21 @@ def main() -> None:
     _run("input_pipeline", "--dataset", dataset, "--training-rate", rate)
     version = registry.current(Workspace(finished), settings.name)
     model = Workspace(finished).model(settings.name, version).path
-    _run("serving", "--model", model)
+    _run("serving", "--model", model, "--int8", _of_8_bits(finished))
     _run("serving_peers", "--model", model)
     _run("replicas", "--model", model)
     _run("size")
+
+
+def _of_8_bits(finished: Path) -> Path:
+    """Select once more, and return the version that is made of 8-bit integers."""
+    content = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    content["serving"] |= {"precision": "int8"}
+    file = finished / "int8.yaml"
+    artifacts.write_text(file, yaml.safe_dump(content))
+    subprocess.run(python_m(run_arguments(config=file, workspace=str(finished))), check=True)
+    workspace, name = Workspace(finished), content["name"]
+    return workspace.model(name, registry.current(workspace, name)).path
 
 
 def _run(name: str, *arguments: object) -> None:
