@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -56,6 +58,23 @@ def prepare(folder: Path, content: dict[str, Any]) -> Pipeline:
     prepared = Pipeline(folder, content)
     ingestion.ingest(Data(**content["data"]), prepared.published("ingest"))
     return prepared
+
+
+# --- its start ----------------------------------------------------------------------------------
+
+IMPORTS = """
+import sys
+from mlpipeline.cli import loading
+with loading.tensorflow():
+    from mlpipeline.steps import training
+assert "keras" in sys.modules
+print(sorted({"matplotlib", "pandas", "sklearn"} & set(sys.modules)))
+"""
+
+
+def test_a_worker_imports_nothing_that_keras_can_do_without() -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORTS], stdout=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "[]\n")
 
 
 # --- one update for all -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -115,11 +116,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     @asynccontextmanager
     async def started(
-        _: Config, __: Path, version: str, *, logs: Path
+        _: Config, __: Path, version: str, *, logs: Path, end_signal: Callable[[], int]
     ) -> AsyncIterator[asyncio.Task[None]]:
         said.append(f"began {version}")
         yield asyncio.ensure_future(asyncio.sleep(100))
-        said.append(f"ended {version}")
+        said.append(f"ended {version} by {signal.Signals(end_signal()).name}")
 
     monkeypatch.setattr(replicas, "reserved", reserved)
     monkeypatch.setattr(replicas, "started", started)
@@ -150,8 +151,8 @@ def test_the_best_so_far_is_served_and_only_a_better_one_replaces_it(
         "reserved",
         f"began {first}",
         f"began {second}",
-        f"ended {first}",
-        f"ended {second}",
+        f"ended {first} by SIGTERM",  # its clients find the second one meanwhile
+        f"ended {second} by SIGINT",
         "free",
     ]
     assert [(one.version, one.candidate) for one in backend.record.served] == [

@@ -245,6 +245,21 @@ def test_a_process_may_finish_its_work_when_it_is_ended(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().splitlines()[-1] == "saved"
 
 
+def test_a_process_is_asked_by_the_signal_that_is_said_when_it_is_to_end(tmp_path: Path) -> None:
+    script = "trap 'echo asked; exit 0' USR1; echo progress done=0 total=1 own=$$; sleep 60 & wait"
+
+    async def ended() -> None:
+        spoken, signals = Spoken(), [signal.SIGTERM]
+        async with started(
+            _shell(script), log=tmp_path / "log", on_progress=spoken, end_signal=signals.pop
+        ):
+            await spoken.pids()
+            signals[:] = [signal.SIGUSR1]
+
+    asyncio.run(ended())
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "asked"
+
+
 def test_a_process_that_ended_before_the_body_is_no_error_of_the_body(tmp_path: Path) -> None:
     async def body() -> str:
         async with started(_shell("exit 5"), log=tmp_path / "log") as following:

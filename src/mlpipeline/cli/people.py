@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mlpipeline.cli import loading
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.errors import EventError
 from mlpipeline.events import schema
@@ -195,7 +196,9 @@ def lineage(
 def track(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     """Send the runs to MLflow that it does not have yet: to MLFLOW_TRACKING_URI, or a file."""
     from mlpipeline.backends.local import commands
-    from mlpipeline.runs.mlflow import client, sending
+
+    with loading.large_libraries():
+        from mlpipeline.runs.mlflow import client, sending
 
     commands.close_killed(workspace)
     uri = sending.configured() or sending.embedded(workspace)

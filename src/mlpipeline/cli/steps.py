@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from mlpipeline import addresses, logs
-from mlpipeline.cli import last_words
+from mlpipeline.cli import last_words, loading
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,
@@ -73,7 +73,8 @@ def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_W
     task = pipeline.plan(settings)[INGEST.name]
     if _is_reused(task, workspace):
         return
-    from mlpipeline.steps import ingestion
+    with loading.tensorflow():
+        from mlpipeline.steps import ingestion
 
     ingestion.ingest(
         settings.data,
@@ -120,8 +121,9 @@ def train(
     dataset = workspace.dataset(tasks[INGEST.name].key).path
     artifacts.verify(dataset)  # of every worker: all of it is read, tens of megabytes
     own_files.confirm(settings.candidates[candidate].model, settings.candidates[candidate])
-    from mlpipeline.learning.training.cluster_spec import from_environment
-    from mlpipeline.steps import training
+    with loading.tensorflow():
+        from mlpipeline.learning.training.cluster_spec import from_environment
+        from mlpipeline.steps import training
 
     training.train(
         candidate,
@@ -147,7 +149,8 @@ def select(
     task = tasks[SELECT.name]
     if _is_reused(task, workspace):
         return
-    from mlpipeline.steps import selection
+    with loading.tensorflow():
+        from mlpipeline.steps import selection
 
     trainings = [tasks[name] for name in task.reads if tasks[name].step is TRAIN]
     selection.select(
@@ -187,7 +190,8 @@ def serve(
     else:
         serving = Serving()
         version = version or registry.current(workspace, name)
-    from mlpipeline.steps import serving as servers
+    with loading.large_libraries():
+        from mlpipeline.steps import serving as servers
 
     servers.serve(
         workspace.model(name, version).path,
@@ -229,8 +233,9 @@ def verify(
     # Whoever has served it says which it is: by now another run may have trained a candidate that
     # was missing, so that another version would be selected.
     version = version or pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
-    from mlpipeline.learning.data.splits import StoredSplit
-    from mlpipeline.steps import verification
+    with loading.large_libraries():
+        from mlpipeline.learning.data.splits import StoredSplit
+        from mlpipeline.steps import verification
 
     selection = workspace.selection(version)
     artifacts.verify(selection.path)
@@ -281,7 +286,8 @@ def front(
     ] = "",
 ) -> None:
     """Cut large requests into pieces for several replicas, in the foreground."""
-    from mlpipeline.steps import front as fronts
+    with loading.large_libraries():
+        from mlpipeline.steps import front as fronts
 
     fronts.serve(
         replicas.split(","),
@@ -331,8 +337,8 @@ def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None
 
 def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:
     if any(module_of(candidate.model) for candidate in settings.candidates.values()):
-        from mlpipeline.learning.model import models
-
+        with loading.tensorflow():
+            from mlpipeline.learning.model import models
         models.check(settings.candidates, shape, classes)
 
 

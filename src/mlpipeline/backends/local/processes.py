@@ -65,6 +65,7 @@ async def started(
     on_progress: Callable[[dict[str, str]], None] = lambda _: None,
     on_output: Callable[[str], None] | None = None,
     grace_seconds: float = _GRACE_SECONDS,
+    end_signal: Callable[[], int] = lambda: signal.SIGTERM,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Start a process and end it, with all that it started, when the body ends.
 
@@ -77,6 +78,7 @@ async def started(
         on_output: Called with every other line of its standard output. Standard error is then read
             apart: which of two lines that come at the same time is first in the log is not certain.
         grace_seconds: How long it may take to end when it is asked to.
+        end_signal: Called for the number of the signal that asks it.
 
     Yields:
         A task that returns when the process ends with status 0, and raises `ExitError` otherwise.
@@ -132,7 +134,7 @@ async def started(
     try:
         yield following
     finally:
-        await _end(process, following, sweeping, grace_seconds)
+        await _end(process, following, sweeping, grace_seconds, end_signal())
 
 
 async def run(
@@ -226,10 +228,11 @@ async def _end(
     following: asyncio.Task[None],
     sweeping: asyncio.Task[None],
     grace_seconds: float,
+    end_signal: int,
 ) -> None:
     """Ask the process to end, insist after a while or at a second Ctrl-C, take its last output."""
     try:
-        _signal_group(process, signal.SIGTERM)
+        _signal_group(process, end_signal)
         await asyncio.wait([following, sweeping], timeout=grace_seconds)
     finally:
         _signal_group(process, signal.SIGKILL)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,12 @@ def reserved(settings: Serving) -> Iterator[None]:
 
 @asynccontextmanager
 async def started(
-    config: Config, workspace: Workspace, version: str, *, logs: Path
+    config: Config,
+    workspace: Workspace,
+    version: str,
+    *,
+    logs: Path,
+    end_signal: Callable[[], int] = lambda: signal.SIGTERM,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Start replicas on ports that are reserved: beside those of another version, for example.
 
@@ -56,6 +62,8 @@ async def started(
         workspace: The folder of all artifacts.
         version: The registered version.
         logs: The folder for a log of each replica.
+        end_signal: Called for the number of the signal that ends a replica. At SIGTERM it goes on
+            answering for some seconds, until its clients have found another one.
 
     Yields:
         A task that ends, with an error, when a replica does.
@@ -72,7 +80,12 @@ async def started(
         ]
         followers = [
             await stack.enter_async_context(
-                processes.started(one, log=logs / f"{name}.log", on_progress=readiness.note)
+                processes.started(
+                    one,
+                    log=logs / f"{name}.log",
+                    on_progress=readiness.note,
+                    end_signal=end_signal,
+                )
             )
             for name, one in zip(settings.replica_names, commands, strict=True)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -45,6 +46,7 @@ class Service:
         self._ports: AsyncExitStack | None = None
         self._replicas = AsyncExitStack()
         self._ended: asyncio.Task[None] | None = None
+        self._is_over = False
 
     async def __aenter__(self) -> Self:
         """Begin without a replica."""
@@ -52,6 +54,7 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         """End the replicas, then let the ports go."""
+        self._is_over = True
         async with self._ports or AsyncExitStack():  # the replicas end first
             await self._replicas.aclose()
 
@@ -91,7 +94,9 @@ class Service:
         """
         await self.hold_ports()
         newer = AsyncExitStack()
-        running = replicas.started(self._config, self._workspace, version, logs=self._logs)
+        running = replicas.started(
+            self._config, self._workspace, version, logs=self._logs, end_signal=self._end_signal
+        )
         self._ended = await newer.enter_async_context(running)
         older, self._replicas, self.version = self._replicas, newer, version
         await older.aclose()
@@ -100,3 +105,7 @@ class Service:
         """Raise the error of a replica that has ended by itself."""
         if self._ended and self._ended.done():
             self._ended.result()
+
+    def _end_signal(self) -> int:
+        # In the end no replica is left that clients could change to: nobody waits until they have.
+        return signal.SIGINT if self._is_over else signal.SIGTERM
