@@ -134,7 +134,7 @@ INGEST = Step(
     module="mlpipeline.steps.ingestion",
     publishes=(DATASET,),
     identity=_of_data,
-    typical_seconds=13,
+    typical_seconds=5,
 )
 TRAIN = Step(
     "train",
@@ -144,7 +144,7 @@ TRAIN = Step(
     publishes=(CANDIDATE,),
     per="candidate",
     identity=_of_candidate,
-    typical_seconds=55,
+    typical_seconds=35,
 )
 SELECT = Step(
     "select",
@@ -153,14 +153,14 @@ SELECT = Step(
     reads=(DATASET, CANDIDATE),
     publishes=(SELECTION, MODEL),
     identity=_of_model,
-    typical_seconds=12,
+    typical_seconds=5,
 )
 SERVE = Step(
     "serve",
     "start the replicas of the registered model",
     module="mlpipeline.serving.server",
     reads=(MODEL,),
-    typical_seconds=10,
+    typical_seconds=2,
 )
 VERIFY = Step(
     "verify",
@@ -168,7 +168,7 @@ VERIFY = Step(
     module="mlpipeline.steps.verification",
     reads=(MODEL, DATASET),
     after=(SERVE,),
-    typical_seconds=16,
+    typical_seconds=3,
 )
 STEPS = (INGEST, TRAIN, SELECT, SERVE, VERIFY)
 """All steps, each after those whose results it needs."""
