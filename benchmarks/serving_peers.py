@@ -110,7 +110,7 @@ def main() -> None:
                     load = _load(url, peer.body(image), connections, arguments.seconds)
                     loads.setdefault((name, connections), []).append(load)
     results = {
-        "model": str(arguments.model),
+        "model": arguments.model.name,
         "cpus": os.cpu_count(),
         "seconds": arguments.seconds,
         "rounds": arguments.rounds,
