@@ -64,7 +64,7 @@ def prepare(folder: Path, content: dict[str, Any]) -> Pipeline:
 
 IMPORTS = """
 import sys
-from mlpipeline.cli import loading
+from mlpipeline import loading
 with loading.tensorflow():
     from mlpipeline.steps import training
 assert "keras" in sys.modules

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpipeline.cli import loading
+from mlpipeline import loading
 
 
 @pytest.fixture(autouse=True)

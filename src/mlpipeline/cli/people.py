@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlpipeline.cli import loading
+from mlpipeline import loading
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.errors import EventError
 from mlpipeline.events import schema

@@ -16,8 +16,8 @@ from typing import Annotated, TypeVar
 import numpy as np
 import typer
 
-from mlpipeline import addresses, logs
-from mlpipeline.cli import last_words, loading
+from mlpipeline import addresses, loading, logs
+from mlpipeline.cli import last_words
 from mlpipeline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_WORKSPACE,

@@ -2,7 +2,7 @@
 
 import sys
 
-_CHECKER = "kubernetes_validate"
+from mlpipeline import loading
 
 
 def _import_kserve() -> None:
@@ -21,16 +21,11 @@ def _import_kserve() -> None:
     their classes from KServe's, so it is done here: a package comes before its modules.
     """
     arguments, sys.argv = sys.argv, sys.argv[:1]
-    checker = sys.modules.get(_CHECKER)
-    sys.modules[_CHECKER] = None  # type: ignore[assignment]  # as if it were not installed
     try:
-        import kserve  # noqa: F401
+        with loading.without("kubernetes_validate"):
+            import kserve  # noqa: F401
     finally:
         sys.argv = arguments
-        if checker is None:
-            del sys.modules[_CHECKER]
-        else:
-            sys.modules[_CHECKER] = checker
 
 
 _import_kserve()

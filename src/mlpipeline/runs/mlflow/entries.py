@@ -151,18 +151,21 @@ def _metrics(workspace: Workspace, task: TaskRecord, began: int) -> list[Metric]
         ]
         size = [Metric("parameters", metrics.parameters, began, 0)] if metrics else []
         return by_epoch + size
-    if task.step == SELECT.name:
-        decision = _read(Decision, workspace.selection(task.key).decision)
-        figures = _figures_of_selection(decision) if decision else {}
-        return [Metric(name, value, began, 0) for name, value in figures.items()]
-    return []
+    decision = _decision(workspace, task)
+    figures = _figures_of_selection(decision) if decision else {}
+    return [Metric(name, value, began, 0) for name, value in figures.items()]
+
+
+def _decision(workspace: Workspace, task: TaskRecord) -> Decision | None:
+    """What a selection decided; None of any other task."""
+    if task.step != SELECT.name:
+        return None
+    return _read(Decision, workspace.selection(task.key).decision)
 
 
 def _served(workspace: Workspace, task: TaskRecord) -> dict[str, str]:
     """What a selection decided to serve, and of each other variant why not."""
-    decision = None
-    if task.step == SELECT.name:
-        decision = _read(Decision, workspace.selection(task.key).decision)
+    decision = _decision(workspace, task)
     if decision is None or decision.served is None:
         return {}
     served = decision.served
@@ -205,15 +208,13 @@ def _parameters(run: Run, task: TaskRecord) -> Mapping[str, Any]:
 def _figures_of_chosen(workspace: Workspace, run: Run) -> dict[str, float]:
     """The figures of the candidate that a run has chosen."""
     for task in reversed(run.tasks):
-        if task.step == SELECT.name:
-            decision = _read(Decision, workspace.selection(task.key).decision)
-            if decision:
-                figures: dict[str, float | None] = {"test_accuracy": decision.test.accuracy}
-                if chosen := decision.candidates.get(decision.chosen):
-                    figures["validation_accuracy"] = chosen.validation_accuracy
-                    figures["validation_loss"] = chosen.validation_loss
-                    figures["parameters"] = chosen.parameters
-                return {name: value for name, value in figures.items() if value is not None}
+        if decision := _decision(workspace, task):
+            figures: dict[str, float | None] = {"test_accuracy": decision.test.accuracy}
+            if chosen := decision.candidates.get(decision.chosen):
+                figures["validation_accuracy"] = chosen.validation_accuracy
+                figures["validation_loss"] = chosen.validation_loss
+                figures["parameters"] = chosen.parameters
+            return {name: value for name, value in figures.items() if value is not None}
     return {}
 
 

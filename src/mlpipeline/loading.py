@@ -31,16 +31,25 @@ def large_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def tensorflow() -> Iterator[None]:
-    """Import TensorFlow in the body, and Keras without its optional libraries: a third of the time.
+def without(*names: str) -> Iterator[None]:
+    """Import libraries in the body as if others were not installed, which they can do without.
 
     Whoever imports one of these later, such as code of the user's own, gets it.
+
+    Args:
+        *names: The others; one that is imported already stays.
     """
-    hidden = [name for name in _BESIDE_KERAS if name not in sys.modules]
+    hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # as not installed
     try:
-        with large_libraries():
-            yield
+        yield
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+@contextmanager
+def tensorflow() -> Iterator[None]:
+    """Import TensorFlow in the body, and Keras without what it does not need: in two thirds."""
+    with without(*_BESIDE_KERAS), large_libraries():
+        yield
