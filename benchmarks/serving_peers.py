@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import environments
 from benchmarks.servers import (
     HOST,
     NAME,
@@ -52,8 +52,6 @@ from mlpipeline.store.layout import ModelFolder
 
 CONNECTIONS = (1, 8, 32)
 GOAL_REQUESTS, GOAL_P99 = 2.0, 0.5
-PROGRAMS = Path(__file__).with_name("peers").resolve()
-ENVIRONMENTS = Path("workspace/bench/peers").resolve()
 ENGINE = "ai-edge-litert==2.3.0"
 OURS = "ours"
 STOP_SECONDS = 30
@@ -93,7 +91,7 @@ def main() -> None:
     arguments = _arguments()
     peers = {OURS: _ours(arguments.model), **PEERS}
     for name, peer in PEERS.items():
-        _make_environment(name, peer)
+        environments.make(name, f"{peer.requirement} {ENGINE}")
     model = ModelFolder(arguments.model)
     image = artifacts.read_json(model.example)["instances"][0]
     loads: dict[tuple[str, int], list[Load]] = {}
@@ -214,26 +212,6 @@ PEERS = {
 }
 
 
-def _programs(name: str) -> Path:
-    return ENVIRONMENTS / name.lower().replace(" ", "-") / "bin"
-
-
-def _make_environment(name: str, peer: Peer) -> None:
-    """Install what a peer needs, unless that was done."""
-    folder = _programs(name).parent
-    installed = folder / "installed.txt"
-    wanted = f"{peer.requirement} {ENGINE}"
-    if installed.is_file() and installed.read_text() == wanted:
-        return
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    for command in (
-        ["venv", "--clear", "--python", sys.executable, str(folder)],
-        ["pip", "install", "--python", str(_programs(name) / "python"), *wanted.split()],
-    ):
-        subprocess.run([uv, "--quiet", *command], check=True)
-    installed.write_text(wanted)
-
-
 @contextlib.contextmanager
 def _started(
     name: str, peer: Peer, model: Path, image: Any
@@ -243,13 +221,13 @@ def _started(
     url = f"http://{HOST}:{port}{peer.path}"
     environment = {**os.environ, **peer.settings(port), "MODEL": str(model.resolve())}
     if peer.requirement is not None:
-        environment["PATH"] = f"{_programs(name)}:{environment['PATH']}"
+        environment["PATH"] = f"{environments.programs(name)}:{environment['PATH']}"
         environment.pop("PYTHONPATH", None)
     with tempfile.TemporaryFile() as log:
         began = time.monotonic()
         process = subprocess.Popen(
             peer.command(port),
-            cwd=PROGRAMS,
+            cwd=environments.PROGRAMS,
             env=environment,
             stdout=log,
             stderr=log,

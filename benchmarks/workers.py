@@ -44,7 +44,7 @@ def main(
     measured: dict[str, list[float]] = {mode: [] for mode in _MODES}
     for _ in range(rounds):
         for mode, workers in _MODES.items():
-            measured[mode].append(asyncio.run(_measure(dataset, workers, cpus)))
+            measured[mode].append(asyncio.run(measure(dataset, workers, cpus)))
     rates = {mode: statistics.median(values) for mode, values in measured.items()}
     ratios = [b / a for a, b in zip(*measured.values(), strict=True)]
     table = Table(title=f"Training {_CANDIDATE} on two processors", box=None)
@@ -67,7 +67,7 @@ def main(
     )
 
 
-async def _measure(dataset: Path, workers: int, cpus: list[int]) -> float:
+async def measure(dataset: Path, workers: int, cpus: list[int]) -> float:
     """Train one epoch from nothing; return the median rate of the calls after the first."""
     rates: list[float] = []
 
