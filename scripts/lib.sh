@@ -56,7 +56,7 @@ own_messages() {
   sed -E 's/(\(exit code -?[0-9]+\)): (.*absl::InitializeLog|.*oneDNN custom operations|time=").*/\1/; /^ *$/d' | own_lines
 }
 
-# Models that TensorFlow serves, each with the reason why LiteRT does not.
+# Models that TensorFlow serves, each with the reason: LiteRT cannot, or the configuration.
 served_by_tensorflow() {
   # shellcheck disable=SC2016 # these are the template's variables
   ours get inferenceservices.serving.kserve.io --output 'go-template={{range .items}}{{$name := .metadata.name}}'\

@@ -13,7 +13,7 @@ what is worth trying again, and so ends the process with `RETRY_STATUS`:
     │   └── UnknownSchemaError
     ├── TrainingError               training
     ├── PeerLostError *             another worker of the same training
-    ├── SelectionError              choosing a candidate
+    ├── SelectionError              choosing a candidate, making what is served
     ├── ServingError                the model server, or its predictions
     ├── EventError                  what is posted from outside
     ├── ProcessError                a process of the local backend
@@ -99,7 +99,7 @@ class PeerLostError(PipelineError):
 
 
 class SelectionError(PipelineError):
-    """No candidate can be selected."""
+    """No candidate can be selected, or what was is not to be served as configured."""
 
 
 class ServingError(PipelineError):

@@ -140,6 +140,17 @@ def test_what_litert_cannot_serve_is_served_by_tensorflow_and_said(tmp_path: Pat
     assert not (model / "model.tflite").exists()
     assert artifacts.read_json(model / "model.json")["engine_reason"] == reason
 
+    before = pipeline.current()
+    pipeline.content["serving"]["engine"] = "litert"
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    record = pipeline.last_run()
+    assert (states(record)["train-own"], states(record)["select"]) == ("reused", "failed")
+    for said in (command.errors, record["error"]):
+        assert "LiteRT cannot serve" in said
+        assert "it has no operation BesselI0e" in said
+    assert pipeline.current() == before
+
 
 @pytest.mark.parametrize(
     ("module", "old", "new", "changed"),

@@ -200,8 +200,12 @@ def test_a_value_that_does_not_fit_is_said_with_its_place(raw: Any, problem: str
             {"serving": {"port": 9000, "grpc_port": 9000}},
             "serving.port and serving.grpc_port are both 9000",
         ),
+        (
+            {"serving": {"engine": "tensorflow", "precision": "int8"}},
+            "serving.precision is int8: expected float32 with serving.engine `tensorflow`",
+        ),
     ],
-    ids=["batch-size", "workers", "single", "parameter-servers", "ports"],
+    ids=["batch-size", "workers", "single", "parameter-servers", "ports", "engine"],
 )
 def test_sections_that_do_not_fit_each_other_are_a_problem(
     change: dict[str, Any], problem: str

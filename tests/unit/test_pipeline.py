@@ -107,6 +107,7 @@ def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
             {"train-cnn", "train-batch_norm", "select"},
         ),
         ({"serving": {"replicas": 3, "port": 9000}}, set()),
+        ({"serving": {"engine": "tensorflow"}}, {"select"}),
         ({"serving": {"precision": "auto"}}, {"select"}),
         # What is written out, though it is the default, is no change.
         ({"recipe": {"epochs": 8}, "data": {"seed": 17}}, set()),
@@ -121,6 +122,7 @@ def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
             "single",
             "parameter-server",
             "serving",
+            "engine",
             "precision",
             "defaults",
         ),

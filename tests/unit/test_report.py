@@ -146,17 +146,27 @@ def test_the_variants_and_why_one_is_served_are_in_the_page(
     assert "chosen" not in refused
 
 
+@pytest.mark.parametrize(
+    ("reason", "variants"),
+    [
+        (
+            "LiteRT cannot: it has no operation Odd",
+            [{"name": "float32", "refused": "it has no operation Odd"}],
+        ),
+        ("as configured", []),
+    ],
+)
 def test_that_tensorflow_serves_is_said_with_its_reason(
-    tmp_path: Path, run: dict[str, Any]
+    tmp_path: Path, run: dict[str, Any], reason: str, variants: list[dict[str, str]]
 ) -> None:
     folder = artifact_of(tmp_path, run, "select")
     content = artifacts.read_json(folder / "decision.json")
     content["served"] = {
         "engine": "tensorflow",
         "variant": "float32",
-        "precision": "auto",
-        "reason": "LiteRT cannot: it has no operation Odd",
-        "variants": [{"name": "float32", "refused": "it has no operation Odd"}],
+        "precision": "float32",
+        "reason": reason,
+        "variants": variants,
     }
     kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".json"}
     shutil.rmtree(folder)
@@ -164,8 +174,9 @@ def test_that_tensorflow_serves_is_said_with_its_reason(
         for name, data in kept.items():
             (draft / name).write_bytes(data)
         artifacts.write_json(draft / "decision.json", content)
-    text = _page(tmp_path, run).text
-    assert "TensorFlow serves the model. LiteRT cannot: it has no operation Odd." in text
+    page = _page(tmp_path, run)
+    assert f"TensorFlow serves the model ({reason})." in page.text
+    assert ("Variants of the model" in page.html) == bool(variants)
 
 
 def test_the_page_names_no_outside_address_and_runs_no_script(

@@ -16,7 +16,7 @@ from mlpipeline.image_files import ImageKind
 from mlpipeline.learning.data import Dataset, Split, datasets
 from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import conversion, export
-from mlpipeline.plan.config import Data, Precision
+from mlpipeline.plan.config import Data, EngineChoice, Precision
 from mlpipeline.plan.decision import RULE, choose
 from mlpipeline.serving import model as serving
 from mlpipeline.steps import ingestion, selection
@@ -283,7 +283,12 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
     }
 
 
-def _select(workspace: Workspace, place: Path, precision: Precision) -> ServedVariant:
+def _select(
+    workspace: Workspace,
+    place: Path,
+    precision: Precision = "float32",
+    engine: EngineChoice = "auto",
+) -> ServedVariant:
     """Run the step anew, and return what is served."""
     selection.select(
         "halves",
@@ -291,6 +296,7 @@ def _select(workspace: Workspace, place: Path, precision: Precision) -> ServedVa
         dataset=workspace.dataset,
         output=place / "selection",
         model=place / "model",
+        engine=engine,
         precision=precision,
     )
     served = Decision.load(SelectionFolder(place / "selection").decision).served
@@ -371,6 +377,38 @@ def test_what_litert_cannot_do_is_served_by_tensorflow(
     assert served.reason.startswith("LiteRT cannot: it")
     assert expected[why] in served.reason
     assert not (tmp_path / "model" / "model.tflite").exists()
+
+
+def test_what_litert_cannot_do_is_an_error_where_litert_is_asked_for(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _select(workspace, tmp_path / "possible", engine="litert").engine == "litert"
+
+    def failing(saved_model: Path) -> bytes:
+        raise conversion.ConversionError("it has no operation BesselI0e")
+
+    monkeypatch.setattr(conversion, "convert", failing)
+    with pytest.raises(SelectionError, match="it has no operation BesselI0e") as raised:
+        _select(workspace, tmp_path / "impossible", engine="litert")
+    assert str(workspace.candidates["good"]) in raised.value.got
+    assert "`serving.engine`" in raised.value.expected
+    assert not (tmp_path / "impossible").exists()
+
+
+def test_tensorflow_serves_where_it_is_asked_for(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(conversion, "convert")  # nothing is made for LiteRT, then
+    served = _select(workspace, tmp_path, engine="tensorflow")
+    assert (served.engine, served.variant, served.reason) == (
+        "tensorflow",
+        "float32",
+        "as configured",
+    )
+    assert served.variants == ()
+    assert not (tmp_path / "model" / "model.tflite").exists()
+    accuracy = Metrics.load(workspace.candidates["good"] / "metrics.json").validation_accuracy
+    assert ModelCard.load(tmp_path / "model" / "model.json").validation_accuracy == accuracy
 
 
 def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace) -> None:

@@ -159,6 +159,7 @@ def select(
         dataset=workspace.dataset(tasks[INGEST.name].key).path,
         output=workspace.selection(task.key).path,
         model=workspace.model(settings.name, task.key).path,
+        engine=settings.serving.engine,
         precision=settings.serving.precision,
     )
 

@@ -1,7 +1,7 @@
 """What computes: a stored model as a function of an array of images.
 
     model.tflite  ──► litert         a small interpreter, ready at once
-    saved_model/  ──► saved_model    TensorFlow, for what LiteRT has no operations for
+    saved_model/  ──► saved_model    TensorFlow, for what LiteRT cannot do, or if it is asked for
 
 Selection measures a model by the engine that is to serve it, so that what is served is exactly what
 was selected.

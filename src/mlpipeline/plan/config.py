@@ -176,11 +176,12 @@ class Asynchronous(Section):
     """Validation accuracy from which on a candidate is served while others are still trained."""
 
 
+EngineChoice = Literal["auto", "litert", "tensorflow"]
 Precision = Literal["float32", "int8", "auto"]
 
 
 class Serving(Section):
-    """How the model is served: but for `precision`, not what a step makes, and so in no key."""
+    """How the model is served: of this only `engine` and `precision` are in a key, selection's."""
 
     replicas: PositiveInt = 2
     """Copies of the model that share the requests."""
@@ -192,6 +193,10 @@ class Serving(Section):
     """The port of gRPC, V2."""
     ready_timeout_seconds: PositiveInt = 120
     """How long all replicas may take to load the model and answer."""
+    engine: EngineChoice = "auto"
+    """What computes the answers: `auto` is LiteRT, or TensorFlow for a model that LiteRT cannot be
+    made of; with `litert` such a model is an error. `tensorflow` serves the SavedModel itself, to
+    compare for example. It is part of the key of selection, which measures what is served."""
     precision: Precision = "float32"
     """`int8` serves a model of 8-bit integers, unless it is wrong too often: its validation
     accuracy may fall by 0.1 points, and 99 % of the classes must be the same. `auto` does so only
@@ -297,6 +302,11 @@ class Config(Section):
             )
         if self.serving.port == self.serving.grpc_port:
             problems.append(f"serving.port and serving.grpc_port are both {self.serving.port}")
+        if self.serving.engine == "tensorflow" and self.serving.precision != "float32":
+            problems.append(
+                f"serving.precision is {self.serving.precision}: expected float32 with "
+                "serving.engine `tensorflow`, because 8-bit integers are LiteRT's"
+            )
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -94,7 +94,8 @@ def _of_candidate(config: Config, candidate: str | None) -> Identity:
 
 
 def _of_model(config: Config, candidate: str | None) -> Identity:
-    return Identity(config.name, {"name": config.name, "precision": config.serving.precision})
+    serving = config.serving.model_dump(include={"engine", "precision"})
+    return Identity(config.name, {"name": config.name, **serving})
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ LONGEST = 0.95
 """The largest share of float32's time that they may take with `auto`: less may be noise."""
 LEAST_AGREEMENT = 0.99
 """The least share of validation images of which they must say the same class."""
+AS_CONFIGURED = "as configured"
+"""The reason of what the configuration leaves no choice about."""
 
 
 def choose(exact: Variant, quantized: Sequence[Variant], precision: Precision) -> ServedVariant:
@@ -35,7 +37,7 @@ def choose(exact: Variant, quantized: Sequence[Variant], precision: Precision) -
     elif quantized:
         chosen, reason = exact, "no variant of 8-bit integers is fit"
     else:
-        chosen, reason = exact, "as configured"
+        chosen, reason = exact, AS_CONFIGURED
     return ServedVariant(
         engine="litert",
         variant=chosen.name,

@@ -15,7 +15,7 @@ from mlpipeline import progress
 from mlpipeline.engines import Engine, predict_batches
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.learning.data.splits import StoredSplit
-from mlpipeline.plan.config import Precision
+from mlpipeline.plan.config import EngineChoice, Precision
 from mlpipeline.plan.decision import choose
 from mlpipeline.steps import variants
 from mlpipeline.store import artifacts
@@ -46,6 +46,7 @@ def select(
     dataset: Path,
     output: Path,
     model: Path,
+    engine: EngineChoice = "auto",
     precision: Precision = "float32",
 ) -> None:
     """Choose, make what is served, test that, and register it.
@@ -56,7 +57,11 @@ def select(
         dataset: The published data set that they were trained on.
         output: Where to publish the selection.
         model: Where to publish the model; the folder's name is its version.
+        engine: What `serving.engine` asks for.
         precision: What `serving.precision` asks for.
+
+    Raises:
+        SelectionError: No candidate can be chosen, or LiteRT is asked for and cannot serve it.
     """
     folders = {name: CandidateFolder(path) for name, path in candidates.items()}
     for folder in folders.values():
@@ -68,7 +73,9 @@ def select(
 
     with tempfile.TemporaryDirectory() as scratch:
         validation = StoredSplit(dataset, "validation")
-        served = variants.make(chosen.saved_model, validation, precision, Path(scratch))
+        served = variants.make(
+            chosen.saved_model, validation, engine, precision, scratch=Path(scratch)
+        )
         split = StoredSplit(dataset, "test")
         probabilities, labels = _predict(split, served.engine)
         tflite = served.tflite.read_bytes() if served.tflite else None

@@ -16,13 +16,13 @@ from mlpipeline import progress
 from mlpipeline.engines import Engine, predict_batches
 from mlpipeline.engines.litert import LiteRt
 from mlpipeline.engines.saved_model import SavedModel
-from mlpipeline.errors import ServingError
+from mlpipeline.errors import SelectionError, ServingError
 from mlpipeline.learning.data.images import rows_in_a_batch, rows_in_a_slice
 from mlpipeline.learning.data.splits import StoredSplit
 from mlpipeline.learning.model import conversion, export
 from mlpipeline.learning.model.conversion import ConversionError
 from mlpipeline.plan import variants as rule
-from mlpipeline.plan.config import Precision
+from mlpipeline.plan.config import EngineChoice, Precision
 from mlpipeline.store.schemas.selection import ServedVariant, Variant
 
 _log = logging.getLogger(__name__)
@@ -57,15 +57,28 @@ class Served:
         return figures.get(self.about.variant)
 
 
-def make(saved_model: Path, validation: StoredSplit, precision: Precision, scratch: Path) -> Served:
+def make(
+    saved_model: Path,
+    validation: StoredSplit,
+    engine: EngineChoice,
+    precision: Precision,
+    *,
+    scratch: Path,
+) -> Served:
     """Make what is served of a candidate: LiteRT's file, where LiteRT can do what the model does.
 
     Args:
         saved_model: The candidate's SavedModel.
         validation: What variants are measured on.
-        precision: What is asked for.
+        engine: What is asked for: with `tensorflow`, the SavedModel is served as it is.
+        precision: Likewise.
         scratch: A folder for the files.
+
+    Raises:
+        SelectionError: LiteRT is asked for, and cannot do what the model does.
     """
+    if engine == "tensorflow":
+        return _by_tensorflow(saved_model, precision, rule.AS_CONFIGURED)
     progress.report(0, validation.count, doing="converting")
     images, _ = next(validation.batches(min(_CALIBRATED, rows_in_a_slice(validation.shape))))
     try:
@@ -73,7 +86,15 @@ def make(saved_model: Path, validation: StoredSplit, precision: Precision, scrat
         exact = _Made.of(model, scratch, _EXACT)
         _require_same(exact.engine, saved_model, images[:_COMPARED])
     except ConversionError as error:
-        return _by_tensorflow(saved_model, precision, str(error))
+        if engine == "litert":
+            raise SelectionError(
+                f"LiteRT cannot serve {saved_model}: {error}",
+                expected="a model that it can serve, as `serving.engine` is `litert`",
+                remedy="change the candidate's network, or set `serving.engine` to `auto`, by "
+                "which TensorFlow serves the model",
+            ) from error
+        refused = Variant(name=_EXACT, refused=str(error))
+        return _by_tensorflow(saved_model, precision, f"LiteRT cannot: {error}", refused)
     timed = images[: rows_in_a_batch(validation.shape, _BATCH)]
     figures, reference = _measure(exact, validation, timed)
     made, measured = {_EXACT: exact}, []
@@ -96,14 +117,16 @@ def make(saved_model: Path, validation: StoredSplit, precision: Precision, scrat
     return Served(chosen.engine, about, chosen.file)
 
 
-def _by_tensorflow(saved_model: Path, precision: Precision, why: str) -> Served:
-    _log.warning("TensorFlow serves it, as LiteRT cannot: %s", why)
+def _by_tensorflow(
+    saved_model: Path, precision: Precision, reason: str, *refused: Variant
+) -> Served:
+    _log.log(logging.WARNING if refused else logging.INFO, "TensorFlow serves it: %s", reason)
     about = ServedVariant(
         engine="tensorflow",
         variant=_EXACT,
         precision=precision,
-        reason=f"LiteRT cannot: {why}",
-        variants=(Variant(name=_EXACT, refused=why),),
+        reason=reason,
+        variants=refused,
     )
     return Served(SavedModel(saved_model), about, None)
 

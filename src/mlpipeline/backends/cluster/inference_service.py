@@ -74,7 +74,7 @@ def complete(
         arguments: Command line of the replicas, after `mlpipeline`.
         reads: What they see of the workspace, below its root: the folder of the model.
         replicas: How many of them there are at least.
-        why_tensorflow: Why LiteRT cannot serve it; empty where it does. `make status` says it.
+        why_tensorflow: Why LiteRT does not serve it; empty where it does. `make status` says it.
     """
     metadata = template["metadata"]
     annotations = metadata.get("annotations", {}) | {_VERSION: version}

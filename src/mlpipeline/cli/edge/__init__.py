@@ -69,9 +69,9 @@ def _kind_of_files(card: ModelCard) -> ImageKind:
         raise ServingError(
             f"version {card.version} of `{card.name}` is served by TensorFlow: "
             + card.engine_reason,
-            expected="a model of operations that LiteRT has",
-            remedy="change the candidate's network and run again: the report says what it is "
-            "served by",
+            expected="a model that LiteRT serves",
+            remedy="let LiteRT serve it (`serving.engine`), change the network if it cannot, and "
+            "run again",
         )
     if card.preparation is None:
         raise ServingError(

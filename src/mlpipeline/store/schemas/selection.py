@@ -61,11 +61,11 @@ class ServedVariant(Part):
     """What the chosen candidate is served as.
 
     Attributes:
-        engine: What computes it: `litert`, or `tensorflow` for what LiteRT cannot be made of.
+        engine: What computes it: `litert`; or `tensorflow`, where LiteRT cannot or is not to.
         variant: Which variant it is.
         precision: What was asked for by `serving.precision`.
         reason: Why it is this one.
-        variants: All that were made.
+        variants: All that were made or tried; none where TensorFlow was asked for.
     """
 
     engine: Literal["litert", "tensorflow"]
