@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mlpipeline.engines import Kind
 from support.not_tested import pytest_sessionfinish, pytest_terminal_summary
 
 __all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
@@ -30,6 +31,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="local",
         help="Whom the contract suite is about; kubernetes needs `make cluster image deploy`.",
     )
+
+
+@pytest.fixture(scope="module", params=["litert", "tensorflow"])
+def engine(request: pytest.FixtureRequest) -> Kind:
+    """Who computes the answers: a test that asks for it, by itself or by a fixture, runs with both.
+
+    These ask for it: what a run selects, serves and verifies, on both backends; what replicas
+    answer and refuse, and how they end; a front's pieces; `serve` and `predict`. All others are
+    about what is the same with either, because it comes before a model is made (data, training,
+    keys) or sees only its array of probabilities (batches of images, events, a front's accidents,
+    how requests are read). They run once, as configured: with LiteRT.
+    """
+    kind: Kind = request.param
+    return kind
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlpipeline.engines import Kind
 from mlpipeline.store import artifacts
 from support.backends import Backend, Kubernetes, Local, Record, planned_keys
 from support.pipelines import configuration, keys, states
@@ -47,6 +48,16 @@ def first(backend: Backend, content: dict[str, Any]) -> Record:
     return backend.run(content)
 
 
+@pytest.fixture(scope="module")
+def served(backend: Backend, content: dict[str, Any], first: Record, engine: Kind) -> Record:
+    """A run whose model the engine serves; by TensorFlow it is another, which trains nothing."""
+    if engine == "litert":
+        return first
+    changed = _without_broken(content)
+    changed["serving"]["engine"] = engine
+    return backend.run(changed)
+
+
 def test_a_run_goes_on_without_a_candidate_that_fails_and_says_why(first: Record) -> None:
     assert first["state"] == "succeeded"
     expected = dict.fromkeys(STEPS, "succeeded") | {"train-broken": "failed"}
@@ -58,9 +69,7 @@ def test_a_run_goes_on_without_a_candidate_that_fails_and_says_why(first: Record
 def test_what_a_run_publishes_is_whole_and_where_the_plan_says(
     first: Record, backend: Backend, content: dict[str, Any]
 ) -> None:
-    without = copy.deepcopy(content)
-    del without["candidates"]["broken"]
-    planned = planned_keys(without)
+    planned = planned_keys(_without_broken(content))
     assert {name: keys(first)[name] for name in planned} == planned
     folders = {"ingest": "datasets", "select": "selections"}
     for name, key in planned.items():
@@ -69,9 +78,12 @@ def test_what_a_run_publishes_is_whole_and_where_the_plan_says(
     assert current == planned["select"]
 
 
-def test_what_is_served_was_verified_by_every_protocol(first: Record, backend: Backend) -> None:
-    decision = _decision(first, backend)
-    protocols = first["verification"]["protocols"]
+def test_what_is_served_was_verified_by_every_protocol(
+    served: Record, backend: Backend, engine: Kind
+) -> None:
+    decision = _decision(served, backend)
+    assert decision["served"]["engine"] == engine
+    protocols = served["verification"]["protocols"]
     assert [p["protocol"] for p in protocols] == ["V1 JSON", "V2 JSON", "V2 binary", "V2 gRPC"]
     for protocol in protocols:
         assert protocol["images"] == decision["test"]["images"]
@@ -80,17 +92,21 @@ def test_what_is_served_was_verified_by_every_protocol(first: Record, backend: B
 
 
 def test_a_run_leaves_a_report(first: Record, backend: Backend) -> None:
-    page = (backend.workspace / "runs" / first["run"] / "report.html").read_text()
+    page = _report(first, backend)
     assert _decision(first, backend)["version"] in page
     assert "no_such_option" in page
+
+
+def test_the_report_says_who_serves(served: Record, backend: Backend, engine: Kind) -> None:
+    said = {"litert": "LiteRT serves", "tensorflow": "TensorFlow serves the model"}
+    assert said[engine] in _report(served, backend)
 
 
 def test_the_next_run_makes_only_what_changed_or_was_damaged(
     first: Record, backend: Backend, content: dict[str, Any]
 ) -> None:
     backend.damage(backend.workspace / "candidates" / keys(first)["train-small"] / "metrics.json")
-    changed = copy.deepcopy(content)
-    del changed["candidates"]["broken"]
+    changed = _without_broken(content)
     changed["candidates"]["smaller"]["learning_rate"] = 2e-3
     second = backend.run(changed)
     assert second["state"] == "succeeded"
@@ -117,6 +133,16 @@ def test_a_run_without_a_candidate_that_can_be_trained_fails_and_keeps_what_is_s
     assert "no_such_option" in record["error"]
     assert states(record)["ingest"] == "reused"
     assert pointer.read_text() == before
+
+
+def _without_broken(content: dict[str, Any]) -> dict[str, Any]:
+    changed = copy.deepcopy(content)
+    del changed["candidates"]["broken"]
+    return changed
+
+
+def _report(record: Record, backend: Backend) -> str:
+    return (backend.workspace / "runs" / str(record["run"]) / "report.html").read_text()
 
 
 def _decision(record: Record, backend: Backend) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from mlpipeline.engines import Kind
 from mlpipeline.store import artifacts
 from support.not_tested import leave_out
 from support.pipelines import (
@@ -82,6 +83,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return pipeline
 
 
+@pytest.fixture(scope="module")
+def served(finished: Pipeline, engine: Kind, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A copy of the finished workspace whose model the engine serves; by TensorFlow it is another.
+
+    It is selected by a second run, which trains nothing.
+    """
+    copy = finished.copy(tmp_path_factory.mktemp(engine))
+    del copy.content["candidates"]["own"]
+    if engine == "tensorflow":
+        copy.content["serving"]["engine"] = engine
+        command = copy.call("run")
+        assert command.process.returncode == 0, command.errors + command.output
+        assert states(copy.last_run())["train-good"] == "reused"
+    return copy
+
+
 @pytest.fixture
 def pipeline(finished: Pipeline, tmp_path: Path) -> Pipeline:
     """A copy of the finished workspace, without the candidate that cannot be trained."""
@@ -140,7 +157,17 @@ def test_a_whole_run_ends_with_a_verified_model_without_the_candidates_that_fail
     assert decision["test"]["accuracy"] > 0.9
     assert finished.current() == decision["version"]
 
-    verification = record["verification"]
+    latest = (finished.workspace / "report.html").read_text()
+    own = (finished.workspace / "runs" / record["run"] / "report.html").read_text()
+    assert latest == own
+    assert decision["version"] in own
+
+
+def test_what_is_served_was_verified_by_every_protocol(served: Pipeline, engine: Kind) -> None:
+    decision = served.decision()
+    assert decision["served"]["engine"] == engine
+    assert served.current() == decision["version"]
+    verification = served.last_run()["verification"]
     assert verification["replicas"] == ["replica-0", "replica-1"]
     protocols = {protocol["protocol"]: protocol for protocol in verification["protocols"]}
     assert protocols.keys() == {"V1 JSON", "V2 JSON", "V2 binary", "V2 gRPC"}
@@ -148,11 +175,8 @@ def test_a_whole_run_ends_with_a_verified_model_without_the_candidates_that_fail
         assert protocol["images"] == 1_000
         assert protocol["accuracy"] == pytest.approx(decision["test"]["accuracy"], abs=1e-12)
         assert protocol["replicas"] == ["replica-0", "replica-1"]
-
-    latest = (finished.workspace / "report.html").read_text()
-    own = (finished.workspace / "runs" / record["run"] / "report.html").read_text()
-    assert latest == own
-    assert decision["version"] in own
+    said = {"litert": "LiteRT serves", "tensorflow": "TensorFlow serves the model"}
+    assert said[engine] in (served.workspace / "report.html").read_text()
 
 
 def test_a_version_leads_back_to_its_run_and_the_run_can_be_compared_in_mlflow(
@@ -468,34 +492,34 @@ def exported_weights(candidate: Path) -> list[bytes]:
 # --- serve and predict --------------------------------------------------------------------------
 
 
-def test_serve_answers_its_own_curl_line_until_ctrl_c(pipeline: Pipeline) -> None:
-    with pipeline.started("serve") as command:
+def test_serve_answers_its_own_curl_line_until_ctrl_c(served: Pipeline) -> None:
+    with served.started("serve") as command:
         wait_until(lambda: re.search(r"^curl .*\n", command.output, re.MULTILINE), command)
         (line,) = re.findall(r"^curl .*$", command.output, re.MULTILINE)
         answer = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60, check=True)
         ((*probabilities,),) = json.loads(answer.stdout)["predictions"]
         assert stop(command, signal.SIGINT) == 0
-    assert_ports_are_free(pipeline)
-    selection = pipeline.workspace / "selections" / keys(pipeline.last_run())["select"]
+    assert_ports_are_free(served)
+    selection = served.workspace / "selections" / keys(served.last_run())["select"]
     recorded = np.load(selection / "test_probabilities.npy")[0]  # of the first image
     assert probabilities == pytest.approx(recorded.tolist(), abs=1e-5)
 
 
-def test_predict_names_the_class_of_an_image_file(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_predict_names_the_class_of_an_image_file(served: Pipeline, tmp_path: Path) -> None:
     from support.whole_split import read_split  # TensorFlow
 
-    key = keys(pipeline.last_run())
-    images, labels = read_split(pipeline.workspace / "datasets" / key["ingest"], "test")
-    selection = pipeline.workspace / "selections" / key["select"]
+    key = keys(served.last_run())
+    images, labels = read_split(served.workspace / "datasets" / key["ingest"], "test")
+    selection = served.workspace / "selections" / key["select"]
     probabilities = np.load(selection / "test_probabilities.npy")
     index = int(np.flatnonzero(probabilities.argmax(axis=1) == labels)[0])
     file = tmp_path / "image.png"
     Image.fromarray(images[index]).save(file)
 
-    command = pipeline.call("predict", str(file))
+    command = served.call("predict", str(file))
     assert command.process.returncode == 0, command.errors
     asked, likeliest, *_ = command.output.splitlines()
-    assert asked == f"{pipeline.content['name']}, version {pipeline.current()}"
+    assert asked == f"{served.content['name']}, version {served.current()}"
     assert likeliest.split(maxsplit=1) == [
         f"{probabilities[index].max():.2%}",
         f"pattern {labels[index]}",

@@ -56,12 +56,6 @@ MAX_BODY = 64 * 2**20
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module", params=["litert", "tensorflow"])
-def engine(request: pytest.FixtureRequest) -> Kind:
-    kind: Kind = request.param
-    return kind
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, engine: Kind) -> Published:
     return publish(tmp_path_factory.mktemp("models") / NAME / "v1", IMAGES, engine)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from mlpipeline.backends.local.processes import free_ports
+from mlpipeline.engines import Kind
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.clients import (
     Client,
@@ -65,8 +66,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 @dataclass
 class Service:
-    """Replicas, each with an address of its own, and their front."""
+    """Replicas of a model, each with an address of its own, and their front."""
 
+    model: Published
     replicas: dict[str, tuple[Ports, Server]]
     front: Ports
     log: Path
@@ -89,12 +91,13 @@ def _service(published: Published, names: tuple[str, ...], logs: Path) -> Iterat
         }
         server = stack.enter_context(started_front([*places.values()], front, len(names), log))
         server.wait_until_ready()
-        yield Service(replicas, front, log)
+        yield Service(published, replicas, front, log)
 
 
 @pytest.fixture(scope="module")
-def service(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with _service(published, NAMES, tmp_path_factory.mktemp("logs")) as service:
+def service(engine: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    model = publish(tmp_path_factory.mktemp(engine) / NAME / "v1", IMAGES[:400], engine)
+    with _service(model, NAMES, tmp_path_factory.mktemp("logs")) as service:
         yield service
 
 
@@ -111,7 +114,7 @@ def _ask(kind: str, ports: Ports, images: Any = IMAGES) -> Prediction:
     [("V2 binary", COUNT), ("V2 gRPC", COUNT), ("V1 JSON", 4000), ("V2 JSON", 4000)],
 )
 def test_a_large_request_is_answered_by_all_as_one_would(
-    service: Service, published: Published, kind: str, count: int
+    service: Service, kind: str, count: int
 ) -> None:
     images = IMAGES[:count]
     answer = _ask(kind, service.front, images)
@@ -122,17 +125,15 @@ def test_a_large_request_is_answered_by_all_as_one_would(
     np.testing.assert_array_equal(answer.probabilities, alone.probabilities)
     np.testing.assert_array_equal(answer.classes, alone.classes)
     assert answer.version == alone.version
-    known = published.probabilities
+    known = service.model.probabilities
     np.testing.assert_allclose(answer.probabilities[: len(known)], known, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_a_small_request_is_answered_by_one(
-    service: Service, published: Published, kind: str
-) -> None:
+def test_a_small_request_is_answered_by_one(service: Service, kind: str) -> None:
     answer = _ask(kind, service.front, IMAGES[:3])
     assert len(answer.replicas) == 1
-    np.testing.assert_allclose(answer.probabilities, published.probabilities[:3], atol=1e-5)
+    np.testing.assert_allclose(answer.probabilities, service.model.probabilities[:3], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ CONTEXT = "kind-mlpipeline"
 IMAGE = os.environ.get("IMAGE", "mlpipeline:0.2.0")
 PREDICTOR_IMAGE = os.environ.get("PREDICTOR_IMAGE", "mlpipeline-predictor:0.2.0")
 
+# Who serves what `configuration` says: `SERVING_ENGINE=tensorflow make test-e2e` has the other one.
+ENGINE = os.environ.get("SERVING_ENGINE", "auto")
+
 # The model's address from outside of the cluster.
 HTTP, GRPC = "http://127.0.0.1:30080", "127.0.0.1:30081"
 
@@ -47,7 +50,7 @@ LONG = QUICK | {"epochs": 50}
 
 def configuration(candidates: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
     """Small made-up data and a model with a name and a seed of its own."""
-    return {
+    content: dict[str, Any] = {
         "name": f"e2e-{uuid.uuid4().hex[:8]}",
         "seed": random.randrange(10**6),  # part of every candidate's key: nothing is reused
         "data": {"dataset": "synthetic", "validation": 500, "shards": 4},
@@ -56,6 +59,8 @@ def configuration(candidates: Mapping[str, Any], **sections: Any) -> dict[str, A
         "training": {"workers": 2, "checkpoint_steps": 100},
         "serving": {"replicas": 1},
     } | sections
+    content["serving"] = {"engine": ENGINE} | content["serving"]
+    return content
 
 
 def call(*command: str, send: str | None = None, seconds: float = _CALL_SECONDS) -> str:
