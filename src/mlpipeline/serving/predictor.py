@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlpipeline import processors
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.serving import messages
@@ -29,6 +31,7 @@ class Predictor(ImagesModel):
         threads = processors.count()
         rows = rows_in_a_batch(model.input_shape, max_batch)
         self._batcher = Batcher(model.predict, max_batch=rows, threads=threads)
+        self._batcher.measure(np.zeros((1, *model.input_shape), np.uint8))
         self.ready = True
 
     def metadata(self) -> dict[str, Any]:
