@@ -111,6 +111,7 @@ def test_a_large_request_is_cut_and_lets_others_between(
 
     assert asyncio.run(scenario()) == ["small", "large"]
     assert max(function.sizes) == 4
+    assert function.sizes[:2] == [4, 4], "the thread had to wait for the next piece"
 
 
 def test_a_failing_batch_fails_its_own_requests_only(batcher: Batcher, function: Doubling) -> None:
@@ -230,6 +231,30 @@ def test_a_quick_request_that_is_alone_is_computed_where_it_is(function: Doublin
         asyncio.run(scenario([-1]))
     assert threads == [own]
     batcher.close()
+
+
+def test_a_quick_request_waits_for_no_batch_whose_client_has_gone(function: Doubling) -> None:
+    batcher = Batcher(function, max_batch=4)
+    batcher.measure(np.array([0]))
+    own: list[int] = []
+
+    async def scenario() -> None:
+        function.gate.clear()
+        function.started.clear()
+        gone = asyncio.create_task(batcher.run(np.arange(8)))
+        await asyncio.to_thread(function.started.wait, 10)
+        gone.cancel()
+        await asyncio.sleep(0)
+        quick = asyncio.create_task(batcher.run(np.array([1])))
+        for _ in range(3):  # in this thread it would be held up, as the gate is closed
+            await asyncio.sleep(0)
+        function.gate.set()
+        own.extend((await quick).tolist())
+        assert (await batcher.run(np.array([2]))).tolist() == [4]
+
+    asyncio.run(scenario())
+    batcher.close()
+    assert own == [2]
 
 
 def test_what_takes_longer_is_never_computed_in_the_event_loop(function: Doubling) -> None:

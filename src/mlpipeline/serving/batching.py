@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,9 @@ class Batcher:
         """
         self._function = function
         self._max_batch = max_batch
-        self._callers = 0
-        self._quick = 0
+        self._quick = 0  # rows that may be computed in the event loop's thread
+        self._arriving = 0  # requests that may become alone
+        self._unfinished = 0  # items that the threads have, their clients there or gone
         self._waiting: queue.SimpleQueue[_WorkItem | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"batches-{index}", daemon=True)
@@ -63,6 +65,8 @@ class Batcher:
 
     def measure(self, row: Array) -> None:
         """Find out how many rows are computed so quickly that the event loop's thread may do it.
+
+        Until then it computes none.
 
         Args:
             row: Any inputs, (1, ...).
@@ -77,8 +81,8 @@ class Batcher:
     async def run(self, inputs: Array) -> Array:
         """Return the function's outputs for `inputs`, whichever batches they ran in.
 
-        A request larger than a batch has only as many items in the queue as can run at a time, so
-        that others get their turn between.
+        A request larger than a batch has only as many items in the queue as can run at a time, and
+        one that is next, so that no thread waits and others get their turn between.
 
         Args:
             inputs: The rows of one request, (N, ...).
@@ -89,15 +93,18 @@ class Batcher:
         Raises:
             Exception: What the function raised for a batch that held some of these inputs.
         """
-        self._callers += 1
+        if len(inputs) <= self._quick and await self._is_alone():
+            return self._function(inputs)
+        return await self._in_threads(inputs)
+
+    async def _is_alone(self) -> bool:
+        """Return whether nothing else is to be computed, nor is being computed."""
+        self._arriving += 1
         try:
-            if len(inputs) <= self._quick:
-                await asyncio.sleep(0)  # requests that were read together get to here together
-                if self._callers == 1:
-                    return self._function(inputs)
-            return await self._in_threads(inputs)
+            await asyncio.sleep(0)  # those that were read together with this one get here, too
+            return self._arriving == 1 and self._unfinished == 0
         finally:
-            self._callers -= 1
+            self._arriving -= 1
 
     async def _in_threads(self, inputs: Array) -> Array:
         size = self._max_batch
@@ -107,7 +114,7 @@ class Batcher:
         running: deque[asyncio.Future[Array]] = deque()
         try:
             for start in range(0, len(inputs), size):
-                if len(running) == len(self._threads):
+                if len(running) > len(self._threads):
                     outputs.append(await running[0])
                     running.popleft()
                 running.append(self._submit(inputs[start : start + size]))
@@ -126,6 +133,7 @@ class Batcher:
 
     def _submit(self, inputs: Array) -> asyncio.Future[Array]:
         item = _WorkItem(inputs, asyncio.get_running_loop().create_future())
+        self._unfinished += 1
         self._waiting.put(item)
         return item.outputs
 
@@ -133,9 +141,10 @@ class Batcher:
         first = self._waiting.get()
         while first is not None:
             batch, first = self._gather(first)
-            # The client of a cancelled item has gone.
-            if batch := [item for item in batch if not item.outputs.cancelled()]:
-                self._run_batch(batch)
+            answer = self._answer(batch)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it who waited
+                loop = batch[0].outputs.get_loop()
+                loop.call_soon_threadsafe(self._finish, batch, answer)
             first = first or self._waiting.get()
 
     def _gather(self, first: _WorkItem) -> tuple[list[_WorkItem], _WorkItem | None]:
@@ -157,15 +166,22 @@ class Batcher:
                 room -= len(item.inputs)
         return batch, None
 
-    def _run_batch(self, batch: Sequence[_WorkItem]) -> None:
-        loop = batch[0].outputs.get_loop()
+    def _answer(self, batch: Sequence[_WorkItem]) -> Callable[[], None]:
+        """Compute a batch, and return what gives each caller its answer."""
+        # The client of a cancelled item has gone.
+        wanted = [item for item in batch if not item.outputs.cancelled()]
+        if not wanted:
+            return lambda: None
         try:
-            inputs = [item.inputs for item in batch]
+            inputs = [item.inputs for item in wanted]
             outputs = self._function(inputs[0] if len(inputs) == 1 else np.concatenate(inputs))
         except Exception as error:  # it belongs to the callers; the thread lives on
-            loop.call_soon_threadsafe(_fail, batch, error)
-        else:
-            loop.call_soon_threadsafe(_deliver, batch, outputs)
+            return partial(_fail, wanted, error)
+        return partial(_deliver, wanted, outputs)
+
+    def _finish(self, batch: Sequence[_WorkItem], answer: Callable[[], None]) -> None:
+        self._unfinished -= len(batch)
+        answer()
 
 
 def _deliver(batch: Sequence[_WorkItem], outputs: Array) -> None:
