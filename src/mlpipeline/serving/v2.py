@@ -38,12 +38,10 @@ class V2Endpoints:
             app: The application.
         """
         for prefix in (_MODEL, _MODEL + "/versions/{model_version}"):
-            for path, endpoint, method in (
-                ("", self.metadata, "GET"),
-                ("/ready", self.ready, "GET"),
-                ("/infer", self.infer, "POST"),
-            ):
-                app.add_api_route(prefix + path, endpoint, methods=[method], response_model=None)
+            # Not FastAPI's kind of route: see `SharedPortServer`.
+            app.add_route(prefix + "/infer", self.infer, methods=["POST"])
+            for path, endpoint in (("", self.metadata), ("/ready", self.ready)):
+                app.add_api_route(prefix + path, endpoint, methods=["GET"], response_model=None)
 
     async def metadata(self, model_name: str, model_version: str | None = None) -> dict[str, Any]:
         """Describe a model.
@@ -74,15 +72,11 @@ class V2Endpoints:
             raise ModelNotReady(model_name)
         return {"name": model_name, "ready": True}
 
-    async def infer(
-        self, request: Request, model_name: str, model_version: str | None = None
-    ) -> Response:
+    async def infer(self, request: Request) -> Response:
         """Answer an inference request, JSON or binary, whatever it is called.
 
         Args:
-            request: The request.
-            model_name: What the model is called in the URL.
-            model_version: The version in the URL, if there is one.
+            request: The request, with the model's name and perhaps a version in its URL.
 
         Raises:
             InvalidInput: The request cannot be answered.
@@ -90,6 +84,8 @@ class V2Endpoints:
             ModelNotReady: It is not ready.
             VersionNotFound: There is no such version of it.
         """
+        model_name: str = request.path_params["model_name"]
+        model_version: str | None = request.path_params.get("model_version")
         await self.ready(model_name, model_version)
         headers = dict(request.headers)
         body = await request.body()
