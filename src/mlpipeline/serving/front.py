@@ -162,7 +162,7 @@ class Front(ImagesModel):
             name: What the model is called in URLs.
             service: The replicas that compute.
         """
-        super().__init__(name, return_response_headers=True)
+        super().__init__(name)
         self._service = service
 
     async def healthy(self) -> bool:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 from kserve import InferRequest, InferResponse, Model
+from kserve.metrics import PREDICT_HIST_TIME, get_labels
 
 from mlpipeline.serving import messages
 from mlpipeline.serving.arrays import Images, Probabilities
@@ -15,8 +16,37 @@ from mlpipeline.serving.refusals import VersionNotFound
 class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
     """A KServe model of images; who computes the probabilities is up to its subclasses.
 
-    KServe calls `validate` and `predict` for each request, `metadata` is called by our data plane.
+    KServe calls it for each request, `metadata` is called by our data plane.
     """
+
+    def __init__(self, name: str) -> None:
+        """Make a model that is not ready.
+
+        Args:
+            name: What it is called in URLs.
+        """
+        super().__init__(name)
+        self._seconds = PREDICT_HIST_TIME.labels(**get_labels(name))
+
+    async def __call__(
+        self,
+        body: dict[str, Any] | InferRequest,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[dict[str, Any] | InferResponse, dict[str, str]]:
+        """Answer a request, and time that.
+
+        KServe's own looks for three more steps and times each: a tenth of a quick prediction.
+
+        Args:
+            body: The request.
+            headers: The request's headers.
+
+        Returns:
+            The response, and its headers.
+        """
+        response_headers: dict[str, str] = {}
+        with self._seconds.time():
+            return await self.predict(body, headers, response_headers), response_headers
 
     @abstractmethod
     def metadata(self) -> dict[str, Any]:
@@ -39,17 +69,6 @@ class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
         Returns:
             The probabilities, float32 (N, classes), and the version of the model that gave them.
         """
-
-    def validate(self, payload: Any) -> Any:
-        """Leave all checks to `predict`, whose errors say what to do.
-
-        Args:
-            payload: The request.
-
-        Returns:
-            The request as it is.
-        """
-        return payload
 
     async def predict(
         self,
