@@ -183,6 +183,7 @@ def test_the_code_of_a_users_own_model_is_in_its_candidates_key(
     module.write_text("def tiny(inputs):\n    return -inputs\n")
     importlib.invalidate_caches()
     fingerprint.code_version.cache_clear()
+    fingerprint._code.cache_clear()
 
     after = _keys(config)
     changed = {name for name in before if before[name] != after[name]}

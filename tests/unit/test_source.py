@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan import modules
+from mlpipeline.plan import fingerprint, modules
 from mlpipeline.plan.config import module_of
 from mlpipeline.plan.fingerprint import code_version
 
@@ -43,10 +43,11 @@ def train():
 def _forget() -> None:
     """As a new process would see the files."""
     importlib.invalidate_caches()
-    code_version.cache_clear()
-    modules.origin.cache_clear()
-    modules.reached.cache_clear()
-    modules._is_library.cache_clear()
+    for remembered in (
+        *(code_version, fingerprint._code),
+        *(modules.origin, modules.reached, modules._imported, modules._is_library),
+    ):
+        remembered.cache_clear()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 
 from mlpipeline.errors import ConfigurationError
@@ -41,7 +41,9 @@ def without_docstrings(tree: ast.Module) -> ast.AST:
     return _WithoutDocstrings().visit(tree)  # type: ignore[no-any-return]
 
 
+@cache  # most modules are in the code of several steps
 def _code(module: str) -> str:
+    """Return what a module does, whatever its comments, docstrings and formatting are."""
     try:
         tree = sources.parse(module)
         if tree is not None:

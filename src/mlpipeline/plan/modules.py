@@ -67,9 +67,7 @@ def reached(*roots: str) -> Reached:
             continue
         seen.add(module)
         queue.extend(_parents(module))
-        is_named = module.partition(".")[0] in always
-        tree = parse(module) if is_named else _parse_if_python(module)
-        for imported in _imports(tree, module) if tree else ():
+        for imported in _imported(module, must_be_python=module.partition(".")[0] in always):
             top = imported.partition(".")[0]
             if top not in always and (is_ours(module) or _is_library(top)):
                 libraries.add(top)
@@ -192,6 +190,12 @@ def _record_folder(distribution: str) -> Path | None:
     found = metadata.distribution(distribution)
     is_recorded = found.read_text("RECORD") is not None
     return Path(str(found.locate_file(""))) if is_recorded else None
+
+
+@cache  # most modules are reached from several roots
+def _imported(module: str, *, must_be_python: bool) -> frozenset[str]:
+    tree = parse(module) if must_be_python else _parse_if_python(module)
+    return frozenset(_imports(tree, module)) if tree else frozenset()
 
 
 def _imports(tree: ast.Module, module: str) -> Iterator[str]:
