@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -372,3 +374,14 @@ def test_a_kube_config_without_a_current_context_is_that_error_too(
     use_context(content)
     with pytest.raises(ClusterError, match="no cluster to connect to"):
         api.connect()
+
+
+def test_the_client_comes_without_what_no_step_needs() -> None:
+    """Both are installed here, and would take longer than all the rest: seconds of every step."""
+    program = "import sys; from mlpipeline.backends.cluster import api; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    imported = set(done.stdout.split())
+    assert "kubernetes.dynamic" in imported
+    assert not imported & {"google.auth", "kubernetes_validate"}

@@ -15,16 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import kubernetes
-from kubernetes.client import ApiClient, ApiException, Configuration
-from kubernetes.dynamic import DynamicClient
-from kubernetes.dynamic.exceptions import ResourceNotFoundError
-from kubernetes.watch import Watch
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
+from mlpipeline import loading
 from mlpipeline.backends.cluster import informers
 from mlpipeline.errors import ClusterError, ClusterUnreachableError
+
+# What it takes where it is installed: clouds' logins that Kubernetes 1.26 has removed, a check of
+# manifests that the server does anyway.
+with loading.without("adal", "google.auth", "kubernetes_validate"), loading.large_libraries():
+    import kubernetes
+    from kubernetes.client import ApiClient, ApiException, Configuration
+    from kubernetes.dynamic import DynamicClient
+    from kubernetes.dynamic.exceptions import ResourceNotFoundError
+    from kubernetes.watch import Watch
 
 Manifest = dict[str, Any]
 
