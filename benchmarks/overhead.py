@@ -1,9 +1,9 @@
 """Where the time of a workflow goes, by what the cluster itself has recorded of it.
 
 Kubernetes notes when a pod was made and placed, and when each of its containers began and ended.
-Each instant counts for one cause, the first of those that were going on, and what is left over is
-Argo between two pods: so the sum of all causes is the whole. Kubernetes writes whole seconds, which
-evens out over several runs.
+Each instant counts for one cause, the first of those that were going on. What is left over is
+between two pods, where the kubelet notes that one has ended and Argo makes the next: so the sum of
+all causes is the whole. Kubernetes writes whole seconds, which evens out over several runs.
 
     pod made ─► placed ─► init container ─► main container ─► wait container ─► next pod made
 """
@@ -26,7 +26,7 @@ _SANDBOX = "volumes and network of a pod"
 _INIT = "Argo's init container"
 _START = "start of the main container"
 _REPORT = "Argo's wait container reports"
-_REST = "Argo: the end of a pod to the next pod"
+_REST = "Kubernetes and Argo: a pod's end to the next pod"
 _TALKS = {step: f"process of {step}" for step in ("plan", "train", "serve", "verify", "record")}
 CAUSES = (
     *(*WORK, *_OPERATORS.values(), _PLACED, _SANDBOX, _INIT, _START),

@@ -53,7 +53,7 @@ def test_a_step_that_talks_is_split_into_all_that_it_waits_for() -> None:
         "start of the main container": 4,
         "process of plan": 5,
         "Argo's wait container reports": 6,
-        "Argo: the end of a pod to the next pod": 2 + 7,
+        "Kubernetes and Argo: a pod's end to the next pod": 2 + 7,
     }
 
 
