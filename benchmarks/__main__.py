@@ -33,6 +33,7 @@ def main() -> None:
     finished = WORKSPACE / "first"
     dataset = finished / pipeline.plan(settings)["ingest"].publishes[0]
     _run("workers", "--dataset", dataset)
+    _run("training_peers", "--dataset", dataset)
     _run("strategies", "--dataset", dataset)
     rate = artifacts.read_json(RESULTS / "workers.json")["images_per_second"]["two workers"]
     _run("input_pipeline", "--dataset", dataset, "--training-rate", rate)

@@ -33,7 +33,7 @@ from mlpipeline.runs.record import describe_machine
 from mlpipeline.store import artifacts
 
 _OURS = {"two workers": 2, "one process": 1}
-_SECONDS = 600  # for a variant: it compiles, and trains three epochs
+_SECONDS = 600  # for a variant: it compiles, and takes three hundred steps
 _PRECISIONS = ("float32", "bfloat16")
 # The program, what its environment has beside Python (None: it is ours), and its variants.
 _PEERS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
@@ -70,11 +70,11 @@ def main(
         for _ in range(rounds):
             for name, count in _OURS.items():
                 rate = asyncio.run(workers.measure(dataset, count, cpus))
-                measured.setdefault(f"ours, {name}", []).append(rate)
+                _note(measured, f"ours, {name}", rate)
             for name, (program, requirements, variants) in _PEERS.items():
                 for variant in variants:
                     rate = _measure(name, program, variant, Path(folder), own=requirements is None)
-                    measured.setdefault(f"{name}, {variant}", []).append(rate)
+                    _note(measured, f"{name}, {variant}", rate)
     rates = {name: statistics.median(values) for name, values in measured.items()}
     _show(rates)
     best = max((name for name in rates if not name.startswith("ours")), key=rates.__getitem__)
@@ -89,6 +89,11 @@ def main(
             "ratios": {n: rates[n] / rates[best] for n in rates if n.startswith("ours")},
         },
     )
+
+
+def _note(measured: dict[str, list[float]], name: str, rate: float) -> None:
+    measured.setdefault(name, []).append(rate)
+    print(f"{name}: {rate:,.0f} images/s", flush=True)  # a round takes minutes
 
 
 def _write_arrays(dataset: Path, folder: Path) -> None:

@@ -101,7 +101,9 @@ async def measure(dataset: Path, workers: int, cpus: list[int]) -> float:
 
 def _config(workers: int) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(_CONFIG.read_text(encoding="utf-8"))
-    content["candidates"] = {_CANDIDATE: content["candidates"][_CANDIDATE] | {"epochs": 1}}
+    # Of one optimizer, which the peers have, too.
+    own = content["candidates"][_CANDIDATE] | {"epochs": 1, "optimizer": "sgd"}
+    content["candidates"] = {_CANDIDATE: own}
     content["training"] = {"workers": workers}
     return content
 

@@ -58,18 +58,18 @@ def main(precision: str) -> None:
 
     weights, statistics = variables["params"], variables["batch_stats"]
     trained = (weights, optimizer.init(weights), statistics)
-    steps, chance = len(images) // arrays.BATCH, np.random.default_rng(0)
+    chance = np.random.default_rng(0)
 
-    def train_epoch() -> float:
+    def train() -> float:
         nonlocal trained
-        order = chance.permutation(len(images))[: steps * arrays.BATCH]
+        order = chance.permutation(len(images))[: arrays.STEPS * arrays.BATCH]
         losses = []
-        for number, rows in enumerate(order.reshape(steps, arrays.BATCH)):
+        for number, rows in enumerate(order.reshape(-1, arrays.BATCH)):
             *trained, loss = step(*trained, images[rows], labels[rows], jax.random.key(number))
             losses.append(loss)
         return float(jnp.stack(losses).mean())
 
-    arrays.measure(train_epoch, steps * arrays.BATCH)
+    arrays.measure(train)
 
 
 if __name__ == "__main__":

@@ -54,14 +54,13 @@ def main(precision: str, mode: str) -> None:
 
     if mode == "compile":
         model = torch.compile(model)
-    steps = len(pixels) // arrays.BATCH
 
-    def train_epoch() -> float:
-        order = torch.randperm(len(pixels))[: steps * arrays.BATCH].view(steps, arrays.BATCH)
-        losses = [step(pixels[rows], classes[rows]) for rows in order]
+    def train() -> float:
+        order = torch.randperm(len(pixels))[: arrays.STEPS * arrays.BATCH]
+        losses = [step(pixels[rows], classes[rows]) for rows in order.view(-1, arrays.BATCH)]
         return float(torch.stack(losses).mean())
 
-    arrays.measure(train_epoch, steps * arrays.BATCH)
+    arrays.measure(train)
 
 
 if __name__ == "__main__":
