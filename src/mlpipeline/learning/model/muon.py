@@ -18,7 +18,7 @@ import tensorflow as tf
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 3
 # Root mean square of a kernel's update, in learning rates: one rate is then right for both kinds.
-# Tried with configs/default.yaml's `batch_norm`: docs/explanation/recipes.md.
+# Tried with configs/default.yaml's `batch_norm`: docs/explain/recipes.md.
 _UPDATE = 0.04
 
 
