@@ -145,7 +145,7 @@ TRAIN = Step(
     publishes=(CANDIDATE,),
     per="candidate",
     identity=_of_candidate,
-    typical_seconds=35,
+    typical_seconds=25,
 )
 SELECT = Step(
     "select",
