@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
             "shards": 8,
         },
         recipe=recipe | {"precision": "float32"},
-        training={"workers": 1, "cache": "none"},
+        training={"strategy": "single", "workers": 1, "cache": "none"},
     )
     content["serving"] |= {"replicas": 1}
     pipeline = Pipeline(tmp_path_factory.mktemp("large"), content)

@@ -50,7 +50,8 @@ def train(
     Raises:
         ConfigurationError: The cluster is not one for the configured strategy.
     """
-    if settings.strategy != cluster.strategy:
+    by_servers = isinstance(cluster, ParameterServerSpec)
+    if by_servers != (settings.strategy == "parameter_server"):
         raise ConfigurationError(
             f"training.strategy is `{settings.strategy}`, TF_CONFIG describes {cluster}",
             expected="a cluster with `ps` for strategy `parameter_server`, and for no other",

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from mlpipeline.errors import ConfigurationError
 
 Role = Literal["chief", "ps", "worker"]  # TensorFlow's names
-Strategy = Literal["multi_worker_mirrored", "parameter_server"]  # as in `training.strategy`
 
 _VARIABLE = "TF_CONFIG"
 # In the order in which TensorFlow numbers them: the first is the chief.
@@ -29,9 +28,6 @@ class ClusterSpec:
     """`host:port` of each; empty for a process that trains alone."""
     index: int = 0
     """Number of this process among them."""
-
-    strategy: ClassVar[Strategy] = "multi_worker_mirrored"
-    """What the processes of such a cluster can train with."""
 
     @property
     def size(self) -> int:
@@ -63,9 +59,6 @@ class ParameterServerSpec:
     """What this process is."""
     index: int = 0
     """Its number among those of its role."""
-
-    strategy: ClassVar[Strategy] = "parameter_server"
-    """What the processes of such a cluster can train with."""
 
     @property
     def size(self) -> int:
