@@ -114,7 +114,7 @@ def test_an_orthogonal_kernel_is_as_long_in_all_directions(shape: tuple[int, ...
     assert np.vdot(matrix, u @ v) / len(lengths) > 0.8  # and it points to where the kernel does
 
 
-def test_muon_moves_hidden_kernels_as_far_whatever_the_gradients_size(model: keras.Model) -> None:
+def test_muon_moves_convolutions_as_far_whatever_the_gradients_size(model: keras.Model) -> None:
     directions = np.random.default_rng(2)
     gradients = [directions.normal(size=v.shape) for v in model.trainable_variables]
     moved = []
@@ -134,7 +134,7 @@ def test_muon_moves_hidden_kernels_as_far_whatever_the_gradients_size(model: ker
     assert np.vdot(moved[0][kernel], gradients[kernel]) < 0
 
 
-def test_muon_treats_all_but_hidden_kernels_as_sgd_does(model: keras.Model) -> None:
+def test_muon_treats_all_but_convolutions_as_sgd_does(model: keras.Model) -> None:
     weights = model.get_weights()
     ends = []
     for optimizer in ("sgd", "muon"):

@@ -23,9 +23,9 @@ _UPDATE = 0.04
 
 
 class Muon(keras.optimizers.SGD):  # type: ignore[misc]
-    """Orthogonal updates for hidden kernels; Nesterov's momentum for all other weights.
+    """Orthogonal updates for kernels of convolutions; Nesterov's momentum for all other weights.
 
-    Others are biases, scales, and the classifier, whose rows are classes and not directions.
+    Others are biases, scales and dense layers: the last of these has classes for its columns.
 
     Args:
         **options: Those of `keras.optimizers.SGD`.
@@ -33,7 +33,7 @@ class Muon(keras.optimizers.SGD):  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one weight: Keras calls it for each."""
-        if not _is_hidden_kernel(variable):
+        if not _is_of_a_convolution(variable):
             super().update_step(gradient, variable, learning_rate)
             return
         momentum = self.momentums[self._get_variable_index(variable)]
@@ -70,5 +70,5 @@ def _as_matrix(shape: Any) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
 
-def _is_hidden_kernel(variable: Any) -> bool:
+def _is_of_a_convolution(variable: Any) -> bool:
     return len(variable.shape) > 2
