@@ -39,8 +39,8 @@ def main() -> None:
     _run("input_pipeline", "--dataset", dataset, "--training-rate", rate)
     version = registry.current(Workspace(finished), settings.name)
     model = Workspace(finished).model(settings.name, version).path
+    _run("serving_peers", "--model", model)  # while it is the current one, as `make serve` has it
     _run("serving", "--model", model, "--int8", _of_8_bits(finished))
-    _run("serving_peers", "--model", model)
     _run("replicas", "--model", model)
     _run("size")
 

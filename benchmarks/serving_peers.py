@@ -49,6 +49,7 @@ from benchmarks.servers import (
     replica_command,
     wrk,
 )
+from mlpipeline.backends.local.processes import python_m
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import ModelFolder
 
@@ -58,6 +59,7 @@ GOAL_REQUESTS, GOAL_P99 = 2.0, 0.5
 ENGINE = "ai-edge-litert==2.3.0"
 OURS, OURS_TWICE = "ours", "ours, two replicas"
 STOP_SECONDS = 30
+_PATH = f"/v1/models/{NAME}:predict"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def main() -> None:
     """Measure, print, record."""
     arguments = _arguments()
     version = arguments.model.resolve()
-    peers = {OURS: _ours(version), OURS_TWICE: _ours_twice(version), **PEERS}
+    peers = {OURS: _ours(version), OURS_TWICE: _ours_twice(version.parents[2]), **PEERS}
     for name, peer in PEERS.items():
         environments.make(name, f"{peer.requirement} {ENGINE}")
     model = ModelFolder(arguments.model)
@@ -153,17 +155,14 @@ def _predictions(answer: Any) -> Any:
 
 
 def _ours(version: Path) -> Peer:
-    command = replica_command(version.resolve())
-    path = f"/v1/models/{NAME}:predict"
-    return Peer(None, lambda port: command(port, free_port()), path, _v1, _predictions)
+    command = replica_command(version)
+    return Peer(None, lambda port: command(port, free_port()), _PATH, _v1, _predictions)
 
 
-def _ours_twice(version: Path) -> Peer:
+def _ours_twice(workspace: Path) -> Peer:
     """Return what `make serve` starts, of the workspace's current version."""
-    serve = [sys.executable, "-m", "mlpipeline", "serve", "--config", str(CONFIG.resolve())]
-    serve += ["--workspace", str(version.parents[2])]
-    path = f"/v1/models/{NAME}:predict"
-    return Peer(None, lambda port: [*serve, "--port", str(port)], path, _v1, _predictions)
+    serve = python_m(["serve", "--config", str(CONFIG.resolve()), "--workspace", str(workspace)])
+    return Peer(None, lambda port: [*serve, "--port", str(port)], _PATH, _v1, _predictions)
 
 
 def _v2(image: Any) -> dict[str, Any]:

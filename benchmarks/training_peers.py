@@ -57,9 +57,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Number of rounds, whose median is reported.")] = 3,
 ) -> None:
     """Measure, print a table, and write JSON."""
-    cpus = sorted(os.sched_getaffinity(0))[:2]
-    if len(cpus) < 2:
-        raise SystemExit("error: got one processor, expected two; run it on a larger machine")
+    cpus = workers.two_processors()
     os.sched_setaffinity(0, cpus)  # what is started from here inherits it
     for name, (_, requirements, _) in _PEERS.items():
         if requirements:

@@ -38,9 +38,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Number of rounds, whose median is reported.")] = 3,
 ) -> None:
     """Measure, print a table, and write JSON."""
-    cpus = sorted(os.sched_getaffinity(0))[:2]
-    if len(cpus) < 2:
-        raise SystemExit("error: got one processor, expected two; run it on a larger machine")
+    cpus = two_processors()
     measured: dict[str, list[float]] = {mode: [] for mode in _MODES}
     for _ in range(rounds):
         for mode, workers in _MODES.items():
@@ -65,6 +63,14 @@ def main(
             "ratio": statistics.median(ratios),
         },
     )
+
+
+def two_processors() -> list[int]:
+    """Return the numbers of two processors of this process, or end it where it has one."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    if len(cpus) < 2:
+        raise SystemExit("error: got one processor, expected two; run it on a larger machine")
+    return cpus
 
 
 async def measure(dataset: Path, workers: int, cpus: list[int]) -> float:
