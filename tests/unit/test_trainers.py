@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from mlpipeline import progress
 from mlpipeline.errors import TrainingError
+from mlpipeline.learning.model import augmentation
 from mlpipeline.learning.training import parameter_server, synchronous, trainers
 from mlpipeline.learning.training.cluster_spec import ClusterSpec, ParameterServerSpec
 from mlpipeline.learning.training.parameter_server import Chief, Helper
@@ -179,6 +180,27 @@ def test_each_epoch_has_a_step_where_a_batch_has_more_images_than_there_are(
     steps = [0, *(epoch.step for epoch in epochs)]
     assert all(after > before for before, after in itertools.pairwise(steps))
     assert all(epoch.loss is not None and 0 < epoch.loss < 10 for epoch in epochs)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [(640, [0, 1, 2, 3, 4]), (320, [0, 1, 2, 3, 4]), (160, [0, 0, 1, 1, 2])],
+)
+def test_a_view_is_of_the_epoch_that_goes_on(
+    job: Job, monkeypatch: pytest.MonkeyPatch, batch_size: int, expected: list[int]
+) -> None:
+    seen = list[int]()
+
+    def augment(images: Any, recipe: Any, seed: Any, epoch: Any) -> Any:
+        seen.append(int(epoch))
+        return images
+
+    monkeypatch.setattr(augmentation, "augment", augment)
+    trained = state(replace(job, candidate=CANDIDATE.model_copy(update={"batch_size": batch_size})))
+    images = tf.zeros((4, *TrainingData.load(job.dataset).card.shape), tf.uint8)
+    for _ in expected:
+        trained.learn(images, tf.zeros(4, tf.int64), tf.constant(1, tf.int64))
+    assert seen == expected
 
 
 def test_a_run_that_diverges_ends_early_and_says_where(

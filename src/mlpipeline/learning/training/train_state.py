@@ -71,7 +71,8 @@ class TrainState:
             float32 `[3]`: the sums of the loss and of the hits, and how many images there were.
         """
         recipe, classes = self._candidate, len(self._card.classes)
-        epoch = self.step * recipe.batch_size // self._card.counts["train"]
+        # Of fewer images than a batch an epoch has a step of its own, as `end_of_epoch` says.
+        epoch = tf.minimum(self.step, self.step * recipe.batch_size // self._card.counts["train"])
         # Stateless: what is drawn depends on these numbers alone, also after a resume.
         inputs = augmentation.augment(preprocess(images), recipe, tf.stack([draw, 1]), epoch)
         smooth = recipe.label_smoothing  # Szegedy et al., arXiv:1512.00567, section 7
