@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mlpipeline.errors import ServingError
 from mlpipeline.serving.clients import Client, GrpcClient, V1Client, V2BinaryClient, V2JsonClient
 from mlpipeline.store import artifacts
 from support.workflows_on_kind import (
+    ENGINE,
     GRPC,
     HTTP,
     QUICK,
@@ -282,6 +284,20 @@ def utilization(scaler: dict[str, Any]) -> int | None:
     return None
 
 
+def made_of_the_newest(run: Run) -> dict[str, float]:
+    """How long the newest replica took from its pod to its container, and from there to ready."""
+    pod = max(predictors(run), key=lambda p: str(p["metadata"]["creationTimestamp"]))
+    (container,) = pod["status"]["containerStatuses"]
+    (ready,) = (c for c in pod["status"]["conditions"] if c["type"] == "Ready")
+    moments = (
+        pod["metadata"]["creationTimestamp"],
+        container["state"]["running"]["startedAt"],
+        ready["lastTransitionTime"],
+    )
+    made, began, answers = (datetime.fromisoformat(moment).timestamp() for moment in moments)
+    return {"pod_to_container_seconds": began - made, "container_to_ready_seconds": answers - began}
+
+
 def be_quick_to_shrink(run: Run) -> None:
     """Not after five quiet minutes, as usual. KServe takes this back when it next looks."""
     change = {"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}}}}
@@ -341,6 +357,7 @@ def test_replicas_grow_in_number_under_load_and_become_few_again(published: Run)
             thread.join(ANSWER_SECONDS + 1)
     grown = time.monotonic() - began
     most = available(published)
+    newest = made_of_the_newest(published)
 
     def is_left() -> bool:
         be_quick_to_shrink(published)
@@ -353,11 +370,12 @@ def test_replicas_grow_in_number_under_load_and_become_few_again(published: Run)
         "replicas_under_load": most,
         "highest_utilization_percent": max(u for u, _ in seen if u is not None),
         "seconds_until_more_answered": round(grown, 1),
+        **newest,
         "seconds_until_few_again": round(time.monotonic() - began, 1),
         "sent": sum(sent.values()),
         "failed": sum(failures.values()),
         "failures": dict(failures),
     }
-    write_results("load", figures)
+    write_results("load" if ENGINE == "auto" else f"load, {ENGINE}", figures)
     assert most > minimum
     assert not failures
