@@ -84,7 +84,7 @@ def publish(model: ModelFolder, kind: ImageKind) -> None:
     inputs = keras.Input((*kind.size, kind.channels))
     weights = keras.initializers.RandomNormal(stddev=0.1, seed=3)
     logits = keras.layers.Dense(10, kernel_initializer=weights)(keras.layers.Flatten()(inputs))
-    exported = ExportableModel(keras.Model(inputs, logits), kind.shape, average_flip=False)
+    exported = ExportableModel(keras.Model(inputs, logits), kind.shape)
     with artifacts.publish(model.path) as draft:
         folder = ModelFolder(draft)
         exported.save(folder.saved_model)

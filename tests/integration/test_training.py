@@ -182,6 +182,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
             "sound": CANDIDATE,
             "wild": CANDIDATE | {"optimizer": "sgd", "learning_rate": 1e30},
             "plain": PLAIN | {"options": {"width": 16}},
+            "averaging": CANDIDATE | {"epochs": 2, "average_flip": True, "average_shift": 3},
         },
         training=TRAINING,
     )
@@ -419,6 +420,25 @@ def test_a_candidate_that_diverges_is_published_as_such(prepared: Pipeline, tmp_
     assert 0 < metrics["diverged_at_step"] <= TRAINING["checkpoint_steps"]
     assert metrics["validation_accuracy"] is None
     assert not (candidate / "saved_model").exists()
+
+
+def test_the_last_epochs_figures_are_those_of_what_is_exported_with_its_averages(
+    prepared: Pipeline, tmp_path: Path
+) -> None:
+    from mlpipeline.learning.model import export
+    from support.whole_split import read_split
+
+    pipeline = prepared.copy(tmp_path)
+    with pipeline.workers("averaging") as workers:
+        for worker in workers:
+            assert worker.wait() == 0, worker.errors
+    published = pipeline.published("train-averaging")
+    images, labels = read_split(pipeline.published("ingest"), "validation")
+    probabilities = export.predict(export.load(published / "saved_model"), images)
+    metrics = artifacts.read_json(published / "metrics.json")
+    assert metrics["validation_accuracy"] == (probabilities.argmax(axis=1) == labels).mean()
+    loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    assert metrics["validation_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_truncated_shard_is_named_and_nothing_is_published(

@@ -82,7 +82,7 @@ def selected(tmp_path_factory: pytest.TempPathFactory) -> Selected:
     candidate = workspace.candidate(keys["train-cnn"]).path
     with artifacts.publish(candidate) as draft:
         metrics().save(CandidateFolder(draft).metrics)
-        exported = ExportableModel(keras.Model(inputs, logits), (28, 28), average_flip=False)
+        exported = ExportableModel(keras.Model(inputs, logits), (28, 28))
         exported.save(CandidateFolder(draft).saved_model)
     selection.select(
         config.name,

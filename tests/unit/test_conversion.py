@@ -50,7 +50,7 @@ def test_litert_has_all_operations_of_our_models(
     tmp_path: Path, model: str, shape: tuple[int, ...]
 ) -> None:
     network = models.build(Candidate(model=model), shape, CLASSES)
-    exported = ExportableModel(network, shape, average_flip=True)
+    exported = ExportableModel(network, shape, average_flip=True, average_shift=1)
     exported.save(tmp_path / "saved_model")
     converted = conversion.convert(tmp_path / "saved_model")
     images = np.random.default_rng(1).integers(0, 256, (30, *shape), dtype=np.uint8)

@@ -27,7 +27,7 @@ def _model(shape: tuple[int, ...] = SHAPE) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def plain() -> ExportableModel:
-    return ExportableModel(_model(), SHAPE, average_flip=False)
+    return ExportableModel(_model(), SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,36 @@ def test_the_average_is_that_of_the_two_probabilities(
     np.testing.assert_allclose(averaging.predict(IMAGES), np.mean(both, axis=0), rtol=1e-5)
 
 
+def _moved(images: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
+    """Images moved up and to the left, their border repeated."""
+    rows, columns = (np.clip(np.arange(side) + by, 0, side - 1) for side in SHAPE)
+    return images[:, rows][:, :, columns]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_average_over_shifts_counts_the_image_itself_as_much_as_the_others(
+    plain: ExportableModel, averaging: ExportableModel, flip: bool
+) -> None:
+    shifting = ExportableModel(plain.model, SHAPE, average_flip=flip, average_shift=2)
+    of_one = averaging if flip else plain
+    itself, up, down = (of_one.predict(_moved(IMAGES, by)) for by in (0, 2, -2))
+    assert np.abs(up - down).max() > 0.01
+    expected = itself / 2 + (up + down) / 4
+    np.testing.assert_allclose(shifting.predict(IMAGES), expected, rtol=1e-5)
+
+
+def test_averages_can_be_left_out(plain: ExportableModel, averaging: ExportableModel) -> None:
+    answers = averaging.predict(IMAGES, averaged=False)
+    np.testing.assert_allclose(answers, plain.predict(IMAGES), rtol=1e-5)
+
+
 def test_dropout_does_not_act_on_predictions(plain: ExportableModel) -> None:
     np.testing.assert_array_equal(plain.predict(IMAGES), plain.predict(IMAGES))
 
 
 def test_colour_images_are_exported(tmp_path: Path) -> None:
     images: NDArray[np.uint8] = np.stack([IMAGES, IMAGES // 2, IMAGES // 4], axis=-1)
-    predictor = ExportableModel(_model((*SHAPE, 3)), (*SHAPE, 3), average_flip=False)
+    predictor = ExportableModel(_model((*SHAPE, 3)), (*SHAPE, 3))
     predictor.save(tmp_path / "saved_model")
     served = export.predict(export.load(tmp_path / "saved_model"), images)
     np.testing.assert_allclose(served, predictor.predict(images), rtol=1e-5, atol=1e-7)

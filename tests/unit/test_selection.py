@@ -126,7 +126,7 @@ def _predictor(factor: float) -> export.ExportableModel:
     kernel = np.zeros((*SHAPE, 2), np.float32)
     kernel[:, 0, 0] = kernel[:, 2, 1] = factor
     dense.set_weights([kernel.reshape(-1, 2)])
-    return export.ExportableModel(model, SHAPE, average_flip=False)
+    return export.ExportableModel(model, SHAPE)
 
 
 class Workspace:

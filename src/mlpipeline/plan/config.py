@@ -113,7 +113,11 @@ class Recipe(Section):
     """Mirror training images left to right, each in every other epoch."""
     average_flip: bool = False
     """Let the exported model average an image's and its mirror image's probabilities. It is a
-    little more accurate, and takes twice the work of every prediction."""
+    little more accurate, and takes twice the work of every prediction. Epochs before the last are
+    validated without it."""
+    average_shift: NonNegativeInt = 0
+    """Let it average also over the image moved by so many pixels, up and to the left, and down and
+    to the right: three times the work."""
     shift: NonNegativeInt = 0
     """Move training images by up to so many pixels in each direction."""
     erase: NonNegativeInt = 0

@@ -34,19 +34,36 @@ class ExportableModel(tf.Module):  # type: ignore[misc]
         model: A Keras model from float32 images [N, H, W, C] to logits [N, classes].
         shape: Shape of an image, (H, W) or (H, W, C).
         average_flip: Average the probabilities of an image and of its mirror image.
+        average_shift: Average them with those of the image moved by so many pixels up and to the
+            left, and down and to the right, which together count as much as the image itself.
     """
 
-    def __init__(self, model: keras.Model, shape: Sequence[int], *, average_flip: bool) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        shape: Sequence[int],
+        *,
+        average_flip: bool = False,
+        average_shift: int = 0,
+    ) -> None:
         super().__init__()
         self.model = model
         self._average_flip = average_flip
+        self._average_shift = average_shift
         specification = tf.TensorSpec([None, *shape], tf.uint8, name=INPUT)
-        self.probabilities = tf.function(self._probabilities, input_signature=[specification])
+        self.probabilities = tf.function(self._of_all_views, input_signature=[specification])
+        self._not_averaged = tf.function(self._of_the_image, input_signature=[specification])
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the class probabilities, float32 [N, classes], of images uint8 [N, *shape]."""
-        answers = [self.probabilities(batch)[OUTPUT].numpy() for batch in _batches(images)]
-        return np.concatenate(answers)
+    def predict(self, images: NDArray[np.uint8], *, averaged: bool = True) -> NDArray[np.float32]:
+        """Return the class probabilities, float32 [N, classes], of images uint8 [N, *shape].
+
+        Args:
+            images: The images.
+            averaged: Whether to average, where the exported model does; it takes longer.
+        """
+        averages = averaged and (self._average_flip or self._average_shift)
+        compute = self.probabilities if averages else self._not_averaged
+        return np.concatenate([compute(batch)[OUTPUT].numpy() for batch in _batches(images)])
 
     def save(self, folder: Path) -> None:
         """Write a SavedModel; `tf.saved_model.load` needs no Keras to serve it."""
@@ -55,13 +72,32 @@ class ExportableModel(tf.Module):  # type: ignore[misc]
         archive.add_endpoint(SIGNATURE, self.probabilities)
         archive.write_out(str(folder), verbose=False)
 
-    def _probabilities(self, images: Any) -> dict[str, Any]:
-        scaled = preprocess(images)
-        probabilities = tf.nn.softmax(self.model(scaled, training=False))
+    def _of_the_image(self, images: Any) -> dict[str, Any]:
+        return {OUTPUT: self._softmax(preprocess(images))}
+
+    def _of_all_views(self, images: Any) -> dict[str, Any]:
+        views = self._views(preprocess(images))
+        return {OUTPUT: tf.add_n([weight * self._softmax(view) for view, weight in views])}
+
+    def _softmax(self, scaled: Any) -> Any:
+        return tf.nn.softmax(self.model(scaled, training=False))
+
+    def _views(self, images: Any) -> list[tuple[Any, float]]:
+        """Return what is averaged, each with its weight: Jordan, arXiv:2404.00498, section 3.5."""
+        views = [(images, 1.0)]
+        if shift := self._average_shift:
+            views = [(images, 0.5)] + [(_moved(images, by), 0.25) for by in (shift, -shift)]
         if self._average_flip:
-            mirrored = tf.nn.softmax(self.model(scaled[:, :, ::-1], training=False))
-            probabilities = (probabilities + mirrored) / 2
-        return {OUTPUT: probabilities}
+            views = [(v, w / 2) for view, w in views for v in (view, view[:, :, ::-1])]
+        return views
+
+
+def _moved(images: Any, by: int) -> Any:
+    """Move images up and to the left; what comes in repeats the border, as in training."""
+    for axis in (1, 2):
+        length = images.shape[axis]
+        images = tf.gather(images, np.clip(np.arange(length) + by, 0, length - 1), axis=axis)
+    return images
 
 
 def load(folder: Path) -> Any:

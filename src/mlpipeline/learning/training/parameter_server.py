@@ -283,10 +283,11 @@ class Chief:
             self._state.update_exportable()
             sums, rate = self._sums.numpy(), self._state.learning_rate()
             self._sums.assign(tf.zeros(3, tf.float64))
+        last = self._journal.current_epoch == self._job.candidate.epochs
         self._journal.finish_epoch(
             step,
             training=sums,
-            validation=self._state.evaluate(self._data.validation),
+            validation=self._state.evaluate(self._data.validation, averaged=last),
             learning_rate=rate,
         )
 

@@ -56,7 +56,10 @@ class TrainState:
             )
         keras.config.set_dtype_policy("float32")
         self.exportable = ExportableModel(
-            self._build_model(), card.shape, average_flip=candidate.average_flip
+            self._build_model(),
+            card.shape,
+            average_flip=candidate.average_flip,
+            average_shift=candidate.average_shift,
         )
 
     def learn(self, images: Any, labels: Any, draw: Any) -> Any:
@@ -110,11 +113,13 @@ class TrainState:
             for own, average in zip(targets, averages, strict=True):
                 own.assign(average.numpy())
 
-    def evaluate(self, split: StoredSplit) -> tuple[float, float, float]:
+    def evaluate(self, split: StoredSplit, *, averaged: bool) -> tuple[float, float, float]:
         """Evaluate the exported model, in batches: of each image a probability is held.
 
         Args:
             split: Images and labels.
+            averaged: Whether as it is exported, or without its averages over views of an image,
+                which take too long for each epoch.
 
         Returns:
             The sums of the loss and of the hits, and the number of images.
@@ -124,7 +129,7 @@ class TrainState:
         """
         of_labels, hits = [np.empty(0, np.float32)], 0
         for images, labels in split.batches(rows_in_a_batch(split.shape)):
-            probabilities = self.exportable.predict(images)
+            probabilities = self.exportable.predict(images, averaged=averaged)
             of_labels.append(probabilities[np.arange(len(labels)), labels])
             hits += int((probabilities.argmax(axis=1) == labels).sum())
         losses = -np.log(np.maximum(np.concatenate(of_labels), 1e-9))
