@@ -213,7 +213,7 @@ render: $(READY) ## Write the workflows' YAML anew from their Python.
 	$(VENV)/bin/python -m workflows
 
 .PHONY: bench
-bench: $(READY) ## Measure what docs/reference/benchmarks.md states: allow an hour and a half.
+bench: $(READY) ## Measure what docs/reference/benchmarks.md states: allow three hours.
 	$(VENV)/bin/python -m benchmarks
 
 .PHONY: bench-cluster
