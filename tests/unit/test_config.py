@@ -32,7 +32,9 @@ def test_a_configuration_that_is_shipped_fits(file: Path) -> None:
 
 
 def test_the_configurations_that_the_readme_names_are_shipped() -> None:
-    assert {"default.yaml", "fast.yaml", "best.yaml", "book.yaml"} <= {file.name for file in SHIPPED}
+    assert {"default.yaml", "fast.yaml", "best.yaml", "book.yaml"} <= {
+        file.name for file in SHIPPED
+    }
 
 
 def test_what_is_left_out_has_a_default() -> None:
