@@ -51,8 +51,10 @@ class ExportableModel(tf.Module):  # type: ignore[misc]
         self._average_flip = average_flip
         self._average_shift = average_shift
         specification = tf.TensorSpec([None, *shape], tf.uint8, name=INPUT)
-        self.probabilities = tf.function(self._of_all_views, input_signature=[specification])
         self._not_averaged = tf.function(self._of_the_image, input_signature=[specification])
+        self.probabilities = self._not_averaged  # traced once for both
+        if average_flip or average_shift:
+            self.probabilities = tf.function(self._of_all_views, input_signature=[specification])
 
     def predict(self, images: NDArray[np.uint8], *, averaged: bool = True) -> NDArray[np.float32]:
         """Return the class probabilities, float32 [N, classes], of images uint8 [N, *shape].
@@ -61,8 +63,7 @@ class ExportableModel(tf.Module):  # type: ignore[misc]
             images: The images.
             averaged: Whether to average, where the exported model does; it takes longer.
         """
-        averages = averaged and (self._average_flip or self._average_shift)
-        compute = self.probabilities if averages else self._not_averaged
+        compute = self.probabilities if averaged else self._not_averaged
         return np.concatenate([compute(batch)[OUTPUT].numpy() for batch in _batches(images)])
 
     def save(self, folder: Path) -> None:

@@ -48,6 +48,11 @@ class Journal:
         """Number of the epoch that is going on, from 1 on."""
         return len(self._history.epochs) + 1
 
+    @property
+    def is_last_epoch(self) -> bool:
+        """Whether no other epoch follows the one that is going on."""
+        return self.current_epoch == self._job.candidate.epochs
+
     def restore(self) -> int:
         """Load the newest sound checkpoint, if there is one; return the step it was taken at."""
         return self._checkpoints.restore()

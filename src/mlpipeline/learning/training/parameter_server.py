@@ -283,11 +283,11 @@ class Chief:
             self._state.update_exportable()
             sums, rate = self._sums.numpy(), self._state.learning_rate()
             self._sums.assign(tf.zeros(3, tf.float64))
-        last = self._journal.current_epoch == self._job.candidate.epochs
+        averaged = self._journal.is_last_epoch
         self._journal.finish_epoch(
             step,
             training=sums,
-            validation=self._state.evaluate(self._data.validation, averaged=last),
+            validation=self._state.evaluate(self._data.validation, averaged=averaged),
             learning_rate=rate,
         )
 

@@ -194,8 +194,8 @@ class Trainer:
         # Batch normalisation's statistics: each worker keeps those of the images that it saw.
         self._workers.average(self._state.model.non_trainable_weights)
         self._state.update_exportable()
-        last = self._journal.current_epoch == self._job.candidate.epochs
-        figures = self._state.evaluate(self._validation, averaged=last)
+        averaged = self._journal.is_last_epoch
+        figures = self._state.evaluate(self._validation, averaged=averaged)
         *validation, cpu = self._workers.sum([*figures, time.process_time()])
         self._journal.finish_epoch(
             step,
