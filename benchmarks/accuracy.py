@@ -64,7 +64,10 @@ def _over_seeds(file: Path, folder: Path, seeds: int) -> dict[str, Any]:
         seeded = folder / f"{file.stem}-{seed}.yaml"
         artifacts.write_text(seeded, yaml.safe_dump(content | {"seed": seed}))
         runs.append(_run(seeded, folder))
-    figures = ("validation_accuracy", "test_accuracy", "training_seconds", "cpu_seconds")
+    figures = (
+        *("validation_accuracy", "test_accuracy"),
+        *("training_seconds", "cpu_seconds", "run_seconds"),
+    )
     mean = {figure: statistics.fmean(run[figure] for run in runs) for figure in figures}
     reused = [name for run in runs for name in run["reused"]]
     return runs[0] | mean | {"reused": reused, "seeds": runs}
