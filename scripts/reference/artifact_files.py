@@ -12,7 +12,7 @@ from mlpipeline.store.schemas.document import Document
 from reference import docstrings, tables
 
 # In the order in which a run makes them; what is not named comes last.
-_ORDER = ("dataset", "candidate", "selection", "run", "prediction", "feedback", "manifest")
+_ORDER = ("dataset", "candidate", "selection", "gate", "run", "prediction", "feedback", "manifest")
 
 
 def tree() -> str:

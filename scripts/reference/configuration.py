@@ -17,6 +17,7 @@ _SECTIONS: dict[str, tuple[type, str]] = {
     "Dimension": (search.Dimension, "`search: NAME: space: KEY:`"),
     "Training": (config.Training, "`training:`"),
     "Asynchronous": (config.Asynchronous, "`asynchronous:`"),
+    "Gate": (config.Gate, "`gate:`"),
     "Serving": (config.Serving, "`serving:`"),
     "Verify": (config.Verify, "`verify:`"),
 }

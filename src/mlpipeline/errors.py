@@ -14,6 +14,7 @@ what is worth trying again, and so ends the process with `RETRY_STATUS`:
     ├── TrainingError               training
     ├── PeerLostError *             another worker of the same training
     ├── SelectionError              choosing a candidate, making what is served
+    ├── GateError                   what is selected is worse than what is served
     ├── ServingError                the model server, or its predictions
     ├── EventError                  what is posted from outside
     ├── ProcessError                a process of the local backend
@@ -100,6 +101,10 @@ class PeerLostError(PipelineError):
 
 class SelectionError(PipelineError):
     """No candidate can be selected, or what was is not to be served as configured."""
+
+
+class GateError(PipelineError):
+    """The gate has held a version back, and the configuration calls that an error."""
 
 
 class ServingError(PipelineError):

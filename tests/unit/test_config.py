@@ -10,6 +10,7 @@ import pytest
 
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan.config import Candidate, Config, Recipe, load, parse, write
+from mlpipeline.plan.pipeline import plan
 
 SHIPPED = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}
@@ -413,6 +414,22 @@ def test_another_number_of_images_to_verify_is_one_problem(images: Any) -> None:
     assert _problems(MINIMAL | {"verify": {"images": images}}) == [
         f"verify.images: got {images!r}, expected `all` or a number of images from 1 on"
     ]
+
+
+@pytest.mark.parametrize("key", ["worse_by", "class_worse_by", "minimum"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, True, "much"])
+def test_a_share_that_the_gate_cannot_go_by_is_one_problem(key: str, value: Any) -> None:
+    (problem,) = _problems(MINIMAL | {"gate": {key: value}})
+    assert problem.startswith(f"gate.{key}: got {value!r}")
+
+
+def test_what_is_held_back_is_no_part_of_any_key() -> None:
+    strict = {"gate": {"worse_by": 0, "minimum": 1, "required": True}}
+    keys = [
+        {name: task.key for name, task in plan(parse(MINIMAL | more, origin="")).items()}
+        for more in ({}, strict)
+    ]
+    assert keys[0] == keys[1]
 
 
 def test_a_configuration_cannot_be_changed_by_accident() -> None:

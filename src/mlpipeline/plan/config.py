@@ -213,6 +213,42 @@ class Serving(Section):
         return [f"replica-{index}" for index in range(self.replicas)]
 
 
+class Gate(Section):
+    """When a new version may take the place of the current one: part of no key.
+
+    Nothing is measured where nothing is asked for.
+    """
+
+    worse_by: Annotated[float, Field(ge=0, le=1)] | None = None
+    """By how much its validation accuracy may be below the current version's: 0.01 is a point. The
+    current one is measured anew, on the same images."""
+    class_worse_by: Annotated[float, Field(ge=0, le=1)] | None = None
+    """By how much its share of hits in any one class may be below the current version's. What
+    chance may do to so few images does not count."""
+    minimum: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The least validation accuracy, also of the very first version."""
+    milliseconds: PositiveFloat | None = None
+    """The most that one image may take, in one call where the gate runs."""
+    bytes: PositiveInt | None = None
+    """The most that the files may have that are served."""
+    incomparable: Literal["hold", "serve"] = "hold"
+    """What is done where the current version has other classes, or takes images of another shape.
+    One that is damaged or gone holds nothing back."""
+    required: bool = False
+    """Whether a run fails whose version is held back; otherwise it says what was kept."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it asks for a comparison with the current version."""
+        return self.worse_by is not None or self.class_worse_by is not None
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for anything."""
+        limits = (self.minimum, self.milliseconds, self.bytes)
+        return self.compares or any(limit is not None for limit in limits)
+
+
 def _all_or_a_number(value: Any) -> Any:
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
@@ -250,6 +286,8 @@ class Config(Section):
     """How many workers train a candidate, and by which strategy."""
     asynchronous: Asynchronous = Asynchronous()
     """When a first model is good enough to be served while others still train."""
+    gate: Gate = Gate()
+    """What a new version must not be worse in than the current one."""
     serving: Serving = Serving()
     """How many replicas answer, at which address."""
     verify: Verify = Verify()
