@@ -27,7 +27,8 @@ _INIT = "Argo's init container"
 _START = "start of the main container"
 _REPORT = "Argo's wait container reports"
 _REST = "Kubernetes and Argo: a pod's end to the next pod"
-_TALKS = {step: f"process of {step}" for step in ("plan", "train", "serve", "verify", "record")}
+_STEPS = ("plan", "train", "gate", "serve", "verify", "record")
+_TALKS = {step: f"process of {step}" for step in _STEPS}
 CAUSES = (
     *(*WORK, *_OPERATORS.values(), _PLACED, _SANDBOX, _INIT, _START),
     *(*_TALKS.values(), _REPORT, _REST),

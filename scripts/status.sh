@@ -11,6 +11,7 @@ main() {
   section "platform: deployments that are not ready" unready_deployments
   section "workflows" newest workflows.argoproj.io
   section "steps that wait or failed, and why" troubled_steps
+  section "versions that the gate held back, or let pass by force, and why" gated
   section "training jobs" newest tfjobs.kubeflow.org
   section "training jobs in queues, and why they wait" queued
   section "model" model
@@ -56,6 +57,17 @@ troubled_steps() {
 '{{range .status.nodes}}{{if and .message (ne .phase "Succeeded") (ne .phase "Omitted") (ne .type "DAG") '\
 '(ne .type "Retry") (ne .type "TaskGroup")}}{{$run}}, {{.displayName}}, {{.phase}}: {{.message}}{{"\n"}}'\
 '{{end}}{{end}}{{end}}{{end}}' | own_messages
+}
+
+# Of the workflows that matter, what their gates have said that is more than that all is well.
+gated() {
+  # shellcheck disable=SC2016 # these are the template's variables
+  ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --output "go-template={{range .items}}\
+{{if ge .metadata.creationTimestamp \"$SINCE\"}}{{\$run := .metadata.name}}"'{{range .status.nodes}}'\
+'{{if and .templateName .outputs}}{{if and (eq .templateName "gate") (eq .type "Retry")}}'\
+'{{range .outputs.parameters}}{{if eq .name "said"}}{{$run}}: {{.value}}{{"\n"}}{{end}}{{end}}'\
+'{{end}}{{end}}{{end}}{{end}}{{end}}' |
+    awk '!/^[^ ]+: passed: / || /^[^ ]+: passed: forced by /'
 }
 
 queued() { # Kueue is optional

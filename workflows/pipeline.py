@@ -1,6 +1,6 @@
 """The workflow: the steps of `mlpipeline.plan.pipeline` as pods, in the same order, same keys.
 
-    plan ──► ingest ──► train × candidates ──► select ──► publish (serve ──► verify)
+    plan ──► ingest ──► train × candidates ──► select ──► publish (gate ──► serve ──► verify)
     record, whatever happened
 
 A memoized step is found by its key alone; `plan` has Argo forget those whose artifact is gone.
@@ -26,6 +26,7 @@ from hera.workflows import models as m
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.permissions import OF_CLUSTER
 from mlpipeline.plan.pipeline import (
+    GATE,
     INGEST,
     MODEL,
     SELECT,
@@ -36,7 +37,14 @@ from mlpipeline.plan.pipeline import (
     Step,
     needs_of,
 )
-from mlpipeline.store.layout import ARTIFACTS, CANDIDATES, DATASETS, RUNS, SELECTIONS
+from mlpipeline.store.layout import (
+    ARTIFACTS,
+    CANDIDATES,
+    DATASETS,
+    RUNS,
+    SELECTIONS,
+    RunFolder,
+)
 
 IMAGE, PREDICTOR_IMAGE = "mlpipeline:0.2.0", "mlpipeline-predictor:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -54,6 +62,7 @@ def ref(name: str) -> str:
 
 _CONFIG = f"{WORKSPACE}/{RUNS}/{ref('workflow.name')}/config.yaml"
 _RUN: dict[str, str] = {"config": _CONFIG, "workspace": WORKSPACE}
+_FORCED = str(RunFolder(Path(WORKSPACE, RUNS, ref("workflow.name"))).forced)
 RUN_OPTIONS = ["--config", _CONFIG, "--workspace", WORKSPACE]
 OWNER = ["--workflow", f"{ref('workflow.name')}/{ref('workflow.uid')}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
@@ -69,9 +78,11 @@ _QUEUED = [
 # What pods see of the workspace, by paths below its root; "" is all of it.
 ALL = ""
 OF_RUN = f"{RUNS}/{ref('workflow.name')}"
-# What a template need not be given. Empty: selection is among all candidates that could be trained.
-_OPTIONAL = {"among": ""}
+# What a template need not be given. Selection is among all candidates that could be trained, and
+# what is published is the last thing that the run publishes.
+_OPTIONAL = {"among": "", "last": "true"}
 _AMONG, _NAME = ref("inputs.parameters.among"), ref("inputs.parameters.name")
+_VERSION = ref("inputs.parameters.version")
 
 VOLUMES = [
     m.Volume(
@@ -154,6 +165,11 @@ def arguments() -> list[Parameter]:
             value="300",
             description="How long a worker or a replica may take to start: place, image, volumes.",
         ),
+        Parameter(
+            name="force",
+            value="",
+            description="Why the result is to be served whatever the gate says; empty: it is not.",
+        ),
         # The three of manifests/components/kueue; without it nothing comes of them.
         Parameter(name="queue", value="", description="Where training waits; empty for team-a."),
         Parameter(
@@ -226,16 +242,31 @@ def add_steps() -> Steps:
         memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
+    # Not memoized: what is current may be another version by now. Where nothing has changed, or
+    # nothing is asked of it, it measures nothing.
+    gate = step(
+        GATE.name,
+        [
+            *step_arguments(GATE.name, **_RUN, among=_AMONG, forced=_FORCED),
+            *("--outputs", OUTPUTS),
+        ],
+        inputs=["name", "among"],
+        outputs=["version", "verdict", "said", "table"],
+        reads=[OF_RUN, CANDIDATES, *_places(GATE.reads)],
+        memory=TENSORFLOW_MEMORY,
+        timeout="20m",
+    )
+    refuse = step("refuse", ["step", "refuse"], timeout="5m")
     serve = step(
         SERVE.name,
         [
-            *("cluster", "serve", *RUN_OPTIONS, f"--among={_AMONG}", "--outputs", OUTPUTS),
+            *("cluster", "serve", *RUN_OPTIONS, f"--version={_VERSION}", "--outputs", OUTPUTS),
             f"--predictor-image={ref('workflow.parameters.predictor-image')}",
             *("--memo", MEMO, *_STARTS_PODS, *OWNER),
         ],
-        inputs=["name", "among"],
+        inputs=["name", "version"],
         outputs=["version", "revision", "replicas", "images", "rolled"],
-        reads=[OF_RUN, CANDIDATES, *_places(SERVE.reads)],
+        reads=[OF_RUN, *_places(SERVE.reads)],
         account="pipeline",
         timeout="20m",
     )
@@ -254,7 +285,7 @@ def add_steps() -> Steps:
             *step_arguments(
                 VERIFY.name,
                 **_RUN,
-                version=ref("inputs.parameters.version"),
+                version=_VERSION,
                 output=f"{OUTPUTS}/figures",
             ),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
@@ -271,13 +302,22 @@ def add_steps() -> Steps:
         # It has a deadline of its own, which follows from the size of the data.
         timeout="120m",
     )
-    # One run at a time publishes a model: what is verified is what this run has put there.
+    # One run at a time publishes a model: what is verified is what this run has put there, and the
+    # gate has compared it with what it takes the place of.
     with DAG(
         name="publish",
-        inputs=_inputs(["name", "among"]),
+        inputs=_inputs(["name", "among", "last"]),
         synchronization=mutex(f"publish-{_NAME}"),
     ) as publish:
-        serving = Task(name=SERVE.name, template=serve, arguments={"name": _NAME, "among": _AMONG})
+        gating = Task(name=GATE.name, template=gate, arguments={"name": _NAME, "among": _AMONG})
+        verdict = ref(f"tasks.{GATE.name}.outputs.parameters.verdict")
+        serving = Task(
+            name=SERVE.name,
+            template=serve,
+            arguments={"name": _NAME, "version": gating.get_parameter("version")},
+            depends=after(SERVE),
+            when=f"{verdict} == passed",
+        )
         Task(
             name=VERIFY.name,
             template=verify,
@@ -285,7 +325,14 @@ def add_steps() -> Steps:
                 "name": _NAME,
                 **{n: serving.get_parameter(n) for n in ("version", "revision", "images")},
             },
-            depends=after(VERIFY),
+            depends=f"{after(VERIFY)}.Succeeded",  # not where it was left out
+        )
+        last = ref("inputs.parameters.last")
+        Task(
+            name="refuse",
+            template=refuse,
+            depends=GATE.name,
+            when=f"{verdict} == refused && {last} == true",
         )
         Task(
             name="undo",
@@ -324,7 +371,7 @@ def add_templates() -> None:
             name="publish",
             template=steps.publish,
             arguments={"name": planning.get_parameter("name")},
-            depends=after(SERVE),
+            depends=after(GATE),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -87,6 +88,11 @@ def ends_with_us() -> tuple[str, ...]:
     if sys.platform != "linux":
         return ()
     return (sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()))
+
+
+def user() -> str:
+    """Return who has started this process, and where, for a record."""
+    return f"{getpass.getuser()}@{platform.node()}"
 
 
 def has_proxy() -> bool:

@@ -21,7 +21,16 @@ pytestmark = pytest.mark.timeout(1200)
 
 SMALL = {"model": "cnn", "options": {"widths": [4, 8], "units": 16}, "epochs": 2}
 BROKEN = SMALL | {"options": {"no_such_option": 1}}
-STEPS = ["ingest", "train-broken", "train-small", "train-smaller", "select", "serve", "verify"]
+STEPS = [
+    "ingest",
+    "train-broken",
+    "train-small",
+    "train-smaller",
+    "select",
+    "gate",
+    "serve",
+    "verify",
+]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +125,7 @@ def test_the_next_run_makes_only_what_changed_or_was_damaged(
         "train-small": "succeeded",
         "train-smaller": "succeeded",
         "select": "succeeded",
+        "gate": "succeeded",
         "serve": "succeeded",
         "verify": "succeeded",
     }

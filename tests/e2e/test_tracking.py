@@ -133,7 +133,7 @@ def test_a_run_is_in_mlflow_and_one_that_ended_without_it_is_sent_later(
     first = runs.submit(content)
     record = first.assert_succeeds()
     sent = server.runs_of(model)
-    tasks = ["plan", "ingest", "train-one", "train-two", "select", "serve", "verify"]
+    tasks = ["plan", "ingest", "train-one", "train-two", "select", "gate", "serve", "verify"]
     assert set(sent) == {first.name, *(f"{first.name}/{task}" for task in tasks)}
     assert sent[first.name].info.status == "FINISHED"
     training = sent[f"{first.name}/train-one"]

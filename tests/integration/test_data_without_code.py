@@ -65,7 +65,7 @@ def write(root: Path, dataset: Dataset) -> None:
 
 
 def test_a_folder_of_images_is_trained_on_served_and_verified(finished: Pipeline) -> None:
-    tasks = ("ingest", "train-cnn", "select", "serve", "verify")
+    tasks = ("ingest", "train-cnn", "select", "gate", "serve", "verify")
     assert states(finished.last_run()) == dict.fromkeys(tasks, "succeeded")
     card = artifacts.read_json(finished.published("ingest") / "dataset.json")
     assert card["name"] == "my signs"

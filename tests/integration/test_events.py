@@ -85,7 +85,7 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
         wait_until(lambda: ended(pipeline, "train-first"), command)
         first = pipeline.last_run()
         assert states(first) == dict.fromkeys(
-            ("train-one", "select", "serve", "verify"), "succeeded"
+            ("train-one", "select", "gate", "serve", "verify"), "succeeded"
         ) | {"ingest": "reused"}
         assert pipeline.current() == keys(first)["select"]
 
@@ -128,7 +128,7 @@ def test_a_model_is_trained_asked_corrected_and_trained_again_by_events(tmp_path
         wait_until(lambda: ended(pipeline, "train-second"), command)
     second = pipeline.last_run()
     assert states(second) == dict.fromkeys(
-        ("ingest", "train-one", "select", "serve", "verify"), "succeeded"
+        ("ingest", "train-one", "select", "gate", "serve", "verify"), "succeeded"
     )
     assert not set(keys(first).values()) & set(keys(second).values())
     card = DatasetCard.load(

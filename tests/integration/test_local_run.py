@@ -144,7 +144,7 @@ def test_a_whole_run_ends_with_a_verified_model_without_the_candidates_that_fail
     record = finished.last_run()
     assert record["state"] == "succeeded"
     failed = {"train-own": "failed"}
-    everything = ("ingest", "train-good", "train-wild", "select", "serve", "verify")
+    everything = ("ingest", "train-good", "train-wild", "select", "gate", "serve", "verify")
     assert states(record) == dict.fromkeys(everything, "succeeded") | failed
     for artifact in published(record, finished.workspace):
         artifacts.verify(artifact)
@@ -217,7 +217,8 @@ def test_again_every_step_is_reused(finished: Pipeline, pipeline: Pipeline) -> N
     assert pipeline.call("run").process.returncode == 0
     record = pipeline.last_run()
     reused = dict.fromkeys(("ingest", "train-good", "train-wild", "select"), "reused")
-    assert states(record) == reused | {"serve": "succeeded", "verify": "succeeded"}
+    looked = dict.fromkeys(("gate", "serve", "verify"), "succeeded")
+    assert states(record) == reused | looked
     assert keys(record) == {name: keys(first)[name] for name in reused}
     assert pipeline.current() == finished.current()
     assert record["verification"]["protocols"][0]["images"] == 1_000
@@ -236,7 +237,7 @@ def test_what_is_damaged_or_gone_is_made_anew_and_nothing_else(
 
     assert pipeline.call("run").process.returncode == 0
     record = pipeline.last_run()
-    made = dict.fromkeys(("ingest", "train-good", "select", "serve", "verify"), "succeeded")
+    made = dict.fromkeys(("ingest", "train-good", "select", "gate", "serve", "verify"), "succeeded")
     assert states(record) == made | {"train-wild": "reused"}
     # The verification found the answers of the new model equal to those recorded of the old one.
     for artifact in published(record, finished.workspace):
@@ -269,7 +270,7 @@ def test_a_mended_candidate_is_trained_alone_also_when_a_worker_is_killed(
         assert command.wait() == 0, command.errors + command.output
     record = pipeline.last_run()
     reused = dict.fromkeys(("ingest", "train-good", "train-wild"), "reused")
-    made = dict.fromkeys(("train-own", "select", "serve", "verify"), "succeeded")
+    made = dict.fromkeys(("train-own", "select", "gate", "serve", "verify"), "succeeded")
     assert states(record) == reused | made
     trained = next(task for task in record["tasks"] if task["name"] == "train-own")
     assert len(trained["retries"]) == 1, "the record says that it was tried again, and why"
@@ -298,7 +299,7 @@ def test_a_stopped_run_leaves_no_process_and_the_next_goes_on(
     assert pipeline.call("run").process.returncode == 0
     record = pipeline.last_run()
     reused = dict.fromkeys(("ingest", "train-wild"), "reused")
-    made = dict.fromkeys(("train-good", "select", "serve", "verify"), "succeeded")
+    made = dict.fromkeys(("train-good", "select", "gate", "serve", "verify"), "succeeded")
     assert states(record) == reused | made
     closed = artifacts.read_json(killed / "run.json")
     assert (closed["state"], closed["error"]) == ("interrupted", "its process was killed")

@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 def test_the_whole_run_works_with_them(finished: Pipeline) -> None:
     record = finished.last_run()
-    tasks = ("ingest", "train-own", "select", "serve", "verify")
+    tasks = ("ingest", "train-own", "select", "gate", "serve", "verify")
     assert states(record) == dict.fromkeys(tasks, "succeeded")
     assert [p["images"] for p in record["verification"]["protocols"]] == [400] * 4
     assert finished.decision()["test"]["accuracy"] > 0.9

@@ -17,12 +17,15 @@ from mlpipeline.backends.local import backend as local
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display
-from mlpipeline.errors import PipelineError, ProcessError, ServingError
+from mlpipeline.errors import GateError, PipelineError, ProcessError, ServingError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import CandidateFolder, Workspace
+from mlpipeline.store.schemas.gate import GateTable, Verdict
+from mlpipeline.store.schemas.run import Run
+from mlpipeline.store.schemas.selection import ModelCard
 from support import stored_documents as documents
 
 ACCURACY = {"a": 0.86, "b": 0.8, "c": 0.9, "d": 0.88}
@@ -43,11 +46,18 @@ class Stage:
         self.accuracy = accuracy
         self.said: list[str] = []
         self.verified: list[str] = []
+        self.judged: list[str] = []
+        self.held: Mapping[str, Verdict] = {}
+        """What the gate says of a candidate, if not that it may be served."""
         monkeypatch.setattr(processes, "run", self.run_process)
         monkeypatch.setattr(local, "TrainingProcesses", partial(Training, self))
 
-    def run(self) -> None:
-        asyncio.run(self.backend.run(asynchronous=True))
+    def run(self, *, asynchronous: bool = True) -> None:
+        asyncio.run(self.backend.run(asynchronous=asynchronous))
+
+    def states(self) -> list[tuple[str, str]]:
+        """What became of the tasks after the trainings."""
+        return [(t.name, t.state) for t in self.record.tasks if t.step not in ("ingest", "train")]
 
     async def train(self, name: str) -> None:
         for _ in range(200):  # as nothing here waits, the one before is published meanwhile
@@ -64,6 +74,9 @@ class Stage:
         among = next((o.removeprefix("--among=") for o in options if o.startswith("--among=")), "")
         if step == pipeline.INGEST.name:
             return
+        if step == pipeline.GATE.name:
+            self._judge(options)
+            return
         self.said.append(f"{step} {among or 'all'}")
         if step == pipeline.SELECT.name:
             self._select(among)
@@ -72,6 +85,15 @@ class Stage:
             self.verified += told
             output = Path(options[options.index("--output") + 1])
             documents.verification(among).save(output)
+
+    def _judge(self, options: list[str]) -> None:
+        (version,) = (o.removeprefix("--version=") for o in options if o.startswith("--version="))
+        candidate = ModelCard.load(self.workspace.model("toy", version).card).candidate
+        self.judged.append(candidate)
+        verdict = self.held.get(candidate, "passed")
+        table = GateTable(version=version, current="toy-0", verdict=verdict, reason="as played")
+        table.save(Path(options[options.index("--output") + 1]))
+        assert options[options.index("--forced") + 1] == str(self.record.folder.forced)
 
     def _select(self, among: str) -> None:
         tasks = pipeline.plan(self.config.among(among))
@@ -187,6 +209,69 @@ def test_again_nothing_is_selected_anew_and_the_best_is_served_at_once(
     backend.run()
     assert [one.candidate for one in backend.record.served] == ["c"]
     assert not [line for line in backend.said if line.startswith(("trained", "select"))]
+
+
+def test_what_the_gate_holds_back_is_registered_and_not_served(
+    stage: Callable[..., Stage], served: list[str]
+) -> None:
+    backend = stage(ACCURACY)
+    backend.held = {"c": "kept"}
+    backend.run(asynchronous=False)
+    assert backend.states() == [
+        *(("select", "succeeded"), ("gate", "succeeded")),
+        *(("serve", "skipped"), ("verify", "skipped")),
+    ]
+    assert (served, backend.record.served, backend.verified) == ([], [], [])
+    run = backend.record.content()
+    assert run.gate
+    assert run.gate.version == version(backend)
+    assert run.outcome == "running, kept toy-0"
+    assert backend.workspace.model("toy", version(backend)).card.exists()
+    assert Run.load(backend.record.folder.record).gate == run.gate
+
+
+def test_where_the_gate_is_required_the_run_fails_and_serves_nothing(
+    stage: Callable[..., Stage], served: list[str]
+) -> None:
+    backend = stage(ACCURACY)
+    backend.held = {"c": "refused"}
+    with pytest.raises(GateError, match="is held back: as played"):
+        backend.run(asynchronous=False)
+    assert backend.states()[1:] == [
+        *(("gate", "succeeded"), ("serve", "skipped"), ("verify", "skipped")),
+    ]
+    assert served == []
+    run = backend.record.content()
+    assert run.gate
+    assert run.gate.verdict == "refused"
+
+
+@pytest.mark.parametrize("verdict", ["kept", "refused"])
+def test_an_early_candidate_that_is_held_back_leaves_the_way_to_a_better_one(
+    stage: Callable[..., Stage], served: list[str], verdict: Verdict
+) -> None:
+    backend = stage(ACCURACY)
+    backend.held = {"a": verdict}
+    backend.run()
+    assert backend.judged[0] == "a"
+    assert backend.judged[-1] == "c"
+    assert {one.candidate for one in backend.record.served} == {"c"}
+    run = backend.record.content()
+    assert run.gate
+    assert (run.gate.verdict, run.outcome) == ("passed", "running")
+
+
+def test_a_better_candidate_that_is_held_back_leaves_the_early_one_in_service(
+    stage: Callable[..., Stage], served: list[str]
+) -> None:
+    backend = stage(ACCURACY)
+    backend.held = {"c": "kept"}
+    backend.run()
+    first = version(backend, "a")
+    assert [one.version for one in backend.record.served] == [first]
+    assert served[1:] == [f"began {first}", f"ended {first} by SIGINT", "free"]
+    assert backend.judged == ["a", "c", "c"], "anew, when all are trained"
+    assert backend.record.content().outcome == "running, kept toy-0"
 
 
 def test_a_service_that_fails_ends_the_run_with_its_own_error(

@@ -28,6 +28,7 @@ from mlpipeline.plan.pipeline import Task, plan
 from mlpipeline.runs import lineage, report
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.gate import Forced
 from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
 from support.fake_cluster import Clock, FakeCluster
@@ -87,6 +88,8 @@ def invoke(tmp_path: Path) -> Invoke:
             common += ["--memo", "memo"]
         if command in ("plan", "train", "serve", "record"):
             common += ["--workflow", OWNER]
+        if command == "serve" and not any(option.startswith("--version") for option in options):
+            common += ["--version", TASKS["select"].key]
         result = CliRunner().invoke(app.app, ["cluster", command, *common, *options])
         if result.exception:
             raise result.exception
@@ -293,6 +296,41 @@ def test_plan_makes_the_folders_that_others_mount(
         assert (tmp_path / name).is_dir()
 
 
+@pytest.mark.parametrize(
+    ("reason", "labels", "who"),
+    [
+        ("", {}, None),
+        ("  ", {}, None),
+        ("it must", {}, "somebody with kubectl"),
+        ("it must", {"workflows.argoproj.io/creator": "system-ann"}, "system-ann"),
+        (
+            "it must",
+            {
+                "workflows.argoproj.io/creator": "0a1b",
+                "workflows.argoproj.io/creator-email": "ann.at.example.com",
+            },
+            "ann.at.example.com",
+        ),
+    ],
+)
+def test_plan_keeps_who_forces_the_gate_and_why(
+    tmp_path: Path,
+    cluster: FakeCluster,
+    invoke: Invoke,
+    reason: str,
+    labels: dict[str, str],
+    who: str | None,
+) -> None:
+    given = _parameters({"configuration": yaml.safe_dump(CONFIG), "force": reason})
+    metadata = {"name": RUN, "labels": labels}
+    cluster.put({"kind": "Workflow", "metadata": metadata, "spec": given})
+    invoke("plan")
+    file = Workspace(tmp_path).run(RUN).forced
+    assert file.exists() is (who is not None)
+    if who:
+        assert Forced.load(file) == Forced(who=who, reason="it must")
+
+
 @pytest.mark.parametrize("published", ["nothing", "something damaged"])
 def test_a_job_that_succeeded_without_a_whole_candidate_is_an_error(
     tmp_path: Path, cluster: FakeCluster, clock: Clock, invoke: Invoke, published: str
@@ -454,24 +492,25 @@ def test_undo_fails_with_what_is_served_now(
     assert seen == [("shirts", TASKS["select"].key, 7)]
 
 
-def test_serve_publishes_what_was_selected_without_a_candidate_that_failed(
+def test_serve_publishes_the_version_that_it_is_told_whatever_would_be_selected_by_now(
     tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
 ) -> None:
     selection = plan(config.parse(CONFIG, origin=""), without={"dropout"})["select"]
-    for task in (TASKS["train-cnn"], selection):
-        _publish(task, tmp_path)
-    invoke("serve")
-    assert _outputs(tmp_path)["version"] == selection.key
-
-
-def test_serve_publishes_the_selection_among_the_candidates_that_it_is_told(
-    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
-) -> None:
-    selection = plan(config.parse(CONFIG, origin="").among("cnn"))["select"]
     for task in (TASKS["train-cnn"], TASKS["train-dropout"], TASKS["select"], selection):
         _publish(task, tmp_path)
-    invoke("serve", "--among", "cnn")
+    invoke("serve", f"--version={selection.key}")
     assert _outputs(tmp_path)["version"] == selection.key != TASKS["select"].key
+
+
+def test_a_run_was_forced_one_time_and_is_not_repeated_so(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
+) -> None:
+    given = _parameters({"image": "mlpipeline:2", "force": "because"})
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": given})
+    _publish(TASKS["select"], tmp_path)
+    invoke("serve")
+    ((_, publication, _),) = rolled_out
+    assert publication.parameters == {"image": "mlpipeline:2"}
 
 
 def test_judge_goes_by_what_is_served(tmp_path: Path, cluster: FakeCluster, invoke: Invoke) -> None:

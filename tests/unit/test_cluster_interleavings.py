@@ -85,7 +85,7 @@ class Run:
         yield
         try:
             for task in TEMPLATES["publish"]["dag"]["tasks"]:
-                if task["name"] != "undo":
+                if task["name"] not in ("undo", "refuse"):
                     self._do(task["template"], task, name=task["name"])
                 if task["name"] == "serve":
                     yield

@@ -23,6 +23,7 @@ from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas import run as records_of
+from mlpipeline.store.schemas.gate import GateCheck, GateTable
 from mlpipeline.store.schemas.run import TaskRecord
 from support import stored_documents as documents
 from support.fake_cluster import FakeCluster
@@ -34,6 +35,14 @@ CONFIG = {
     "candidates": {"cnn": {"model": "cnn"}, "dropout": {"model": "dropout"}},
 }
 FIGURES = documents.verification("a", "b")
+TABLE = GateTable(
+    version="shirts-2",
+    current="shirts-1",
+    verdict="passed",
+    reason="no worse than the gate allows",
+    checks=(GateCheck(what="accuracy", unit="share", new=0.9, current=0.8, limit=0.79),),
+    images=100,
+)
 OK = ("Succeeded", "")
 KILLED = ("Failed", "OOMKilled (exit code 137)")
 
@@ -172,7 +181,8 @@ def _run(attempts: Mapping[str, Sequence[Attempt]] | None = None, *, hit: bool =
         )
     run.memoized("select", attempts.get("select", [OK]), hit=hit, key=tasks["select"].key)
     run._add("DAG", "publish", "Succeeded", boundaryID=NAME, inputs=_parameters({"name": "shirts"}))
-    # It is never answered from the memo: it looks at what is served.
+    # Never answered from the memo: they look at what is current, and at what is served.
+    run.tried("gate", outputs=_parameters({"table": TABLE.model_dump_json()}))
     is_rolled = {"version": tasks["select"].key, "rolled": str(not hit).lower()}
     given = _parameters(is_rolled) if "serve" not in attempts else None
     run.tried("serve", attempts.get("serve", [OK]), outputs=given)
@@ -211,7 +221,7 @@ def test_a_run_that_made_all_is_recorded_in_the_order_of_its_steps(workspace: Pa
     record = _record(_run(), workspace)
     assert (record.run, record.state, record.error) == (NAME, "succeeded", None)
     assert [task.name for task in record.tasks] == [
-        *("plan", "ingest", "train-cnn", "train-dropout", "select", "serve", "verify"),
+        *("plan", "ingest", "train-cnn", "train-dropout", "select", "gate", "serve", "verify"),
     ]
     assert {task.state for task in record.tasks} == {"succeeded"}
     assert {task.seconds for task in record.tasks} == {10.0}
@@ -221,6 +231,8 @@ def test_a_run_that_made_all_is_recorded_in_the_order_of_its_steps(workspace: Pa
         assert _task(record, name).key == tasks[name].key
     assert record.content().candidates["cnn"]["model"] == "cnn"
     assert record.verification == FIGURES
+    assert [task.gate for task in record.tasks if task.gate] == [TABLE]
+    assert record.content().outcome == "succeeded"
     assert record.folder.path == workspace / "runs" / NAME
 
 
@@ -229,7 +241,8 @@ def test_what_the_memo_answered_is_reused_and_took_no_time(workspace: Path) -> N
     assert record.state == "succeeded"
     states = {task.name: task.state for task in record.tasks}
     reused = ("ingest", "train-cnn", "train-dropout", "select", "serve", "verify")
-    assert states == {"plan": "succeeded"} | dict.fromkeys(reused, "reused")
+    looked = dict.fromkeys(("plan", "gate"), "succeeded")
+    assert states == looked | dict.fromkeys(reused, "reused")
     assert all(_task(record, name).seconds == 0 for name in reused)
     assert record.verification == FIGURES, "of the run that verified it"
     assert [one.version for one in record.served] == [_task(record, "select").key]
@@ -257,6 +270,45 @@ def test_an_asynchronous_run_says_when_each_version_went_into_service(workspace:
     ]
     assert 0 < record.served[0].seconds < record.served[1].seconds
     assert [task.key for task in record.tasks if task.step == "select"] == [first, last]
+
+
+def _held(verdict: str) -> Run:
+    """The nodes of a run whose version the gate has held back."""
+    run = Run()
+    run.tried("plan")
+    run.memoized("select", key="shirts-2", among="")
+    table = TABLE.model_copy(update={"verdict": verdict, "reason": "accuracy 70.00%"})
+    run.tried("gate", outputs=_parameters({"table": table.model_dump_json()}))
+    run._add("Skipped", "serve", "Skipped", boundaryID=NAME, message="when 'kept == passed'")
+    run.omitted("verify")
+    return run
+
+
+def test_a_run_whose_version_was_held_back_succeeds_and_says_what_was_kept(
+    workspace: Path,
+) -> None:
+    record = _record(_held("kept"), workspace)
+    states = {task.name: task.state for task in record.tasks}
+    assert states == {
+        "plan": "succeeded",
+        "select": "succeeded",
+        "gate": "succeeded",
+        "serve": "skipped",
+        "verify": "skipped",
+    }
+    assert (record.state, record.error, record.served) == ("succeeded", None, [])
+    run = record.content()
+    assert run.outcome == "succeeded, kept shirts-1"
+    assert "kept shirts-1" in report.build(Workspace(workspace), run)
+
+
+def test_where_the_gate_is_required_a_run_that_is_held_back_has_failed(workspace: Path) -> None:
+    run = _held("refused")
+    run.tried("refuse", [("Failed", SAID)])
+    record = _record(run, workspace)
+    assert (record.state, _task(record, "gate").state) == ("failed", "succeeded")
+    assert record.error
+    assert record.error.startswith("version shirts-2 is held back: accuracy 70.00%")
 
 
 @pytest.mark.parametrize("step", ["ingest", "cnn", "serve"])

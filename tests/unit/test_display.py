@@ -105,7 +105,7 @@ def test_before_anything_is_known_the_time_left_is_the_typical_one(plain: Screen
 
 
 def test_the_time_left_shrinks_as_the_work_goes_on(plain: Screen) -> None:
-    for name in ("ingest", "train-cnn", "select", "serve"):
+    for name in ("ingest", "train-cnn", "select", "gate", "serve"):
         plain.finish(name, "reused")
     plain.display.start(plain.tasks["verify"])
     left = [plain.seconds_left]
@@ -124,7 +124,7 @@ def test_what_is_reused_takes_no_time(plain: Screen) -> None:
 
 
 def test_a_task_that_takes_longer_than_typical_has_no_time_left(plain: Screen) -> None:
-    for name in ("ingest", "train-cnn", "select", "serve"):
+    for name in ("ingest", "train-cnn", "select", "gate", "serve"):
         plain.finish(name, "reused")
     plain.display.start(plain.tasks["verify"])
     plain.now += 1_000

@@ -15,9 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mlpipeline.errors import TrackingError
-from mlpipeline.runs.mlflow import client, sending
+from mlpipeline.runs.mlflow import client, entries, sending
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Run as RunOnDisk
 from support.fabricated_run import artifact_of, fabricate
 from support.stored_documents import model_card
 
@@ -84,7 +85,16 @@ def test_a_run_is_one_of_its_models_experiment_with_a_nested_one_for_each_task(
     runs = store.of("first")
     whole = runs.pop("first")
     assert set(runs) == {
-        *("ingest", "train-cnn", "train-batch_norm", "train-dropout", "select", "serve", "verify")
+        *(
+            "ingest",
+            "train-cnn",
+            "train-batch_norm",
+            "train-dropout",
+            "select",
+            "gate",
+            "serve",
+            "verify",
+        )
     }
     assert {r.data.tags["mlflow.parentRunId"] for r in runs.values()} == {whole.info.run_id}
     assert whole.info.status == "FINISHED"
@@ -99,6 +109,36 @@ def test_a_run_is_one_of_its_models_experiment_with_a_nested_one_for_each_task(
     )
     assert whole.data.tags["version.tensorflow"] == "2.21.0"
     assert whole.data.tags["mlflow.source.git.commit"] == "0123abcd"
+
+
+def test_the_gate_has_its_verdict_and_every_figure_beside_the_current_ones(store: Store) -> None:
+    data = store.of("first")["gate"].data
+    assert data.metrics["gate.accuracy"] == 0.9293
+    assert data.metrics["gate.accuracy.current"] == 0.9286
+    assert data.metrics["gate.class Shirt.limit"] == 0.72
+    assert "gate.size.limit" not in data.metrics, "it may be anything"
+    assert data.tags["gate.verdict"] == "passed"
+    assert data.tags["gate.current"] == "fashion-mnist-0a1b2c3d4e5f6071"
+    assert "outcome" not in store.of("first")["first"].data.tags, "nothing was kept"
+
+
+def test_who_has_forced_a_version_and_what_was_kept_can_be_found(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    record = _finished(tmp_path, "forced")
+    gate = next(task for task in record["tasks"] if task["name"] == "gate")
+    odd = {"what": "class a/ö: {{x}}", "unit": "share", "new": 0.5}
+    gate["gate"] = gate["gate"] | {
+        "forced": {"who": "ann", "reason": "a new class"},
+        "checks": [odd],
+    }
+    run = RunOnDisk.parse(record, origin="made up")
+    entry = entries.of_task(workspace, run, next(t for t in run.tasks if t.name == "gate"))
+    assert entry.tags["gate.forced.who"] == "ann"
+    assert entry.tags["gate.forced.reason"] == "a new class"
+    assert "gate.class a_ö_ __x__" in {metric.key for metric in entry.metrics}
+    gate["gate"] |= {"verdict": "kept", "forced": None}
+    held = entries.of_run(workspace, RunOnDisk.parse(record, origin="made up"))
+    assert held.tags["outcome"] == "succeeded, kept fashion-mnist-0a1b2c3d4e5f6071"
 
 
 def test_a_selection_has_the_figures_of_each_variant(store: Store) -> None:
@@ -172,7 +212,7 @@ def test_a_run_whose_sending_was_ended_half_way_is_sent_whole(store: Store) -> N
     store.client.delete_tag(whole.info.run_id, "mlpipeline.sent")
     store.client.delete_run(store.of("first")["verify"].info.run_id)
     assert store.send() == ["first"]
-    assert len(store.of("first")) == 8
+    assert len(store.of("first")) == 9
     assert store.of("first")["first"].info.run_id != whole.info.run_id
 
 
@@ -257,7 +297,7 @@ def test_two_that_send_at_the_same_moment_send_each_run_once(store: Store) -> No
     for thread in threads:
         thread.join()
     assert sorted(functools.reduce(operator.iadd, sent, [])) == runs
-    assert all(len(store.of(run)) == 8 for run in runs)
+    assert all(len(store.of(run)) == 9 for run in runs)
 
 
 def test_a_server_that_is_away_is_an_error_and_the_run_is_sent_later(

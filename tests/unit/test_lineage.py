@@ -75,9 +75,9 @@ def test_every_task_has_a_start_and_an_end_below_its_run(tmp_path: Path) -> None
     assert (events[0], events[-1]) == (whole[0], whole[1])
     ids = {e["run"]["runId"] for e in whole}
     tasks = events[1:-1]
-    assert [e["eventType"] for e in tasks] == ["START", "COMPLETE"] * 7
+    assert [e["eventType"] for e in tasks] == ["START", "COMPLETE"] * 8
     assert {e["run"]["facets"]["parent"]["run"]["runId"] for e in tasks} == ids
-    assert len({e["run"]["runId"] for e in events}) == 8
+    assert len({e["run"]["runId"] for e in events}) == 9
 
 
 def test_what_a_task_reads_and_makes_is_named_by_its_folder_with_its_digest(
@@ -106,6 +106,28 @@ def test_what_a_task_reads_and_makes_is_named_by_its_folder_with_its_digest(
     assert model in {i["name"] for i in _of(events, "verify", "START")["inputs"]}
 
 
+def test_the_gate_says_what_it_has_compared_and_what_came_of_it(tmp_path: Path) -> None:
+    record = _run(tmp_path)
+    gate = next(task for task in record["tasks"] if task["name"] == "gate")
+    gate["gate"] = gate["gate"] | {
+        "verdict": "kept",
+        "reason": "accuracy 70.00%",
+        "forced": {"who": "ann", "reason": "because"},
+    }
+    events = _events(tmp_path, record)
+    done = _of(events, "gate", "COMPLETE")
+    current = "models/fashion-mnist/fashion-mnist-0a1b2c3d4e5f6071"
+    assert {i["name"] for i in done["inputs"]} == {
+        *(f"models/fashion-mnist/{VERSION}", f"datasets/{DATA}", current)
+    }
+    tags = {tag["key"]: tag["value"] for tag in done["run"]["facets"]["tags"]["tags"]}
+    assert (tags["gate.verdict"], tags["gate.reason"]) == ("kept", "accuracy 70.00%")
+    assert (tags["gate.forced.who"], tags["gate.forced.reason"]) == ("ann", "because")
+    assert tags["gate.accuracy"] == "92.93%, current 92.86%, limit 91.86%"
+    whole = {tag["key"]: tag["value"] for tag in events[-1]["run"]["facets"]["tags"]["tags"]}
+    assert whole["outcome"] == "succeeded, kept fashion-mnist-0a1b2c3d4e5f6071"
+
+
 def test_the_code_of_a_task_is_in_its_job(tmp_path: Path) -> None:
     job = _of(_events(tmp_path, _run(tmp_path)), "select", "COMPLETE")["job"]
     code = job["facets"]["sourceCodeLocation"]
@@ -127,7 +149,7 @@ def test_a_failed_task_says_why_and_has_made_nothing(tmp_path: Path) -> None:
 
 def test_a_task_that_never_began_has_no_event(tmp_path: Path) -> None:
     record = _run(tmp_path) | {"state": "interrupted", "error": "stopped by a signal"}
-    record["tasks"][6] |= {"state": "skipped"}
+    record["tasks"][-1] |= {"state": "skipped"}
     events = _events(tmp_path, record)
     assert not [e for e in events if e["job"]["name"].endswith("verify")]
     assert events[-1]["eventType"] == "ABORT"

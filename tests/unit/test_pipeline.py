@@ -56,11 +56,12 @@ def test_the_tasks_are_the_steps_in_their_order_one_training_for_each_candidate(
         ("train-cnn", ("ingest",)),
         ("train-batch_norm", ("ingest",)),
         ("select", ("train-cnn", "train-batch_norm")),
-        ("serve", ("select",)),
+        ("gate", ("select",)),
+        ("serve", ("gate",)),
         ("verify", ("serve",)),
     ]
     assert list(dict.fromkeys(task.step for task in tasks)) == list(STEPS)
-    assert [task.candidate for task in tasks] == [None, "cnn", "batch_norm", None, None, None]
+    assert [task.candidate for task in tasks] == [None, "cnn", "batch_norm", *[None] * 4]
 
 
 def test_a_task_has_a_version_of_its_code_which_changes_with_a_users_own_model() -> None:
@@ -83,6 +84,7 @@ def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
         "train-cnn": [f"candidates/{keys['train-cnn']}"],
         "train-batch_norm": [f"candidates/{keys['train-batch_norm']}"],
         "select": [f"selections/{keys['select']}", f"models/shirts/{keys['select']}"],
+        "gate": [],
         "serve": [],
         "verify": [],
     }
@@ -249,12 +251,18 @@ def test_a_command_says_which_version_is_served_where_that_is_known() -> None:
     assert not [a for a in verify.arguments("c", "w") if a.startswith("--version")]
 
 
+def test_the_gates_command_says_where_it_may_be_passed_by_force() -> None:
+    gate = plan(_config())["gate"]
+    assert gate.arguments("c", "w", forced="forced.json")[-2:] == ["--forced", "forced.json"]
+
+
 def test_a_step_reads_what_an_earlier_one_publishes_and_waits_for_no_more_than_it_must() -> None:
     assert {step.name: [each.name for each in needs_of(step)] for step in STEPS} == {
         "ingest": [],
         "train": ["ingest"],
         "select": ["train"],
-        "serve": ["select"],
+        "gate": ["select"],
+        "serve": ["gate"],
         "verify": ["serve"],
     }
     reads = {name: task.reads for name, task in plan(_config()).items()}
@@ -263,6 +271,7 @@ def test_a_step_reads_what_an_earlier_one_publishes_and_waits_for_no_more_than_i
         "train-cnn": ("ingest",),
         "train-batch_norm": ("ingest",),
         "select": ("ingest", "train-cnn", "train-batch_norm"),
+        "gate": ("ingest", "select"),
         "serve": ("select",),
         "verify": ("ingest", "select"),
     }

@@ -50,7 +50,15 @@ def test_it_can_be_planned_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monk
     project.write(Path("my-birds"))
     monkeypatch.syspath_prepend(tmp_path / "my-birds")
     tasks = pipeline.plan(config.load(Path("my-birds/configs/default.yaml")))
-    assert list(tasks) == ["ingest", "train-narrow", "train-wide", "select", "serve", "verify"]
+    assert list(tasks) == [
+        "ingest",
+        "train-narrow",
+        "train-wide",
+        "select",
+        "gate",
+        "serve",
+        "verify",
+    ]
 
 
 def test_its_image_is_from_that_of_this_version() -> None:

@@ -79,6 +79,7 @@ def _fail(run: dict[str, Any], name: str, error: str) -> None:
     names = [task["name"] for task in run["tasks"]]
     for task in run["tasks"][names.index(name) :]:
         task.update(state="skipped", seconds=0.0)
+        task.pop("gate", None)  # it did not come to that
     run["tasks"][names.index(name)].update(state="failed", error=error)
     run.update(state="failed", error=error, verification=None)
 
@@ -86,7 +87,7 @@ def _fail(run: dict[str, Any], name: str, error: str) -> None:
 def test_a_complete_run_is_reported_in_all_its_parts(tmp_path: Path, run: dict[str, Any]) -> None:
     page = _page(tmp_path, run)
 
-    parts = ["Candidates", "Learning", "Test", "Mistakes", "Serving", "Time", "Data", "Run"]
+    parts = ["Candidates", "Learning", "Test", "Mistakes", "Gate", "Serving", "Time", "Data", "Run"]
     assert page.headings == parts
     assert len(page.all("img")) == 24
     assert len([name for name, _ in page.elements if name == "svg"]) >= 3
@@ -94,7 +95,7 @@ def test_a_complete_run_is_reported_in_all_its_parts(tmp_path: Path, run: dict[s
     assert "Synthetic" not in page.text
     for expected in (*CLASSES, "✓ chosen", "place 2 of 3", "92.93%", "141\u202f642", "3 min 50 s"):
         assert expected.replace("\u202f", " ") in page.text.replace("\u202f", " ")
-    assert "2 of 7 tasks reused" in page.text
+    assert "2 of 8 tasks reused" in page.text
 
 
 def test_test_accuracy_is_computed_from_the_answers_with_its_interval(
@@ -522,3 +523,48 @@ def test_shares_are_not_rounded_to_all_or_nothing() -> None:
         ">99.9%",
         "100.0%",
     ]
+
+
+# --- the gate ---------------------------------------------------------------------------------
+
+
+def _gate(run: dict[str, Any], **others: Any) -> None:
+    """Change what the gate has said."""
+    task = next(task for task in run["tasks"] if task["name"] == "gate")
+    task["gate"] = task["gate"] | others
+
+
+def test_the_gates_table_has_both_versions_and_the_limits(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    page = _page(tmp_path, run)
+    assert "Gate" in page.headings
+    assert "accuracy 92.93% 92.86% 91.86% ✓ yes" in page.text
+    assert "size 135,568 bytes 504,300 bytes – ✓ yes" in page.text
+    assert "Both were measured on the 5" in page.text
+    assert "held" not in page.text
+
+
+def test_what_the_gate_held_back_is_said_first(tmp_path: Path, run: dict[str, Any]) -> None:
+    _gate(run, verdict="kept", reason="accuracy <b>low</b>")
+    page = _page(tmp_path, run)
+    said = "The gate held fashion-mnist-d2b7c6e5f4a39180 back: kept fashion-mnist-0a1b2c3d4e5f6071"
+    assert said in page.text
+    assert page.text.index(said) < page.text.index("Test accuracy")
+    assert "not served: accuracy <b>low</b>." in page.text
+
+
+def test_who_has_passed_the_gate_by_force_is_said_with_why_and_what_is_against_it(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    _gate(run, forced={"who": "ann", "reason": "a new class"}, faults=["accuracy 70%", "size"])
+    page = _page(tmp_path, run)
+    assert "Served by force" in page.text
+    assert "in spite of the gate: a new class. Against it: accuracy 70%; size." in page.text
+
+
+def test_where_the_gate_has_measured_nothing_there_is_no_table(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    _gate(run, checks=[], reason="it is the current version")
+    assert "Gate" not in _page(tmp_path, run).headings

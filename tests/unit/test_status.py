@@ -64,6 +64,9 @@ KUBECTL = f"""#!/bin/bash
 case "$*" in
   *"get deployments --all"*) echo '{DEPLOYMENTS}' ;;
   *"get workflows"*":.status.phase"*) echo "$WORKFLOWS" ;;
+  *"get workflows"*'.templateName "gate"'*) echo 'run-1: kept shirts-1: accuracy 70.00%'
+    echo 'run-2: passed: no worse than the gate allows'
+    echo 'run-3: passed: forced by ann, because of a new class' ;;
   *"get workflows"*go-template*) echo 'serve(0), Failed: cannot use /workspace: Permission denied'
     echo 'time="2026" level=info argo=true'
     echo 'ingest(0), Failed: main: OOMKilled (exit code 137): WARNING: absl::InitializeLog() is'
@@ -140,3 +143,12 @@ def test_an_operator_that_is_down_is_named_and_one_that_nobody_wants_is_not(
 def test_a_model_that_litert_cannot_serve_is_named_with_the_reason(tmp_path: Path) -> None:
     section = _status(tmp_path, "").split("models that TensorFlow serves")[1].split("\n\n")[0]
     assert section.splitlines()[1:] == ["  odd: LiteRT cannot: it has no operation Odd"]
+
+
+def test_what_the_gate_held_back_or_was_made_to_let_pass_is_named(tmp_path: Path) -> None:
+    said = _status(tmp_path, f"{NEW} Succeeded")
+    section = said.split("versions that the gate held back")[1].split("\n\n")[0]
+    assert section.splitlines()[1:] == [
+        "  run-1: kept shirts-1: accuracy 70.00%",
+        "  run-3: passed: forced by ann, because of a new class",
+    ]

@@ -64,7 +64,7 @@ def test_each_task_begins_as_soon_as_all_that_it_needs_is_done() -> None:
     assert events == [
         *("+ingest", "-ingest"),
         *("+train-a", "+train-b", "+train-c", "-train-a", "-train-b", "-train-c"),
-        *("+select", "-select", "+serve", "-serve", "+verify", "-verify"),
+        *("+select", "-select", "+gate", "-gate", "+serve", "-serve", "+verify", "-verify"),
     ]
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from mlpipeline.cli import app, options
 from mlpipeline.plan import config
-from mlpipeline.plan.pipeline import SERVE, STEPS, needs_of
+from mlpipeline.plan.pipeline import GATE, SERVE, STEPS, needs_of
 from mlpipeline.store import layout
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,8 @@ FILES = (
     *("retrain.yaml", "cron-workflow.yaml"),
 )
 RUN = ("plan", *(step.name for step in STEPS), "record")
-# What is served may change at any time: the step serve looks.
-MEMOIZED = {step.name for step in STEPS} - {SERVE.name}
+# What is served may change at any time: the steps gate and serve look.
+MEMOIZED = {step.name for step in STEPS} - {GATE.name, SERVE.name}
 
 Manifest = dict[str, Any]
 
@@ -46,7 +46,7 @@ ASYNCHRONOUS = _templates("asynchronous")
 PODS = [template for template in TEMPLATES.values() if "container" in template]
 JUDGES = [ASYNCHRONOUS["judge"], ASYNCHRONOUS["judge-last"]]
 RETRAIN = _templates("retrain")["retrain"]
-OTHERS = [*JUDGES, RETRAIN, TEMPLATES["undo"]]
+OTHERS = [*JUDGES, RETRAIN, TEMPLATES["undo"], TEMPLATES["refuse"]]
 each_pod = pytest.mark.parametrize("pod", [*PODS, *JUDGES, RETRAIN], ids=lambda pod: pod["name"])
 each_workflow = pytest.mark.parametrize("templates", [TEMPLATES, ASYNCHRONOUS], ids=len)
 
@@ -119,12 +119,35 @@ def test_what_is_not_verified_is_undone_and_that_is_no_success() -> None:
     assert TEMPLATES[undo["template"]]["container"]["args"][:2] == ["cluster", "undo"]
 
 
+def test_only_what_the_gate_lets_pass_is_served_and_what_it_refuses_fails_the_run() -> None:
+    tasks = {task["name"]: task for task in TEMPLATES["publish"]["dag"]["tasks"]}
+    verdict = "{{tasks.gate.outputs.parameters.verdict}}"
+    assert tasks["serve"]["when"] == f"{verdict} == passed"
+    last = "{{inputs.parameters.last}} == true"
+    assert tasks["refuse"]["when"] == f"{verdict} == refused && {last}"
+    assert tasks["refuse"]["depends"] == tasks["serve"]["depends"] == "gate"
+    # Of a task that was left out Argo would otherwise go on.
+    assert tasks["verify"]["depends"] == "serve.Succeeded"
+    # Inside the mutex by which one run at a time publishes: what is current stays so.
+    assert "mutexes" in TEMPLATES["publish"]["synchronization"]
+
+
+def test_what_is_served_is_the_very_version_that_the_gate_has_seen() -> None:
+    tasks = {task["name"]: task for task in TEMPLATES["publish"]["dag"]["tasks"]}
+    (version,) = (p for p in tasks["serve"]["arguments"]["parameters"] if p["name"] == "version")
+    assert version["value"] == "{{tasks.gate.outputs.parameters.version}}"
+    assert "--version={{inputs.parameters.version}}" in TEMPLATES["serve"]["container"]["args"]
+
+
 # --- the steps --------------------------------------------------------------------------------
 
 
 def test_every_step_of_the_pipeline_has_its_template_and_no_other_pod_runs() -> None:
     assert [_pod_of(step) for step in RUN if step in TEMPLATES] == [_pod_of(step) for step in RUN]
-    assert {pod["name"] for pod in PODS} == {_pod_of(step)["name"] for step in RUN} | {"undo"}
+    assert {pod["name"] for pod in PODS} == {_pod_of(step)["name"] for step in RUN} | {
+        "undo",
+        "refuse",
+    }
 
 
 @pytest.mark.parametrize("workflow", ["pipeline", "asynchronous"])
@@ -143,11 +166,11 @@ def test_steps_come_in_the_order_of_the_plan() -> None:
     needs = {
         task["name"]: set(re.split(r"[^\w-]+", task.get("depends", "").split(".")[0])) - {""}
         for parent, task in _tasks()
-        if parent["name"] in ("pipeline", "publish") and task["name"] != "undo"
+        if parent["name"] in ("pipeline", "publish") and task["name"] not in ("undo", "refuse")
     }
     expected = {step.name: {needed.name for needed in needs_of(step)} for step in STEPS}
     # Of this workflow alone: `plan` comes before all, and `publish` is a graph of its own.
-    expected["publish"], expected[SERVE.name] = expected[SERVE.name], set()
+    expected["publish"], expected[GATE.name] = expected[GATE.name], set()
     first = [step.name for step in STEPS if not needs_of(step)]
     assert needs == expected | {"plan": set()} | {name: {"plan"} for name in first}
 
@@ -222,6 +245,15 @@ def test_one_candidate_at_a_time_is_judged_by_what_is_served_and_published_if_be
     better = "{{tasks.judge.outputs.parameters.replaces}} == true"
     assert select["when"] == publish["when"] == better
     assert (select["depends"], publish["depends"]) == ("judge", "select")
+
+
+def test_an_early_candidate_that_the_gate_refuses_fails_nothing() -> None:
+    (*_, publish) = ASYNCHRONOUS["offer"]["dag"]["tasks"]
+    given = {p["name"]: p["value"] for p in publish["arguments"]["parameters"]}
+    assert given["last"] == "false"
+    assert _parameters(ASYNCHRONOUS["publish"], "inputs")["last"]["value"] == "true"
+    (settled,) = (t for t in ASYNCHRONOUS["asynchronous"]["dag"]["tasks"] if t["name"] == "publish")
+    assert "last" not in {p["name"] for p in settled["arguments"]["parameters"]}
 
 
 def test_the_last_judgement_waits_for_all_candidates_and_is_always_looked_after() -> None:
@@ -310,7 +342,7 @@ def test_a_pod_may_write_to_what_it_publishes_and_to_nothing_else(pod: Manifest)
 def test_a_pod_sees_what_it_reads(pod: Manifest) -> None:
     component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
     seen = _mounts(pod)
-    if component == "retrain":
+    if component in ("retrain", "refuse"):
         assert seen == {}
         return
     if "" in seen:
@@ -433,7 +465,7 @@ def test_every_parameter_that_is_put_in_somewhere_is_there(templates: dict[str, 
         assert found <= known, name
         used |= found
     # `plan` reads these from the workflow: Argo would evaluate what a user has written in them.
-    free_text = {"configuration", "model", "candidates", "workers", "replicas"}
+    free_text = {"configuration", "model", "candidates", "workers", "replicas", "force"}
     read_by_plan = {f"workflow.parameters.{name}" for name in free_text}
     assert of_run - read_by_plan <= used, "no parameter is without effect"
     assert not used & read_by_plan

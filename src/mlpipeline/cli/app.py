@@ -43,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="An end-to-end machine-learning pipeline: ingest, train, select, serve, verify.",
+    help="An end-to-end machine-learning pipeline: ingest, train, select, gate, serve, verify.",
 )
 people.add_to(app)
 app.add_typer(steps.app, name="step", rich_help_panel=_FOR_MACHINES)

@@ -16,15 +16,15 @@ import typer
 
 from mlpipeline import logs
 from mlpipeline.cli import last_words
-from mlpipeline.cli.options import Among, Workspace
-from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError, ServingError
+from mlpipeline.cli.options import Workspace
+from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, VERIFY
-from mlpipeline.store import artifacts, layout, registry
+from mlpipeline.store import artifacts, registry
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.selection import ModelCard
 
@@ -79,6 +79,8 @@ def plan(
     workspace.prepare(settings.name)
     configuration.write(settings, config)  # one that can be planned: the record plans it, too
     records.begin(run, settings, workspace)
+    if forced := planning.forced(run):
+        forced.save(workspace.run(run["metadata"]["name"]).forced)
     _write_outputs(outputs, planned)
 
 
@@ -156,16 +158,15 @@ def serve(
     image: Image,
     workflow: Owner,
     memo: Memo,
+    version: Annotated[str, typer.Option(help="The version, which the gate has let pass.")],
     predictor_image: PredictorImage = "",
     pending_seconds: PendingSeconds = 300,
-    among: Among = "",
 ) -> None:
-    """Publish the selected version by an InferenceService, and return who serves it."""
+    """Publish a registered version by an InferenceService, and return who serves it."""
     from mlpipeline.backends.cluster import api, inference_service, manifests, planning, rollout
     from mlpipeline.backends.cluster import memo as memos
 
-    settings = configuration.load(config).among(among)
-    version = pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
+    settings = configuration.load(config)
     registered = workspace.model(settings.name, version)
     folder = registered.path
     artifacts.verify(folder)
@@ -185,14 +186,14 @@ def serve(
         replicas=settings.serving.replicas,
         why_tensorflow="" if is_litert else card.engine_reason,
     )
-    cluster, good = api.connect(), _verified(workspace, settings.name)
+    cluster, good = api.connect(), registry.usable(workspace, settings.name)
     revision = rollout.roll_out(
         cluster,
         service,
         manifests.load(templates, "disruption-budget"),
         rollout.Publication(
             good,
-            planning.parameters(_workflow(cluster, workflow)),
+            planning.repeatable(_workflow(cluster, workflow)),
             code_version(VERIFY.module),
             stop=_stop_event(),
             is_over=functools.partial(_is_over, cluster, workflow),
@@ -227,7 +228,7 @@ def undo(config: ConfigFile, workspace: Workspace, pending_seconds: PendingSecon
     said = rollout.undo(
         api.connect(),
         settings.name,
-        _verified(workspace, settings.name),
+        registry.usable(workspace, settings.name),
         seconds=_roll_out_seconds(settings),
         pending_seconds=pending_seconds,
     )
@@ -358,14 +359,6 @@ def _remove(work: Path) -> None:
         pass
     except OSError as error:
         _log.warning("%s stays: %s", work, error)
-
-
-def _verified(workspace: layout.Workspace, name: str) -> str:
-    """The version of a model that was last verified; empty for none that could be served."""
-    try:
-        return registry.current(workspace, name)
-    except (ArtifactError, ServingError):
-        return ""
 
 
 def _roll_out_seconds(settings: configuration.Config) -> float:

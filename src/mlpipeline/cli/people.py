@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from mlpipeline import loading
+from mlpipeline import environment, loading
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.errors import EventError
 from mlpipeline.events import schema
 from mlpipeline.plan import config as configuration
 from mlpipeline.store import layout
+from mlpipeline.store.schemas.gate import Forced
 from mlpipeline.store.schemas.run import Run
 
 _log = logging.getLogger(__name__)
@@ -54,11 +55,22 @@ def run(
         bool,
         typer.Option("--asynchronous", help="Serve a good candidate while others are trained."),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Serve the result whatever the gate says; say why, too."),
+    ] = False,
+    reason: Annotated[
+        str, typer.Option(help="Why it is forced, for the record; it goes with --force.")
+    ] = "",
 ) -> None:
     """Run the whole pipeline on this machine; what is finished is reused."""
     from mlpipeline.backends.local import commands
 
-    commands.run(configuration.load(config), config, workspace, asynchronous=asynchronous)
+    if force != bool(reason.strip()):
+        raise typer.BadParameter("--force and --reason go together: the record says why")
+    forced = Forced(who=environment.user(), reason=reason.strip()) if force else None
+    settings = configuration.load(config)
+    commands.run(settings, config, workspace, asynchronous=asynchronous, forced=forced)
 
 
 def serve(

@@ -25,18 +25,22 @@ from mlpipeline.cli.options import (
     ConfigFile,
     Workspace,
 )
+from mlpipeline.errors import GateError
 from mlpipeline.events import feedback as corrections
 from mlpipeline.events import schema
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
+from mlpipeline.plan import gate as rule
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER
 from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
+from mlpipeline.store.layout import ModelFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.gate import Forced, GateTable
 from mlpipeline.store.schemas.prediction import PredictionSummary
-from mlpipeline.store.schemas.selection import Decision
+from mlpipeline.store.schemas.selection import Decision, ModelCard
 
 app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
 
@@ -161,6 +165,79 @@ def select(
         model=workspace.model(settings.name, task.key).path,
         engine=settings.serving.engine,
         precision=settings.serving.precision,
+    )
+
+
+@app.command()
+def gate(
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    among: Among = "",
+    version: Annotated[
+        str, typer.Option(help="The new version; by default what was selected.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write the table to, as JSON.")
+    ] = None,
+    forced: Annotated[
+        Path | None,
+        typer.Option(help="File that says who wants it served whatever is found, if it is there."),
+    ] = None,
+    outputs: Annotated[
+        Path | None, typer.Option(help="Folder for the output parameters of a workflow.")
+    ] = None,
+) -> None:
+    """Compare what was selected with the current version, and say whether it may be served."""
+    settings = configuration.load(config).among(among)
+    version = version or pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
+    table = _judged(settings, workspace, version, forced)
+    typer.echo(f"{version}: {table.summary}")
+    if output:
+        table.save(output)
+    if outputs:  # which Argo limits to 256 kB: of many classes the table has some
+        values = {"version": version, "verdict": table.verdict, "said": table.summary}
+        for name, value in (values | {"table": table.model_dump_json()}).items():
+            artifacts.write_text(outputs / name, value)
+
+
+@app.command()
+def refuse() -> None:
+    """Fail, because the gate has held a version back and the configuration asks for that."""
+    raise GateError(
+        "the gate has held back what was selected",
+        expected="a version that passes it, as `gate.required` is true",
+        remedy="read what the step gate has said, or the report; to serve it all the same, run it "
+        "again with the parameter `force`, which is the reason",
+    )
+
+
+def _judged(
+    settings: Config, workspace: layout.Workspace, version: str, forced: Path | None
+) -> GateTable:
+    """Compare a version with the current one, unless there is nothing to find out."""
+    name, current = settings.name, registry.usable(workspace, settings.name)
+    if version == current:
+        return rule.waved_through(version, current, rule.IS_CURRENT)
+    if not settings.gate.asks:
+        return rule.waved_through(version, current, rule.NOTHING_ASKED)
+
+    def find_current() -> ModelFolder | None:
+        if not workspace.current_version(name).exists():
+            return None
+        return workspace.model(name, registry.current(workspace, name))
+
+    new = workspace.model(name, version)
+    dataset = workspace.dataset(ModelCard.load(new.card).dataset_key).path
+    artifacts.verify(dataset)
+    with loading.large_libraries():
+        from mlpipeline.steps import gate as gates
+
+    return gates.judge(
+        settings.gate,
+        new.path,
+        find_current,
+        dataset=dataset,
+        forced=Forced.load(forced) if forced and forced.exists() else None,
     )
 
 

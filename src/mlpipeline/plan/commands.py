@@ -30,6 +30,7 @@ def step_arguments(
     among: str | None = None,
     version: str | None = None,
     output: str | Path | None = None,
+    forced: str | Path | None = None,
 ) -> list[str]:
     """Return the command line of a step of the plan.
 
@@ -41,6 +42,7 @@ def step_arguments(
         among: Names of the candidates that count, separated by commas; None leaves the option out.
         version: The version of the model that it is about; None, or nothing, for what is selected.
         output: File for the step's figures, if it has any to hand back.
+        forced: File that may say who wants the gate passed, and why; it need not be there.
     """
     arguments = ["step", name, "--config", str(config), "--workspace", str(workspace)]
     if candidate is not None:
@@ -51,6 +53,8 @@ def step_arguments(
         arguments.append(f"--version={version}")
     if output is not None:
         arguments += ["--output", str(output)]
+    if forced is not None:
+        arguments += ["--forced", str(forced)]
     return arguments
 
 

@@ -3,7 +3,7 @@
 Read this first. All that needs to know the order is derived from `STEPS`: the local backend, the
 asynchronous mode, the workflow, the lineage, the report and the record.
 
-    ingest ──► train × candidates ──► select ──► serve ──► verify
+    ingest ──► train × candidates ──► select ──► gate ──► serve ──► verify
 """
 
 from __future__ import annotations
@@ -156,11 +156,20 @@ SELECT = Step(
     identity=_of_model,
     typical_seconds=5,
 )
+# Without a key: what it says depends on what is current when its turn has come.
+GATE = Step(
+    "gate",
+    "compare the registered model with the current one: it is served only if it is no worse",
+    module="mlpipeline.steps.gate",
+    reads=(MODEL, DATASET),
+    typical_seconds=2,
+)
 SERVE = Step(
     "serve",
     "start the replicas of the registered model",
     module="mlpipeline.serving.server",
     reads=(MODEL,),
+    after=(GATE,),
     typical_seconds=2,
 )
 VERIFY = Step(
@@ -171,7 +180,7 @@ VERIFY = Step(
     after=(SERVE,),
     typical_seconds=3,
 )
-STEPS = (INGEST, TRAIN, SELECT, SERVE, VERIFY)
+STEPS = (INGEST, TRAIN, SELECT, GATE, SERVE, VERIFY)
 """All steps, each after those whose results it needs."""
 
 
@@ -217,14 +226,16 @@ class Task:
         *,
         version: str | None = None,
         output: str | Path | None = None,
+        forced: str | Path | None = None,
     ) -> list[str]:
         """Return the command line that does it, the same in a process and in a pod.
 
         Args:
             config: The run's configuration file.
             workspace: The folder of all artifacts.
-            version: The version of the model that is served, for the step that verifies it.
+            version: The version of the model that it is about, for a step after the selection.
             output: File for figures that it hands back, if the step has any.
+            forced: The file that may say that the gate is to be passed, for the gate.
         """
         return step_arguments(
             self.step.name,
@@ -234,6 +245,7 @@ class Task:
             among=",".join(self.among) or None,
             version=version,
             output=output,
+            forced=forced,
         )
 
     def is_done(self, workspace: Workspace) -> bool:

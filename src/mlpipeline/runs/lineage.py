@@ -34,7 +34,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.transport.file import FileConfig, FileTransport
 
 from mlpipeline.errors import ArtifactError
-from mlpipeline.plan.pipeline import CANDIDATE, DATASET, STEPS, Artifact, producer_of
+from mlpipeline.plan.pipeline import CANDIDATE, DATASET, MODEL, STEPS, Artifact, producer_of
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import DatasetFolder, Folder, SelectionFolder, Workspace
 from mlpipeline.store.schemas.dataset import DatasetCard
@@ -87,7 +87,7 @@ def _events(workspace: Workspace, run: Run) -> Iterator[RunEvent]:
     yield _event(
         run.ended,
         _ENDS[run.state],
-        event_v2.Run(run_id, _facets({"run": run.run, "state": run.state}, run.error)),
+        event_v2.Run(run_id, _facets(_ending(run), run.error)),
         job,
     )
 
@@ -108,7 +108,7 @@ def _events_of(
         "state": task.state,
         "seconds": f"{task.seconds:.1f}",
         "retries": str(len(task.retries)),
-    }
+    } | _verdict(task)
     yield _event(
         later(began, task.seconds),
         _ENDS[task.state],
@@ -117,6 +117,28 @@ def _events_of(
         inputs,
         [OutputDataset(NAMESPACE, name, facets=_about(workspace.artifact(name))) for name in makes],
     )
+
+
+def _ending(run: Run) -> dict[str, str]:
+    """What is known of a run as a whole, with what the gate has kept, if it has."""
+    tags = {"run": run.run, "state": run.state}
+    return tags if run.outcome == run.state else tags | {"outcome": run.outcome}
+
+
+def _verdict(task: TaskRecord) -> dict[str, str]:
+    """What the gate has said, and each figure that it went by; nothing of other tasks."""
+    if (table := task.gate) is None:
+        return {}
+    tags = {
+        "gate.verdict": table.verdict,
+        "gate.reason": table.reason,
+        "gate.version": table.version,
+        "gate.current": table.current,
+        "gate.forced.who": table.forced.who if table.forced else "",
+        "gate.forced.reason": table.forced.reason if table.forced else "",
+    }
+    tags |= {f"gate.{check.what}": check.summary for check in table.checks}
+    return {name: value for name, value in tags.items() if value}
 
 
 def _event(
@@ -143,6 +165,8 @@ def _data_of(task: TaskRecord, workspace: Workspace, run: Run) -> tuple[list[str
     if step is None:  # one of the workflow alone, such as `plan`
         return [], []
     reads = [name for artifact in step.reads for name in _read(artifact, task, workspace, run)]
+    if task.gate and task.gate.current not in ("", task.gate.version):
+        reads.append(str(MODEL.path(task.gate.current, run.name)))
     makes = [str(artifact.path(task.key, run.name)) for artifact in step.publishes]
     return reads, makes if task.has_published else []
 

@@ -23,6 +23,7 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.store.layout import RunFolder, Workspace
+from mlpipeline.store.schemas.gate import GateTable
 from mlpipeline.store.schemas.run import (
     Machine,
     Run,
@@ -57,6 +58,7 @@ class RunRecord:
         verification: The figures of the last verification.
         error: Why it failed.
         retries: Why the attempts at tasks so far failed, by task, until it is added.
+        gates: What the gate has said, by task, likewise.
     """
 
     folder: RunFolder
@@ -72,6 +74,7 @@ class RunRecord:
     verification: Verification | None = None
     error: str | None = None
     retries: dict[str, list[str]] = field(default_factory=dict)
+    gates: dict[str, GateTable] = field(default_factory=dict)
 
     @property
     def run(self) -> str:
@@ -119,6 +122,7 @@ class RunRecord:
                 retries=tuple(self.retries.pop(task.name, ())),
                 started=None if state in ("reused", "skipped") else began.isoformat(),
                 code=pipeline.code_of(task, self.config) if self.config else "",
+                gate=self.gates.pop(task.name, None),
             )
         )
         self.save()
@@ -142,6 +146,15 @@ class RunRecord:
             reason: Why the attempt failed.
         """
         self.retries.setdefault(task.name, []).append(reason)
+
+    def judge(self, task: Task, table: GateTable) -> None:
+        """Note what the gate has said in a task, which is still to be added.
+
+        Args:
+            task: The task.
+            table: What it has measured, and its verdict.
+        """
+        self.gates[task.name] = table
 
     def save(self) -> None:
         """Write the record as it is now."""

@@ -10,7 +10,7 @@
     predictions/KEY/        predictions.csv  summary.json
     answers/EVENT.csv       the predictions.csv that an event has asked for last
     runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
-                            logs/
+                            gate.json  forced.json  logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
     feedback/               events/MODEL/ID.json  snapshots/DIGEST.json
     serving/                logs of `mlpipeline serve`
@@ -226,6 +226,16 @@ class RunFolder(Folder):
     def verification(self) -> Path:
         """The figures of the step `verify`."""
         return self.path / "verification.json"
+
+    @property
+    def gate(self) -> Path:
+        """The table of the step `gate`."""
+        return self.path / "gate.json"
+
+    @property
+    def forced(self) -> Path:
+        """Who wants its version served whatever the gate says; there only if somebody does."""
+        return self.path / "forced.json"
 
     @property
     def lineage(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlpipeline.errors import MissingArtifactError, ServingError
+from mlpipeline.errors import ArtifactError, MissingArtifactError, ServingError
 from mlpipeline.store import artifacts, files
 from mlpipeline.store.layout import ModelFolder, Workspace
 
@@ -59,6 +59,19 @@ def current(workspace: Workspace, name: str) -> str:
             remedy=remedy,
         ) from error
     return version
+
+
+def usable(workspace: Workspace, name: str) -> str:
+    """Return the current version of a model; empty for none that could be served.
+
+    Args:
+        workspace: The folder of all artifacts.
+        name: What the model is called.
+    """
+    try:
+        return current(workspace, name)
+    except (ArtifactError, ServingError):
+        return ""
 
 
 def find(workspace: Workspace, version: str) -> ModelFolder:

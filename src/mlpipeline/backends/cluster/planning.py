@@ -19,7 +19,12 @@ from mlpipeline.plan import braces, config, pipeline, search
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.gate import Forced
 
+# https://argo-workflows.readthedocs.io/en/release-3.7/workflow-creator/
+_CREATORS = tuple(
+    f"workflows.argoproj.io/creator{what}" for what in ("-email", "-preferred-username", "")
+)
 _ALL_ADDRESSES = "0.0.0.0"  # a pod is reached from outside of it
 
 
@@ -55,6 +60,32 @@ def parameters(workflow: Manifest) -> dict[str, str]:
         for parameter in (spec.get("arguments") or {}).get("parameters") or ():
             values[parameter["name"]] = str(parameter.get("value", ""))
     return values
+
+
+def repeatable(workflow: Manifest) -> dict[str, str]:
+    """Return the parameters with which a run can be done again; it was forced that one time alone.
+
+    Args:
+        workflow: The object as the API returns it.
+    """
+    return {name: value for name, value in parameters(workflow).items() if name != "force"}
+
+
+def forced(workflow: Manifest) -> Forced | None:
+    """Return who wants the result of a run served whatever the gate says; None for nobody.
+
+    The parameter `force` is the reason. Argo notes by a label whose token has submitted a workflow,
+    where it went through its server.
+
+    Args:
+        workflow: The object as the API returns it.
+    """
+    reason = parameters(workflow).get("force", "").strip()
+    if not reason:
+        return None
+    labels = workflow["metadata"].get("labels") or {}
+    known = (labels.get(label) for label in _CREATORS)
+    return Forced(who=next(filter(None, known), "somebody with kubectl"), reason=reason)
 
 
 def check_braces(values: Mapping[str, Any], what: str = "the parameters") -> None:

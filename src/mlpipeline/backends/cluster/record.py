@@ -26,9 +26,11 @@ from mlpipeline.errors import ArtifactError, ClusterError, ConfigurationError
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import SELECT, SERVE, STEPS, TRAIN, VERIFY
+from mlpipeline.plan.gate import refusal
+from mlpipeline.plan.pipeline import GATE, SELECT, SERVE, STEPS, TRAIN, VERIFY
 from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import RunFolder, Workspace
+from mlpipeline.store.schemas.gate import GateTable
 from mlpipeline.store.schemas.run import (
     Run,
     RunState,
@@ -87,6 +89,9 @@ def record(
         if with_all and task.key == with_all:  # it does not know yet that some were not trained
             known["key"] = planned[SELECT.name].key
         tasks[place] = task.model_copy(update=known)
+    # An early candidate may have been too early: the last one counts.
+    gate = next((task.gate for task in reversed(tasks) if task.gate), None)
+    refused = str(refusal(gate)) if gate and gate.verdict == "refused" else None
     began = status.get("startedAt") or workflow["metadata"]["creationTimestamp"]
     state: RunState = (
         "interrupted"
@@ -94,6 +99,7 @@ def record(
         else "failed"
         if any(task.state == "failed" for task in tasks if task.step != TRAIN.name)
         or not any(task.step == STEPS[-1].name for task in tasks)
+        or refused
         else "succeeded"
     )
     return RunRecord(
@@ -108,7 +114,7 @@ def record(
         tasks=tasks,
         served=_served(nodes, began, config.name, workspace) if config else [],
         verification=_verification(nodes),
-        error=_first_error(tasks) if state != "succeeded" else None,
+        error=(_first_error(tasks) or refused) if state != "succeeded" else None,
     )
 
 
@@ -301,6 +307,7 @@ def _task(
         retries=tuple(messages),
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
+        gate=_table(node),
     )
 
 
@@ -379,6 +386,14 @@ def _verification(nodes: Mapping[str, Any]) -> Verification | None:
         if node.get("templateName") == VERIFY.name and text:
             return Verification.parse(json.loads(text), origin="the output of the step verify")
     return None
+
+
+def _table(node: Mapping[str, Any]) -> GateTable | None:
+    """What the gate has said; None of any other step."""
+    text = _parameters(node, "outputs").get("table")
+    if node["templateName"] != GATE.name or not text:
+        return None
+    return GateTable.parse(json.loads(text), origin="the output of the step gate")
 
 
 def _config(file: Path) -> Config | None:

@@ -25,9 +25,11 @@ from mlpipeline.errors import PipelineError
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
 from mlpipeline.plan.config import Config, module_of
-from mlpipeline.plan.pipeline import INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
+from mlpipeline.plan.gate import refusal
+from mlpipeline.plan.pipeline import GATE, INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.gate import GateTable
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import ModelCard
 
@@ -60,6 +62,7 @@ class LocalBackend:
 
         Raises:
             PipelineError: A task failed for good; what was finished before is kept.
+            GateError: What was selected in the end was held back, and `gate.required` is true.
         """
         logs = self.record.folder.logs
         say, run = self.display.say, self.record.run
@@ -71,6 +74,9 @@ class LocalBackend:
             )
             execution = Execution(self, service, needs_ports_early=asynchronous)
             await walk(policy, execution.carry_out)
+        gate = self.record.content().gate  # the last: an early candidate may have been too early
+        if gate and gate.verdict == "refused":
+            raise refusal(gate)
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,11 @@ class Execution:
         if task.step == TRAIN:
             async with self._share() as cpus:
                 await self._memoized(task, partial(self._train, cpus=cpus))
+        elif task.step == GATE:
+            await self._timed(task, partial(self._judge, version=tasks[SELECT.name].key))
+        elif task.step in (SERVE, VERIFY) and self._is_held():
+            self.backend.record.add(task, "skipped", 0.0)
+            self.backend.display.finish(task, "skipped", 0.0)
         elif task.step == SERVE:
             await self._timed(task, lambda _: self.service.roll(tasks[SELECT.name].key))
             self._note_served()
@@ -188,14 +199,20 @@ class Execution:
             display.finish(task, "failed", seconds, error.got)
             raise
         seconds = time.monotonic() - started
+        said = record.gates[task.name].summary if task.name in record.gates else ""
         record.add(task, "succeeded", seconds)
-        display.finish(task, "succeeded", seconds)
+        display.finish(task, "succeeded", seconds, said)
 
     async def _run_process(
-        self, task: Task, *, version: str | None = None, output: Path | None = None
+        self,
+        task: Task,
+        *,
+        version: str | None = None,
+        output: Path | None = None,
+        forced: Path | None = None,
     ) -> None:
         await processes.run(
-            self._command(task, version=version, output=output),
+            self._command(task, version=version, output=output, forced=forced),
             log=self.backend.record.folder.log(task.name),
             on_progress=partial(self.backend.display.advance, task),
         )
@@ -212,6 +229,19 @@ class Execution:
             on_progress=partial(self.backend.display.advance, task),
         ).run()
 
+    async def _judge(self, task: Task, *, version: str) -> None:
+        record, gate = self.backend.record, self.backend.config.gate
+        if gate.compares:  # whoever has the ports publishes: what is current stays so until then
+            await self.service.hold_ports()
+        output, forced = record.folder.gate, record.folder.forced
+        await self._run_process(task, version=version, output=output, forced=forced)
+        record.judge(task, GateTable.load(output))
+
+    def _is_held(self) -> bool:
+        """Whether the gate has held back what was selected last."""
+        gate = self.backend.record.content().gate
+        return gate is not None and bool(gate.kept)
+
     async def _verify(self, task: Task) -> None:
         record = self.backend.record
         output = record.folder.verification
@@ -224,7 +254,13 @@ class Execution:
         self.backend.record.add_served(version, ModelCard.load(folder.card).candidate)
 
     def _command(
-        self, task: Task, *, version: str | None = None, output: Path | None = None
+        self,
+        task: Task,
+        *,
+        version: str | None = None,
+        output: Path | None = None,
+        forced: Path | None = None,
     ) -> list[str]:
         config, workspace = self.backend.config_file, self.backend.workspace
-        return processes.python_m(task.arguments(config, workspace, version=version, output=output))
+        arguments = task.arguments(config, workspace, version=version, output=output, forced=forced)
+        return processes.python_m(arguments)

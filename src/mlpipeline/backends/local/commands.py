@@ -25,10 +25,16 @@ from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.gate import Forced
 
 
 def run(
-    config: Config, config_file: Path, workspace: Workspace, *, asynchronous: bool = False
+    config: Config,
+    config_file: Path,
+    workspace: Workspace,
+    *,
+    asynchronous: bool = False,
+    forced: Forced | None = None,
 ) -> None:
     """Run the pipeline, show it, and write its record and its report, whatever happens.
 
@@ -37,14 +43,18 @@ def run(
         config_file: Where it was read from, for the record.
         workspace: The folder of all artifacts.
         asynchronous: Whether a good candidate is served while others are trained.
+        forced: Who wants the result served whatever the gate says, and why; None for nobody.
 
     Raises:
         PipelineError: A task failed for good; what was finished before is kept.
+        GateError: The gate has held the result back, and the configuration calls that an error.
     """
     config = own_files.pinned(feedback.joined(config, workspace))
     record = RunRecord.begin(config, config_file, workspace)
     with runs.under_way(record.folder):
         close_killed(workspace)
+        if forced:
+            forced.save(record.folder.forced)
         _run(config, workspace, record, asynchronous=asynchronous)
 
 
@@ -89,7 +99,8 @@ def _conclude(record: RunRecord, workspace: Workspace, console: Console) -> None
         page = report.write(workspace, record.content())
     console.print()
     console.print(summary(report.evidence.collect(workspace, record.content())))
-    console.print(f"\n{record.state} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
+    outcome = record.content().outcome
+    console.print(f"\n{outcome} after {record.seconds:.0f} s; report: {page}", soft_wrap=True)
 
 
 def serve(

@@ -1,12 +1,12 @@
 """What a run on this machine does next: the two policies by which the walker goes.
 
-    synchronous   ingest ──► train × candidates ──► select ──► serve ──► verify
+    synchronous   ingest ──► train × candidates ──► select ──► gate ──► serve ──► verify
 
     asynchronous  ingest ──► train × candidates
-                             after each: select among those so far ──► serve ──► verify
+                             after each: select among those so far ──► gate ──► serve ──► verify
 
 In the asynchronous mode a better candidate takes the place of what is served by a rolling update.
-What is served in the end is what a synchronous run selects.
+What is served in the end is what a synchronous run selects, where the gate lets it pass.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mlpipeline.backends.local.walker import Ended
 from mlpipeline.errors import TrainingError
 from mlpipeline.plan import pipeline, succession
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import SELECT, SERVE, VERIFY, Task
+from mlpipeline.plan.pipeline import GATE, SELECT, SERVE, VERIFY, Task
 from mlpipeline.store.layout import Workspace
 
-_PUBLISHING = (SELECT, SERVE, VERIFY)
+_PUBLISHING = (SELECT, GATE, SERVE, VERIFY)
 
 
 class Synchronous:

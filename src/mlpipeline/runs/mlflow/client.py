@@ -3,7 +3,7 @@
     experiment          the model
     └─ run              a run of the pipeline: its configuration, the chosen candidate's figures
        └─ nested run    a task: parameters, metrics by epoch, retries, code, what failed and why
-    registered model    the versions that were verified; `current` is the one that is served
+    registered model    the versions that were selected; `current` is the one that is served
 
 What is there already is found by the tag `mlpipeline.run`, so that it can be called at any time,
 also after it was ended half-way.
@@ -175,19 +175,22 @@ def _log_entry(
 
 
 def _register(client: MlflowClient, workspace: Workspace, records: Sequence[Run]) -> None:
-    """Register what runs have verified, oldest first, and say which version is current."""
-    verified = [
+    """Register what runs have selected, oldest first, and say which version is current.
+
+    One that the gate has held back is registered, too, and never current.
+    """
+    selected = [
         (run.name, task.key)
         for run in records
         if run.state == "succeeded"
         for task in run.tasks
         if task.step == SELECT.name and task.has_published
     ]
-    for name in sorted({name for name, _ in verified}):
+    for name in sorted({name for name, _ in selected}):
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         registered = _versions(client, name)
-        for version in dict.fromkeys(v for n, v in verified if n == name and v not in registered):
+        for version in dict.fromkeys(v for n, v in selected if n == name and v not in registered):
             try:
                 folder = workspace.model(name, version)
                 registered[version] = _register_version(client, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,6 +22,9 @@ from mlpipeline.store.schemas.run import Run, TaskRecord
 from mlpipeline.store.schemas.selection import Decision
 
 D = TypeVar("D", bound=Document)
+
+_NOT_OF_METRICS = re.compile(r"[^\w\-. ]")  # the name of a class may be anything
+_LONGEST = 200  # of the 250 characters that MLflow takes for a name
 
 RUN_TAG = "mlpipeline.run"
 STATUS = {
@@ -71,7 +75,7 @@ def of_run(workspace: Workspace, run: Run) -> Entry:
         status=STATUS[run.state],
         began=milliseconds(run.started),
         ended=ended,
-        tags=_tags(run, run.config_file) | _troubles(run.error, run.seconds, ()),
+        tags=_tags(run, run.config_file) | _outcome(run) | _troubles(run.error, run.seconds, ()),
         params=_params({"candidates": ", ".join(run.candidates)} | settings),
         metrics=[Metric(n, value, ended, 0) for n, value in figures.items()],
         dataset=next((d for task in run.tasks if (d := _dataset(workspace, task))), None),
@@ -103,6 +107,7 @@ def of_task(workspace: Workspace, run: Run, task: TaskRecord) -> Entry:
         tags=_tags(run, f"mlpipeline {task.step}")
         | {k: v for k, v in tags.items() if v}
         | _served(workspace, task)
+        | _gate(task)
         | _troubles(task.error, task.seconds, task.retries),
         params=_params(_parameters(run, task)),
         metrics=[
@@ -125,6 +130,11 @@ def _tags(run: Run, made_by: str) -> dict[str, str]:
     elif kind:
         tags[kind] = revision
     return tags
+
+
+def _outcome(run: Run) -> dict[str, str]:
+    """How a run ended where its state does not say all: the gate has kept what was current."""
+    return {} if run.outcome == run.state else {"outcome": run.outcome}
 
 
 def _troubles(error: str | None, seconds: float, retries: Sequence[str]) -> dict[str, str]:
@@ -152,7 +162,7 @@ def _metrics(workspace: Workspace, task: TaskRecord, began: int) -> list[Metric]
         size = [Metric("parameters", metrics.parameters, began, 0)] if metrics else []
         return by_epoch + size
     decision = _decision(workspace, task)
-    figures = _figures_of_selection(decision) if decision else {}
+    figures = _figures_of_selection(decision) if decision else _figures_of_gate(task)
     return [Metric(name, value, began, 0) for name, value in figures.items()]
 
 
@@ -172,6 +182,26 @@ def _served(workspace: Workspace, task: TaskRecord) -> dict[str, str]:
     tags = {f"served.{name}": getattr(served, name) for name in ("engine", "variant", "reason")}
     refused = {f"{each.name}.refused": each.refused for each in served.variants if each.refused}
     return tags | refused
+
+
+def _gate(task: TaskRecord) -> dict[str, str]:
+    """What the gate has said, about which version beside which, and who has passed it by force."""
+    if (table := task.gate) is None:
+        return {}
+    tags = {name: getattr(table, name) for name in ("verdict", "reason", "version", "current")}
+    if table.forced:
+        tags |= {"forced.who": table.forced.who, "forced.reason": table.forced.reason}
+    return {f"gate.{name}": value for name, value in tags.items() if value}
+
+
+def _figures_of_gate(task: TaskRecord) -> dict[str, float]:
+    """Every figure of the gate's table: the new version's, the current one's, and the limit."""
+    figures: dict[str, float] = {}
+    for check in task.gate.checks if task.gate else ():
+        name = _NOT_OF_METRICS.sub("_", f"gate.{check.what}")[:_LONGEST]
+        known = {"": check.new, ".current": check.current, ".limit": check.limit}
+        figures |= {f"{name}{end}": value for end, value in known.items() if value is not None}
+    return figures
 
 
 def _figures_of_selection(decision: Decision) -> dict[str, float]:

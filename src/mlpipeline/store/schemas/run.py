@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from mlpipeline.store.schemas.document import Document, Part
+from mlpipeline.store.schemas.gate import GateTable
 
 RunState = Literal["running", "succeeded", "failed", "interrupted"]
 TaskState = Literal["reused", "succeeded", "failed", "skipped"]
@@ -80,6 +81,7 @@ class TaskRecord(Part):
         code: The version of the code that does it; empty where that is not part of any key.
         where: The pod of its last attempt and that pod's node; None where it is the run's own
             machine.
+        gate: What the gate has measured and said; None of every other step.
     """
 
     name: str
@@ -93,6 +95,7 @@ class TaskRecord(Part):
     started: Moment | None = None
     code: str = ""
     where: str | None = None
+    gate: GateTable | None = None
 
     @property
     def has_published(self) -> bool:
@@ -181,6 +184,20 @@ class Run(Document):
         """Return a section of the configuration; empty where it was not configured."""
         settings: dict[str, Any] = self.config.get(section) or {}
         return settings
+
+    @property
+    def gate(self) -> GateTable | None:
+        """What the gate said last: an asynchronous run asks it before every publication."""
+        return next((task.gate for task in reversed(self.tasks) if task.gate), None)
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, and what the gate has kept in service, if it has.
+
+        Such as `succeeded, kept fashion-mnist-d2b7c6e5f4a39180`.
+        """
+        kept = self.gate.kept if self.gate else ""
+        return f"{self.state}, {kept}" if kept else self.state
 
     @property
     def ended(self) -> str:
