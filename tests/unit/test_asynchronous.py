@@ -90,7 +90,8 @@ class Stage:
         (version,) = (o.removeprefix("--version=") for o in options if o.startswith("--version="))
         candidate = ModelCard.load(self.workspace.model("toy", version).card).candidate
         self.judged.append(candidate)
-        verdict = self.held.get(candidate, "passed")
+        passed: Verdict = "passed"
+        verdict = self.held.get(candidate, passed)
         table = GateTable(version=version, current="toy-0", verdict=verdict, reason="as played")
         table.save(Path(options[options.index("--output") + 1]))
         assert options[options.index("--forced") + 1] == str(self.record.folder.forced)

@@ -14,11 +14,12 @@ from mlpipeline.store.schemas.gate import Forced, GateTable
 
 IMAGES = Validation(("shirt", "coat"), (500, 500))
 FORCED = Forced(who="ann@laptop", reason="the old one is biased")
-COMPARED = {"worse_by": 0.01, "class_worse_by": 0.1}
+COMPARED: dict[str, Any] = {"worse_by": 0.01, "class_worse_by": 0.1}
 
 
 def _figures(shirts: int = 450, coats: int = 450, **others: Any) -> Figures:
-    return Figures(**{"hits": (shirts, coats), "milliseconds": 0.2, "bytes": 500_000} | others)
+    figures: dict[str, Any] = {"hits": (shirts, coats), "milliseconds": 0.2, "bytes": 500_000}
+    return Figures(**figures | others)
 
 
 def _judge(
@@ -94,7 +95,9 @@ def test_every_fault_is_said_not_the_first_alone() -> None:
         "time of an image 0.200 ms",
         "size 500",
     ]
-    assert table.reason == "; ".join(table.faults)
+    assert table.reason == "; ".join([*table.faults[:2], "and 3 more"]), "of which the line has two"
+    two = _judge(COMPARED, _figures(399, 480), _figures())
+    assert two.reason == "; ".join(two.faults)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +236,9 @@ def test_nothing_is_asked_for_unless_the_configuration_does() -> None:
     assert not Gate().asks
     assert not Gate(required=True, incomparable="serve").asks
     for name in ("worse_by", "class_worse_by", "minimum", "milliseconds"):
-        assert Gate(**{name: 0.5}).asks
-        assert Gate(**{name: 0.5}).compares == name.endswith("worse_by")
+        asking = Gate.model_validate({name: 0.5})
+        assert asking.asks
+        assert asking.compares == name.endswith("worse_by")
     assert Gate(bytes=1).asks
     table = gate.waved_through("b", "a", gate.NOTHING_ASKED)
     assert (table.verdict, table.summary) == ("passed", "passed: `gate:` asks for nothing")

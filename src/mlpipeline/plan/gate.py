@@ -16,6 +16,7 @@ CHANCE = 2.0
 """How many standard deviations a loss must have that is more than chance."""
 CLASSES_SHOWN = 25
 """Of more classes, those are in the table that lost the most."""
+_FAULTS_IN_A_LINE = 2
 _ROUNDING = 1e-9  # shares are quotients
 
 
@@ -112,7 +113,7 @@ def judge(
     verdict: Verdict = "passed"
     if faults and not forced:
         verdict = "refused" if settings.required else "kept"
-    reason = "; ".join(faults) or "no worse than the gate allows"
+    reason = _in_a_line(faults) or "no worse than the gate allows"
     if faults and forced:
         reason = f"forced by {forced.who}, because {forced.reason}; against it: {reason}"
     return GateTable(
@@ -126,6 +127,13 @@ def judge(
         not_compared=current.not_compared,
         forced=forced if faults else None,
     )
+
+
+def _in_a_line(faults: Sequence[str]) -> str:
+    """The first faults: one that has lost everything has lost every class, too."""
+    left = len(faults) - _FAULTS_IN_A_LINE
+    more = [f"and {left} more"] if left > 0 else []
+    return "; ".join([*faults[:_FAULTS_IN_A_LINE], *more])
 
 
 def refusal(table: GateTable) -> GateError:
