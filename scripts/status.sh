@@ -42,7 +42,6 @@ section() { # TITLE COMMAND...
 }
 
 newest() { ours get "$1" --sort-by .metadata.creationTimestamp | last 5; } # KIND
-
 unready_deployments() { # of ours those, too, that were scaled to none
   kubectl get deployments --all-namespaces --label-columns app.kubernetes.io/part-of |
     awk 'NR == 1 || split($3, ready, "/") && (ready[1] != ready[2] || !ready[2] && $NF == "mlpipeline")'
@@ -57,17 +56,6 @@ troubled_steps() {
 '{{range .status.nodes}}{{if and .message (ne .phase "Succeeded") (ne .phase "Omitted") (ne .type "DAG") '\
 '(ne .type "Retry") (ne .type "TaskGroup")}}{{$run}}, {{.displayName}}, {{.phase}}: {{.message}}{{"\n"}}'\
 '{{end}}{{end}}{{end}}{{end}}' | own_messages
-}
-
-# Of the workflows that matter, what their gates have said that is more than that all is well.
-gated() {
-  # shellcheck disable=SC2016 # these are the template's variables
-  ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --output "go-template={{range .items}}\
-{{if ge .metadata.creationTimestamp \"$SINCE\"}}{{\$run := .metadata.name}}"'{{range .status.nodes}}'\
-'{{if and .templateName .outputs}}{{if and (eq .templateName "gate") (eq .type "Retry")}}'\
-'{{range .outputs.parameters}}{{if eq .name "said"}}{{$run}}: {{.value}}{{"\n"}}{{end}}{{end}}'\
-'{{end}}{{end}}{{end}}{{end}}{{end}}' |
-    awk '!/^[^ ]+: passed: / || /^[^ ]+: passed: forced by /'
 }
 
 queued() { # Kueue is optional

@@ -207,7 +207,7 @@ def is_more_than_chance(before: int, now: int, images: int) -> bool:
     Args:
         before: How many images were recognized.
         now: How many are.
-        images: Of how many.
+        images: How many there are.
     """
     share = (before + now) / (2 * images)
     return before - now > CHANCE * math.sqrt(2 * images * share * (1 - share))
