@@ -57,6 +57,14 @@ run: $(READY) ## Run the whole pipeline: ingest, train, select, serve, verify, r
 serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT= SHARDS=
 	@$(PIPELINE) serve $(OPTIONS) $(if $(PORT),--port $(PORT)) $(if $(SHARDS),--shards $(SHARDS))
 
+.PHONY: models
+models: $(READY) ## List all versions of the models, which was current when, and why. WORKSPACE= IN=cluster: what is served there
+	@$(if $(filter cluster,$(IN)),scripts/models.sh,$(PIPELINE) models --workspace $(call quoted,WORKSPACE))
+
+.PHONY: rollback
+rollback: $(READY) ## Go back to another version of the model; by default to the one before. VERSION= WHY=
+	@$(PIPELINE) rollback $(OPTIONS) --why=$(call quoted,WHY) -- $(if $(VERSION),$(call quoted,VERSION))
+
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png
 	@$(PIPELINE) predict $(OPTIONS) -- $(call quoted,IMAGE)
@@ -137,10 +145,6 @@ undeploy: ## Remove all of that from the cluster; of two releases this one. NAME
 .PHONY: submit
 submit: ## Run the pipeline in the cluster and follow it. CONFIG= PARAMETERS="workers=3 replicas=3" WORKFLOW=asynchronous NAMESPACE=
 	@WORKFLOW=$(WORKFLOW) scripts/submit.sh $(LAST_CONTAINER) $(LAST_PREDICTOR) $(call quoted,CONFIG) $(PARAMETERS)
-
-.PHONY: models
-models: ## List the models that are served, each with its version and its address.
-	@scripts/models.sh
 
 .PHONY: event
 event: $(READY) ## Post events to the cluster, each done once. EVENT="event.json ..."

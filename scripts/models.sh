@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lists the models that are served, each with its version and its address. Use: make models [NAMESPACE=mlpipeline].
+# Lists the models that are served, each with its version and its address. Use: make models IN=cluster [NAMESPACE=mlpipeline].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh

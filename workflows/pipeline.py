@@ -68,8 +68,8 @@ OWNER = ["--workflow", f"{ref('workflow.name')}/{ref('workflow.uid')}"]
 # Memory requested, and the limit: of what only talks to the API, and of what imports TensorFlow.
 _API_MEMORY, TENSORFLOW_MEMORY = ("128Mi", "512Mi"), ("512Mi", "2Gi")
 _MANIFESTS = ["--templates", _TEMPLATES, "--image", ref("workflow.parameters.image")]
-_PENDING = ["--pending-seconds", ref("workflow.parameters.pending-seconds")]
-_STARTS_PODS = [*_MANIFESTS, *_PENDING]
+PENDING = ["--pending-seconds", ref("workflow.parameters.pending-seconds")]
+STARTS_PODS = [*_MANIFESTS, *PENDING]
 _QUEUED = [
     f"--queue={ref('workflow.parameters.queue')}",
     f"--priority={ref('workflow.parameters.priority')}",
@@ -96,7 +96,7 @@ VOLUMES = [
 _TEMPLATES_MOUNT = m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True)
 
 # Where MLflow's server is: manifests/components/mlflow says so. Without it there is no variable.
-_TRACKING = m.EnvVar(
+TRACKING = m.EnvVar(
     name="MLFLOW_TRACKING_URI",
     value_from=m.EnvVarSource(
         config_map_key_ref=m.ConfigMapKeySelector(name="tracking", key="uri", optional=True)
@@ -222,7 +222,7 @@ def add_steps() -> Steps:
         TRAIN.name,
         [
             *("cluster", "train", "--candidate", ref("inputs.parameters.candidate"), *RUN_OPTIONS),
-            *("--outputs", OUTPUTS, *_STARTS_PODS, *_QUEUED, *OWNER),
+            *("--outputs", OUTPUTS, *STARTS_PODS, *_QUEUED, *OWNER),
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
@@ -262,7 +262,7 @@ def add_steps() -> Steps:
         [
             *("cluster", "serve", *RUN_OPTIONS, f"--version={_VERSION}", "--outputs", OUTPUTS),
             f"--predictor-image={ref('workflow.parameters.predictor-image')}",
-            *("--memo", MEMO, *_STARTS_PODS, *OWNER),
+            *("--memo", MEMO, *STARTS_PODS, *OWNER),
         ],
         inputs=["name", "version"],
         outputs=["version", "revision", "replicas", "images", "rolled"],
@@ -272,7 +272,7 @@ def add_steps() -> Steps:
     )
     undo = step(
         "undo",
-        ["cluster", "undo", *RUN_OPTIONS, *_PENDING],
+        ["cluster", "undo", *RUN_OPTIONS, *PENDING],
         inputs=["name"],
         reads=[OF_RUN, *_places(SERVE.reads)],
         account="pipeline",
@@ -287,6 +287,7 @@ def add_steps() -> Steps:
                 **_RUN,
                 version=_VERSION,
                 output=f"{OUTPUTS}/figures",
+                run=ref("workflow.name"),
             ),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
@@ -344,7 +345,7 @@ def add_steps() -> Steps:
     step(
         "record",
         ["cluster", "record", "--workspace", WORKSPACE, *OWNER],
-        environment=[_TRACKING],
+        environment=[TRACKING],
         reads=ARTIFACTS,
         writes=[ALL],  # the run's folder, and the report of the latest run
         account="pipeline",

@@ -21,7 +21,9 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from mlpipeline.engines import Kind
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, history
+from mlpipeline.store.layout import Workspace
+from support.load_client import Asking
 from support.not_tested import leave_out
 from support.pipelines import (
     Command,
@@ -504,6 +506,39 @@ def test_serve_answers_its_own_curl_line_until_ctrl_c(served: Pipeline) -> None:
     selection = served.workspace / "selections" / keys(served.last_run())["select"]
     recorded = np.load(selection / "test_probabilities.npy")[0]  # of the first image
     assert probabilities == pytest.approx(recorded.tolist(), abs=1e-5)
+
+
+def test_a_rollback_is_verified_and_taken_over_by_what_serves_without_a_failed_request(
+    pipeline: Pipeline,
+) -> None:
+    first = pipeline.current()
+    pipeline.content["serving"]["engine"] = "tensorflow"  # another version, without a training
+    command = pipeline.call("run")
+    assert command.process.returncode == 0, command.errors
+    second = pipeline.current()
+    assert first != second
+
+    serving = pipeline.content["serving"]
+    with pipeline.started("serve") as service:
+        wait_until(lambda: "curl" in service.output, service)
+        with Asking(f"http://127.0.0.1:{serving['port']}", "toy") as client:
+            wait_until(lambda: client.versions == [second], service)
+            command = pipeline.call("rollback", "--why", "it is slower")
+            assert command.process.returncode == 0, command.errors
+            wait_until(lambda: client.versions == [second, first], service)
+        assert client.failures == []
+        assert stop(service, signal.SIGINT) == 0
+    assert pipeline.current() == first
+    *_, change = history.changes(Workspace(pipeline.workspace), "toy")
+    assert change.reason.startswith("rolled back by ")
+    assert change.reason.endswith(": it is slower")
+
+    weights = pipeline.workspace / "models" / "toy" / second / "saved_model" / "saved_model.pb"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    command = pipeline.call("rollback")
+    assert command.process.returncode == 1
+    assert f"{weights} is damaged" in command.errors
+    assert pipeline.current() == first
 
 
 def test_predict_names_the_class_of_an_image_file(served: Pipeline, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from mlpipeline.plan import config as configuration
 from mlpipeline.plan.pipeline import STEPS, plan
 from mlpipeline.steps import verification
 from mlpipeline.steps.verification import Expected
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import SelectionFolder, Workspace
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import TestFigures
@@ -256,11 +256,17 @@ def test_what_is_verified_is_the_version_that_is_served_whatever_was_trained_sin
     monkeypatch.setattr(splits, "StoredSplit", lambda folder, name: (folder, name))
 
     command: list[str | Path] = ["step", "verify", "--config", config, "--workspace", tmp_path]
-    status, text = _invoke(*command, f"--version={served}")
+    status, text = _invoke(*command, f"--version={served}", "--only-verify")
+    assert status == 0, text
+    assert history.pointed_at(workspace, "shirts") == ""
+    seen.clear()
+    status, text = _invoke(*command, f"--version={served}", "--run=monday")
 
     assert status == 0, text
     assert seen == [(workspace.dataset("ingest-earlier").path, "test"), 0.5]
     assert registry.current(workspace, "shirts") == served
+    (change,) = history.changes(workspace, "shirts")
+    assert change.reason == "published by run monday"
     with pytest.raises(MissingArtifactError, match=tasks["select"].key):
         _invoke(*command)  # what would be selected now, nobody has
 

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from mlpipeline.errors import TrackingError
 from mlpipeline.runs.mlflow import client, entries, sending
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run as RunOnDisk
 from support.fabricated_run import artifact_of, fabricate
@@ -196,6 +196,36 @@ def test_the_verified_version_is_registered_and_current(store: Store) -> None:
     assert current.tags["version"] == "fashion-mnist-d2b7c6e5f4a39180"
     folder = store.workspace / "models" / "fashion-mnist" / "fashion-mnist-d2b7c6e5f4a39180"
     assert current.tags["digest"] == artifacts.digest(folder)
+
+
+def test_the_aliases_follow_a_rollback(tmp_path: Path) -> None:
+    workspace, name = Workspace(tmp_path), "fashion-mnist"
+    record = _finished(tmp_path, "first")
+    first = _SELECT["key"]
+    folder = workspace.model(name, second := "fashion-mnist-2").path
+    with artifacts.publish(folder) as draft:
+        model_card(name=name, version=second).save(draft / "model.json")
+    tasks = [t | {"key": second} if t["name"] == "select" else t for t in record["tasks"]]
+    started = "2026-11-22T13:52:20+00:00"
+    _save(tmp_path, record | {"run": "second", "started": started, "tasks": tasks})
+    registry.promote(workspace, name, second, run="second")
+    store = Store(tmp_path)
+
+    def aliases() -> dict[str, str]:
+        found = {
+            alias: store.client.get_model_version_by_alias(name, alias)
+            for alias in ("current", "previous")
+        }
+        return {alias: version.tags["version"] for alias, version in found.items()}
+
+    store.send()
+    assert aliases() == {"current": second, "previous": first}
+    history.move(workspace, name, first, "rolled back", by="ann")
+    store.send()
+    assert aliases() == {"current": first, "previous": second}
+    workspace.history(name).write_text("{")
+    store.send()
+    assert aliases()["current"] == first, "whatever is the matter with the history"
 
 
 def test_what_is_there_is_not_sent_again(store: Store) -> None:

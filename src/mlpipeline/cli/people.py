@@ -26,9 +26,9 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to a command line, in the order in which its help shows them."""
     panels = {
         "Begin": (new,),
-        "Run the pipeline, use its model": (run, serve, predict, edge),
+        "Run the pipeline, use its model": (run, serve, rollback, predict, edge),
         "Events": (watch, post_event),
-        "Look at what was done": (report, lineage, track),
+        "Look at what was done": (models, report, lineage, track),
     }
     for panel, commands in panels.items():
         for command in commands:
@@ -97,6 +97,21 @@ def serve(
         serving = settings.serving.model_copy(update={"port": port, "grpc_port": port + 1})
         settings = settings.model_copy(update={"serving": serving})
     commands.serve(settings, workspace, shards, say=typer.echo)
+
+
+def rollback(
+    version: Annotated[
+        str, typer.Argument(help="The version; by default the one that was current before.")
+    ] = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    why: Annotated[str, typer.Option(help="Why, for the model's history.")] = "",
+) -> None:
+    """Go back to another version of the model, once its files and answers are verified."""
+    from mlpipeline.backends.local import commands
+
+    settings = configuration.load(config)
+    commands.rollback(settings, config, workspace, version, why=why, say=typer.echo)
 
 
 def predict(
@@ -177,6 +192,22 @@ def post_event(
             f"kubectl -n {namespace} delete workflow {names}, and post it again. Mended itself, "
             "it is another event: give it another id",
         )
+
+
+def models(
+    model: Annotated[str, typer.Argument(help="The name of one; by default all.")] = "",
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """List the versions of models: their figures, which was current when, and why."""
+    from rich.console import Console
+
+    from mlpipeline.runs import versions
+
+    # As wide as it needs: versions are not to be cut, and terminals wrap.
+    console = Console(highlight=False, markup=False, width=500)
+    for table in versions.tables(workspace, model):
+        console.print(table)
+        console.print()
 
 
 def report(

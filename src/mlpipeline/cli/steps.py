@@ -32,7 +32,7 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import gate as rule
 from mlpipeline.plan import own_files, pipeline
-from mlpipeline.plan.commands import HAND_OVER
+from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY
 from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, layout, registry
@@ -305,6 +305,12 @@ def verify(
     version: Annotated[
         str, typer.Option(help="The version that is served; by default what was selected.")
     ] = "",
+    run: Annotated[
+        str, typer.Option(help="The run that publishes it, for the model's history.")
+    ] = "",
+    only_verify: Annotated[
+        bool, typer.Option(ONLY_VERIFY, help="Leave the version that is current as it is.")
+    ] = False,
 ) -> None:
     """Send the test split to what is served, compare, make the version current."""
     settings = configuration.load(config).among(among)
@@ -332,7 +338,8 @@ def verify(
         ),
         images=settings.verify.images,
     )
-    registry.promote(workspace, settings.name, version)
+    if not only_verify:
+        registry.promote(workspace, settings.name, version, run=run)
     if output:
         figures.save(output)
 

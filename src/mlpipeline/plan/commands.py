@@ -20,6 +20,9 @@ CHECK_MODELS = "check-models"
 HAND_OVER = "--hand-over"
 """Goes with the step `train` where its workers may write to their working folder alone."""
 
+ONLY_VERIFY = "--only-verify"
+"""Goes with the step `verify` where its caller makes the version current, or does not."""
+
 
 def step_arguments(
     name: str,
@@ -31,6 +34,7 @@ def step_arguments(
     version: str | None = None,
     output: str | Path | None = None,
     forced: str | Path | None = None,
+    run: str | None = None,
 ) -> list[str]:
     """Return the command line of a step of the plan.
 
@@ -43,6 +47,7 @@ def step_arguments(
         version: The version of the model that it is about; None, or nothing, for what is selected.
         output: File for the step's figures, if it has any to hand back.
         forced: File that may say who wants the gate passed, and why; it need not be there.
+        run: The name of the run that publishes a version.
     """
     arguments = ["step", name, "--config", str(config), "--workspace", str(workspace)]
     if candidate is not None:
@@ -55,6 +60,8 @@ def step_arguments(
         arguments += ["--output", str(output)]
     if forced is not None:
         arguments += ["--forced", str(forced)]
+    if run is not None:
+        arguments.append(f"--run={run}")
     return arguments
 
 

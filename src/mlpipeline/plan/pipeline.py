@@ -227,6 +227,7 @@ class Task:
         version: str | None = None,
         output: str | Path | None = None,
         forced: str | Path | None = None,
+        run: str | None = None,
     ) -> list[str]:
         """Return the command line that does it, the same in a process and in a pod.
 
@@ -236,6 +237,7 @@ class Task:
             version: The version of the model that it is about, for a step after the selection.
             output: File for figures that it hands back, if the step has any.
             forced: The file that may say that the gate is to be passed, for the gate.
+            run: The run that publishes the version, for the step that verifies it.
         """
         return step_arguments(
             self.step.name,
@@ -246,6 +248,7 @@ class Task:
             version=version,
             output=output,
             forced=forced,
+            run=run,
         )
 
     def is_done(self, workspace: Workspace) -> bool:

@@ -6,14 +6,16 @@
     */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
     models/NAME/VERSION/    model.json  request.json  model.tflite  saved_model/
-    models/NAME/current     the version that passed verification last
+    models/NAME/current     the version that is served
+    models/NAME/changes.json
+                            which version was current when, and why
     predictions/KEY/        predictions.csv  summary.json
     answers/EVENT.csv       the predictions.csv that an event has asked for last
     runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
                             gate.json  forced.json  logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
     feedback/               events/MODEL/ID.json  snapshots/DIGEST.json
-    serving/                logs of `mlpipeline serve`
+    serving/                logs of `mlpipeline serve`, and of `rollback` in rollback/
     report.html             the latest run's
     mlflow.db               what MLflow knows, where it has no server
 
@@ -384,6 +386,18 @@ class Workspace:
         """Return the file that holds the current version of a model."""
         return self.root / MODELS / name / "current"
 
+    def current_lease(self, name: str) -> Path:
+        """Return what the process holds that changes the current version of a model."""
+        return self.root / MODELS / name / ".current.lease"
+
+    def history(self, name: str) -> Path:
+        """Return the file that says which version of a model was current when, and why."""
+        return self.root / MODELS / name / "changes.json"
+
+    def rollback_lease(self, name: str) -> Path:
+        """Return what the process holds that goes back to another version of a model."""
+        return self.root / MODELS / name / ".rollback.lease"
+
     def predictions(self, key: str) -> PredictionsFolder:
         """Return the batch predictions that are published under a key."""
         return PredictionsFolder(self.root / PREDICTIONS / key)
@@ -415,6 +429,11 @@ class Workspace:
     def serving_logs(self) -> Path:
         """The folder of the logs of `mlpipeline serve`."""
         return self.root / "serving"
+
+    @property
+    def rollback_logs(self) -> Path:
+        """The folder of the logs of `mlpipeline rollback`."""
+        return self.serving_logs / "rollback"
 
     def ports_lease(self, host: str, port: int) -> Path:
         """Return what the run holds that serves on a port of a host."""

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import re
-
 from mlpipeline.errors import ArtifactError, MissingArtifactError, ServingError
-from mlpipeline.store import artifacts, files
+from mlpipeline.store import artifacts, history
 from mlpipeline.store.layout import ModelFolder, Workspace
 
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")  # what `artifacts.make_key` makes
+_RUN_FIRST = "run the pipeline first: `make run`"
 
 
-def promote(workspace: Workspace, name: str, version: str) -> None:
-    """Make a version the current one.
+def promote(workspace: Workspace, name: str, version: str, *, run: str = "") -> None:
+    """Make a version the current one, because a run has verified it.
 
     Args:
         workspace: The folder of all artifacts.
         name: What the model is called.
         version: One of its versions.
+        run: The name of the run; empty where somebody has called the step by hand.
 
     Raises:
         ArtifactError: It is missing or damaged.
+        ServingError: Another process changes the current version, and does not end.
     """
     artifacts.verify(workspace.model(name, version).path)
-    artifacts.write_text(workspace.current_version(name), version + "\n")
+    history.move(workspace, name, version, "published", by=run)
 
 
 def current(workspace: Workspace, name: str) -> str:
@@ -37,18 +37,8 @@ def current(workspace: Workspace, name: str) -> str:
         ServingError: No version has been promoted, or the promoted one is gone.
         DamagedArtifactError: The promoted one is damaged, or which one it is cannot be read.
     """
-    remedy = "run the pipeline first: `make run`"
-    file = workspace.current_version(name)
-    try:
-        version = artifacts.read_text(file).strip()
-    except MissingArtifactError:
-        raise ServingError(
-            f"there is no model `{name}` in {workspace}",
-            expected="a model that a run has selected and verified",
-            remedy=remedy,
-        ) from None
-    if not _VERSION.fullmatch(version):
-        raise files.damaged(file, f"it says {version[:40]!r}", "the version of a model")
+    if not (version := history.pointed_at(workspace, name)):
+        raise no_model(workspace, name)
     folder = workspace.model(name, version)
     try:
         artifacts.verify(folder.path)
@@ -56,7 +46,7 @@ def current(workspace: Workspace, name: str) -> str:
         raise ServingError(
             f"version {version} of `{name}` is current, but it is gone",
             expected=f"the folder {folder.path}",
-            remedy=remedy,
+            remedy=_RUN_FIRST,
         ) from error
     return version
 
@@ -72,6 +62,15 @@ def usable(workspace: Workspace, name: str) -> str:
         return current(workspace, name)
     except (ArtifactError, ServingError):
         return ""
+
+
+def no_model(workspace: Workspace, name: str) -> ServingError:
+    """Return the error that says that no version of a model is current."""
+    return ServingError(
+        f"there is no model `{name}` in {workspace}",
+        expected="a model that a run has selected and verified",
+        remedy=_RUN_FIRST,
+    )
 
 
 def find(workspace: Workspace, version: str) -> ModelFolder:

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlpipeline.backends.local import processes
 from mlpipeline.backends.local.display import Display
@@ -203,16 +204,10 @@ class Execution:
         record.add(task, "succeeded", seconds)
         display.finish(task, "succeeded", seconds, said)
 
-    async def _run_process(
-        self,
-        task: Task,
-        *,
-        version: str | None = None,
-        output: Path | None = None,
-        forced: Path | None = None,
-    ) -> None:
+    async def _run_process(self, task: Task, **about: Any) -> None:
+        """Do a task as a process; `about` is what `Task.arguments` takes beside where all is."""
         await processes.run(
-            self._command(task, version=version, output=output, forced=forced),
+            self._command(task, **about),
             log=self.backend.record.folder.log(task.name),
             on_progress=partial(self.backend.display.advance, task),
         )
@@ -245,7 +240,8 @@ class Execution:
     async def _verify(self, task: Task) -> None:
         record = self.backend.record
         output = record.folder.verification
-        await self._run_process(task, output=output, version=self.service.version)
+        about = {"output": output, "version": self.service.version, "run": record.run}
+        await self._run_process(task, **about)
         record.verification = Verification.load(output)
 
     def _note_served(self) -> None:
@@ -253,14 +249,6 @@ class Execution:
         folder = self.backend.workspace.model(self.backend.config.name, version)
         self.backend.record.add_served(version, ModelCard.load(folder.card).candidate)
 
-    def _command(
-        self,
-        task: Task,
-        *,
-        version: str | None = None,
-        output: Path | None = None,
-        forced: Path | None = None,
-    ) -> list[str]:
+    def _command(self, task: Task, **about: Any) -> list[str]:
         config, workspace = self.backend.config_file, self.backend.workspace
-        arguments = task.arguments(config, workspace, version=version, output=output, forced=forced)
-        return processes.python_m(arguments)
+        return processes.python_m(task.arguments(config, workspace, **about))

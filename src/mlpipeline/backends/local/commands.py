@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
+import os
 import shlex
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from mlpipeline import addresses, environment
-from mlpipeline.backends.local import display, replicas, sharded
+from mlpipeline.backends.local import display, following, sharded
 from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.backends.local.display import Display, summary
 from mlpipeline.backends.local.inbox import Inbox
+from mlpipeline.backends.local.rollback import roll_back
+from mlpipeline.backends.local.service import Service
 from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, permissions, pipeline
@@ -26,6 +31,8 @@ from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import Forced
+
+_Result = TypeVar("_Result")
 
 
 def run(
@@ -112,29 +119,97 @@ def serve(
         config: The configuration, which names the model.
         workspace: The folder of all artifacts.
         shards: How many replicas stand behind a front and share large requests; 0 for no front.
-        say: Called with the address and an example once all replicas answer.
+        say: Called with the address and an example once all replicas answer, and with what becomes
+            of a version that is current later: replicas take it over, shards have to be restarted.
 
     Raises:
         ServingError: There is no current model.
         ProcessError: A port is in use, or a replica did not become ready, or ended.
     """
     version = registry.current(workspace, config.name)
-
-    async def until_stopped() -> None:
-        logs = workspace.serving_logs
-        if shards:
-            service = sharded.serving(config, workspace, version, shards, logs=logs)
-            who = f"{shards} shards and their front"
-        else:
-            service = replicas.serving(config, workspace, version, logs=logs)
-            who = f"{config.serving.replicas} replicas"
-        async with service as ended:
-            with contextlib.suppress(OSError):  # nobody reads it
-                say(_greeting(config, workspace, version, who))
-            await ended
-
+    said = _unless_closed(say)
+    serving = (
+        _serve_shards(config, workspace, version, shards, said)
+        if shards
+        else _serve_replicas(config, workspace, version, said)
+    )
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_stoppable(until_stopped()))
+        asyncio.run(_stoppable(serving))
+
+
+async def _serve_replicas(
+    config: Config, workspace: Workspace, version: str, say: Callable[[str], None]
+) -> None:
+    async with Service(config, workspace, workspace.serving_logs) as service:
+        service.claim_ports()
+        await service.roll(version)
+        say(_greeting(config, workspace, version, f"{config.serving.replicas} replicas"))
+        await following.take_over(service, workspace, config.name, say=say)
+
+
+async def _serve_shards(
+    config: Config, workspace: Workspace, version: str, count: int, say: Callable[[str], None]
+) -> None:
+    logs = workspace.serving_logs
+    async with sharded.serving(config, workspace, version, count, logs=logs) as ended:
+        say(_greeting(config, workspace, version, f"{count} shards and their front"))
+
+        def check() -> None:
+            if ended.done():
+                ended.result()
+
+        async for newer in following.newer_versions(workspace, config.name, version, check):
+            say(f"version {newer} is current: start this again to serve it in place of {version}")
+
+
+def _unless_closed(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Say what somebody may read, if anybody does: what serves goes on without."""
+
+    def said(text: str) -> None:
+        with contextlib.suppress(OSError):
+            say(text)
+
+    return said
+
+
+def rollback(
+    config: Config,
+    config_file: Path,
+    workspace: Workspace,
+    version: str,
+    *,
+    why: str,
+    say: Callable[[str], None],
+) -> None:
+    """Go back to a version of the model, once its answers are verified; tell MLflow.
+
+    Args:
+        config: The configuration, which names the model.
+        config_file: Where it was read from.
+        workspace: The folder of all artifacts.
+        version: A registered version; empty for the one that was current before.
+        why: What the person says about it, for the history.
+        say: Called with how far it is.
+
+    Raises:
+        PipelineError: It is not done, and nothing has changed.
+    """
+    from mlpipeline.runs.mlflow import sending
+
+    work = roll_back(config, config_file, workspace, version, by=_person(), why=why, say=say)
+    way = asyncio.run(_stoppable(work))
+    say(f"{way.version} is current, in place of {way.current}; `mlpipeline serve` serves it")
+    with sending.sending(workspace, sending.configured(default=sending.embedded(workspace))):
+        pass  # the aliases of the registered model
+
+
+def _person() -> str:
+    """Who calls this, as the system knows them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user that has a number only
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def watch(workspace: Workspace) -> None:
@@ -160,7 +235,7 @@ def _greeting(config: Config, workspace: Workspace, version: str, who: str) -> s
     )
 
 
-async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
+async def _stoppable(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Let SIGTERM and SIGHUP end the work as Ctrl-C does: all that was started is stopped."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -168,6 +243,6 @@ async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP, as under nohup
             loop.add_signal_handler(number, task.cancel)
     try:
-        await work
+        return await work
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

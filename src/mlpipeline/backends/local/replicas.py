@@ -20,7 +20,9 @@ from mlpipeline.store.layout import Workspace
 async def serving(
     config: Config, workspace: Workspace, version: str, *, logs: Path
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve a registered version by all replicas while the body runs.
+    """Serve a registered version by all replicas while the body runs, and no longer.
+
+    They have no clients then that would have to find others first.
 
     Yields:
         A task that ends, with an error, when a replica does.
@@ -29,7 +31,8 @@ async def serving(
         ProcessError: A port is in use, or a replica did not become ready in time.
     """
     with reserved(config.serving):
-        async with started(config, workspace, version, logs=logs) as ended:
+        running = started(config, workspace, version, logs=logs, end_signal=lambda: signal.SIGINT)
+        async with running as ended:
             yield ended
 
 

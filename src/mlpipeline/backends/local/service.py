@@ -1,4 +1,7 @@
-"""What a run serves: replicas of one version at a time, behind ports that are held to its end."""
+"""What a run serves, or `mlpipeline serve`: replicas of one version at a time.
+
+The ports are held to its end.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +84,15 @@ class Service:
                 )
             stack.enter_context(replicas.reserved(settings))
             self._ports = stack.pop_all()
+
+    def claim_ports(self) -> None:
+        """Hold the ports until the end, without a lease: no run is to wait for what has no end.
+
+        Raises:
+            ProcessError: Something else uses one.
+        """
+        self._ports = AsyncExitStack()
+        self._ports.enter_context(replicas.reserved(self._config.serving))
 
     async def roll(self, version: str) -> None:
         """Start a version's replicas; once all of them answer, end those of the version before.

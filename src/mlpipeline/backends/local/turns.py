@@ -1,4 +1,4 @@
-"""Turns: what two runs would do to the same key, or port, they do one after the other."""
+"""Turns: what two would do to the same key, port or model, they do one after the other, or one."""
 
 from __future__ import annotations
 
@@ -34,6 +34,36 @@ async def turn(
     """
     lease = Lease(file, run)
     await _wait(lease, what, seconds, say)
+    async with _kept(lease, what):
+        yield
+
+
+@asynccontextmanager
+async def at_once(what: str, file: Path, *, who: str) -> AsyncIterator[None]:
+    """Keep all others from something while the body runs, unless somebody does it already.
+
+    Args:
+        what: What it is, for messages.
+        file: Where the lease lies.
+        who: What this process calls itself.
+
+    Raises:
+        ProcessError: Somebody does it; or another one has taken it over, as in `turn`.
+    """
+    lease = Lease(file, who)
+    if (holder := lease.take()) is not None:
+        raise ProcessError(
+            f"{what} is under way already, by {holder}",
+            expected="that one does it at a time",
+            remedy=f"wait for its end, then see what is still to be done ({file})",
+        )
+    async with _kept(lease, what):
+        yield
+
+
+@asynccontextmanager
+async def _kept(lease: Lease, what: str) -> AsyncIterator[None]:
+    """Keep a lease that was taken while the body runs, then give it back."""
     lost = asyncio.timeout(None)
     try:
         async with lost:
@@ -46,9 +76,9 @@ async def turn(
         if not lost.expired():
             raise
         raise ProcessError(
-            f"{what} was taken over by another run, because this one was stopped for long",
-            expected="that a run goes on, once it is begun",
-            remedy="run it again: what the other one makes is reused",
+            f"{what} was taken over by another process, because this one was stopped for long",
+            expected="that it goes on, once it is begun",
+            remedy="do it again: what the other one makes is reused",
         ) from error
     finally:
         with contextlib.suppress(OSError):  # it is over by itself, too

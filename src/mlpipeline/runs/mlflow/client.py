@@ -3,7 +3,8 @@
     experiment          the model
     └─ run              a run of the pipeline: its configuration, the chosen candidate's figures
        └─ nested run    a task: parameters, metrics by epoch, retries, code, what failed and why
-    registered model    the versions that were selected; `current` is the one that is served
+    registered model    the versions that were selected; `current` is the one that is served,
+                        `previous` the one that was before it
 
 What is there already is found by the tag `mlpipeline.run`, so that it can be called at any time,
 also after it was ended half-way.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,7 +27,7 @@ from mlpipeline.errors import ArtifactError, ServingError, TrackingError
 from mlpipeline.plan.pipeline import SELECT
 from mlpipeline.runs.mlflow import entries
 from mlpipeline.runs.mlflow.entries import RUN_TAG, STATUS, Entry
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import ModelFolder, Workspace
 from mlpipeline.store.schemas.run import Run
 from mlpipeline.store.schemas.selection import ModelCard
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 _SENT, _VERSION = "mlpipeline.sent", "version"
 _LOCK_SECONDS = 60.0
+_ALIASES = {"current": registry.current, "previous": history.previous}
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # how its page is laid out
 
 
@@ -196,12 +198,10 @@ def _register(client: MlflowClient, workspace: Workspace, records: Sequence[Run]
                 registered[version] = _register_version(client, folder)
             except ArtifactError:  # gone, or damaged: it cannot be served either
                 continue
-        try:
-            current = registered.get(registry.current(workspace, name))
-        except (ServingError, ArtifactError):  # it is gone, or damaged
-            continue
-        if current:
-            client.set_registered_model_alias(name, "current", current)
+        for alias, find in _ALIASES.items():
+            with suppress(ServingError, ArtifactError):  # it is gone, or damaged
+                if (version := find(workspace, name)) in registered:
+                    client.set_registered_model_alias(name, alias, registered[version])
 
 
 def _register_version(client: MlflowClient, folder: ModelFolder) -> str:
