@@ -62,8 +62,10 @@ models: $(READY) ## List all versions of the models, which was current when, and
 	@$(if $(filter cluster,$(IN)),scripts/models.sh,$(PIPELINE) models --workspace $(call quoted,WORKSPACE))
 
 .PHONY: rollback
-rollback: $(READY) ## Go back to another version of the model; by default to the one before. VERSION= WHY=
-	@$(PIPELINE) rollback $(OPTIONS) --why=$(call quoted,WHY) -- $(if $(VERSION),$(call quoted,VERSION))
+rollback: $(READY) ## Go back to another version of the model; by default to the one before. VERSION= WHY= IN=cluster MODEL=
+	@$(if $(filter cluster,$(IN)),\
+		scripts/rollback.sh $(LAST_CONTAINER) $(LAST_PREDICTOR) $(foreach each,MODEL VERSION WHY,$(call quoted,$(each))),\
+		$(PIPELINE) rollback $(OPTIONS) --why=$(call quoted,WHY) -- $(if $(VERSION),$(call quoted,VERSION)))
 
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png

@@ -7,7 +7,7 @@ from typing import Any
 from hera.workflows import CronWorkflow, Workflow, WorkflowTemplate
 from hera.workflows import models as m
 
-from workflows import asynchronous
+from workflows import asynchronous, rollback
 from workflows.pipeline import OWNER, VOLUMES, add_templates, arguments, step
 
 _DAY = 24 * 60 * 60
@@ -40,6 +40,12 @@ _HEADERS = {
 # of the run that published it. `make deploy` applies it.
 #   submit: argo submit -n mlpipeline --watch --from workflowtemplate/retrain
 """,
+    "rollback.yaml": """\
+# Goes back to an earlier version of a model, once its answers are verified. `make deploy` applies
+# it.
+#   submit: make rollback IN=cluster MODEL=fashion-mnist
+#   or:     argo submit -n mlpipeline --watch --from workflowtemplate/rollback -p model=shirts
+""",
     "cron-workflow.yaml": """\
 # Trains anew what is served, every Sunday. What has not changed is reused, and nothing rolls: a
 # week without news costs a minute. `make deploy` applies it.
@@ -66,6 +72,8 @@ def render() -> dict[str, str]:
             account="retrain",
             timeout=f"{_RETRAIN_HOURS * 60}m",
         )
+    with WorkflowTemplate(name="rollback", **_going_back()) as going_back:
+        rollback.add_templates()
     cron = CronWorkflow(
         name="retrain",
         labels=LABELS,
@@ -81,6 +89,7 @@ def render() -> dict[str, str]:
         "asynchronous.yaml": unsynchronized,
         "workflow-template.yaml": template,
         "retrain.yaml": retraining,
+        "rollback.yaml": going_back,
         "cron-workflow.yaml": cron,
     }
     note = "# Rendered from the Python beside it by `make render`: change that, not this.\n"
@@ -95,6 +104,15 @@ def _retraining() -> dict[str, Any]:
         "on_exit": None,
         "arguments": [image],
         "active_deadline_seconds": _RETRAIN_HOURS * 60 * 60,
+    }
+
+
+def _going_back() -> dict[str, Any]:
+    """What differs from a run: it waits for at most one, and leaves no record but the history."""
+    return common() | {
+        "entrypoint": "rollback",
+        "on_exit": None,
+        "arguments": rollback.arguments(),
     }
 
 

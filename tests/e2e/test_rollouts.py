@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
-from mlpipeline.store import artifacts
+from mlpipeline.store import artifacts, history
+from mlpipeline.store.layout import Workspace
+from support.load_client import Asking
 from support.pipelines import states
 from support.workflows_on_kind import (
+    HTTP,
     NAMESPACE,
+    PREDICTOR_IMAGE,
     QUICK,
     WORKSPACE,
     Run,
@@ -23,6 +27,7 @@ from support.workflows_on_kind import (
     configuration,
     find,
     get,
+    inference_is,
     kill_container,
     kubectl,
     on_node,
@@ -208,6 +213,26 @@ def test_a_damaged_model_is_repaired_though_its_pods_have_crashed_for_long(
     healed = module_runs.submit(first.content)
     healed.assert_succeeds()
     assert_served(healed)
+
+
+def test_a_rollback_verifies_and_serves_the_version_before_without_a_failed_request(
+    first: Run, other: Run, module_runs: Runs
+) -> None:
+    for run in (first, other):
+        module_runs.submit(run.content).assert_succeeds()
+    model, why = first.content["name"], "it takes coats for bags"
+    given = {"model": model, "why": why, "image": first.image, "predictor-image": PREDICTOR_IMAGE}
+    options = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
+    versions = [run.keys()["select"] for run in (other, first)]
+    with inference_is(model), Asking(HTTP, model) as asking:
+        wait_until(lambda: asking.versions == versions[:1], "an answer of the version", 60)
+        name = argo("submit", "--from=workflowtemplate/rollback", "--output=name", *options)
+        argo("wait", name.strip(), seconds=600)
+        wait_until(lambda: asking.versions == versions, "an answer of the version before", 60)
+    assert asking.failures == []
+    assert_served(first)
+    *_, last = history.changes(Workspace(WORKSPACE), model)
+    assert (last.version, last.how, last.why) == (versions[1], "rolled back", why)
 
 
 # --- training anew ------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ POLICIES: list[dict[str, Any]] = [
 
 COMPONENT = "app.kubernetes.io/component"
 STEPS = ("plan", "ingest", "train", "select", "serve", "verify", "record")
+OF_A_ROLLBACK = ("find-way-back", "restore", "settle")
 PODS: dict[str, dict[str, str]] = {
-    **{name: {COMPONENT: name} for name in (*STEPS, "worker", "mlflow")},
+    **{name: {COMPONENT: name} for name in (*STEPS, *OF_A_ROLLBACK, "worker", "mlflow")},
     "model": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "predictor"},
     "front": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "transformer"},
     "controller": {"app": "workflow-controller"},
@@ -95,10 +96,11 @@ def test_pods_reach_those_that_they_must_and_no_others() -> None:
         ("verify", "front", 8081),
         ("front", "model", 8080),
         ("record", "mlflow", 5000),
+        ("settle", "mlflow", 5000),
     }
 
 
-@pytest.mark.parametrize("pod", [*STEPS, "controller"])
+@pytest.mark.parametrize("pod", [*STEPS, *OF_A_ROLLBACK, "controller"])
 def test_steps_and_argo_reach_the_api_server(pod: str) -> None:
     assert _open("egress", pod, API_SERVER, 443)
 
@@ -128,6 +130,9 @@ def test_the_pods_are_labelled_as_the_policies_expect() -> None:
     job = (ROOT / "manifests" / "base" / "templates" / "tfjob.yaml").read_text()
     for name in STEPS:
         assert f"{COMPONENT}: {name}\n" in template
+    rollback = (ROOT / "workflows" / "rollback.yaml").read_text()
+    for name in OF_A_ROLLBACK:
+        assert f"{COMPONENT}: {name}\n" in rollback
     assert f"{COMPONENT}: worker\n" in job
     server = (FOLDER.parent / "mlflow" / "server.yaml").read_text()
     assert server.count(f"{COMPONENT}: mlflow}}") == 2, "of the pods, and of what selects them"

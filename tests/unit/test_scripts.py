@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ LIBRARIES = {
     "address.sh",
     "wait.sh",
     "advice.sh",
+    "follow.sh",
     "apply.sh",
     "conflicts.sh",
     "platform.sh",
@@ -223,6 +225,7 @@ def test_a_configuration_that_is_not_there_is_not_submitted(tmp_path: Path) -> N
 ARGO = """#!/bin/bash
 case $1 in
   submit)
+    printf '%s\n' "$@" >$FOLDER/submitted
     while (($#)); do [[ $1 != --parameter-file ]] || cat "$2" >$FOLDER/parameters.yaml; shift; done
     echo mlpipeline-1 ;;
   logs) cat $FOLDER/log ;;
@@ -238,11 +241,22 @@ mlpipeline-1-plan: Error: exit status 1
 
 
 def run_script(
-    folder: Path, name: str, *arguments: str, failed: bool = False, phase: str = "Running"
+    folder: Path,
+    name: str,
+    *arguments: str,
+    failed: bool = False,
+    phase: str = "Running",
+    models: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Call a script where `argo` answers from a file, and kubectl has nothing to say."""
     (folder / "log").write_text(LOG)
-    kubectl = f'#!/bin/sh\ncase "$*" in *.status.phase*) echo {phase} ;; esac\n'
+    kubectl = f"""#!/bin/sh
+case "$*" in
+  *.status.phase*) echo {phase} ;;
+  *"get inferenceservices"*) printf '%s' "$MODELS" ;;
+  *"get inferenceservice shirts"*) echo shirts-1 ;;
+esac
+"""
     for program, text in {"argo": ARGO, "kubectl": kubectl}.items():
         (folder / program).write_text(text)
         (folder / program).chmod(0o755)
@@ -250,7 +264,7 @@ def run_script(
         [ROOT / "scripts" / name, *arguments],
         env=os.environ
         | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)}
-        | {"FAILED": str(int(failed)), "DEADLINE": "1"},
+        | {"FAILED": str(int(failed)), "DEADLINE": "1", "MODELS": models},
         capture_output=True,
         text=True,
         check=False,
@@ -284,6 +298,44 @@ def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
     *_, said, to_do = done.stdout.splitlines()
     assert said == "✖ ingest(0)  OOMKilled (exit code 137)"
     assert to_do.startswith("to do: raise the memory limit")
+
+
+def test_a_rollback_names_the_one_model_who_asks_and_why(tmp_path: Path) -> None:
+    why = "it's $(not) `for` coats"
+    arguments = ("image:1", "predictor:1", "", "", why)
+    done = run_script(tmp_path, "rollback.sh", *arguments, models="shirts")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "shirts is served by shirts-1"
+    submitted = (tmp_path / "submitted").read_text().splitlines()
+    assert submitted[submitted.index("--from") + 1] == "workflowtemplate/rollback"
+    given = [value for option, value in pairwise(submitted) if option == "-p"]
+    assert given[:4] == ["image=image:1", "predictor-image=predictor:1", "model=shirts", "version="]
+    assert re.fullmatch(r"by=\S+@\S+", given[4])
+    assert given[5] == f"why={why}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "models", "said"),
+    [
+        ((), "", "these models are served: none"),
+        ((), "shirts shoes", "these models are served: shirts shoes"),
+        (("shirts", "", "{{=1+1}}"), "shirts", "the parameter `why` has double braces"),
+    ],
+)
+def test_a_rollback_that_is_not_clear_is_not_submitted(
+    tmp_path: Path, arguments: tuple[str, ...], models: str, said: str
+) -> None:
+    done = run_script(tmp_path, "rollback.sh", "image:1", "predictor:1", *arguments, models=models)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (tmp_path / "submitted").exists()
+
+
+def test_a_rollback_that_failed_says_why(tmp_path: Path) -> None:
+    arguments = ("image:1", "predictor:1", "shirts")
+    done = run_script(tmp_path, "rollback.sh", *arguments, failed=True)
+    assert done.returncode == 1
+    assert "mlpipeline-1 did not succeed" in done.stderr
 
 
 TOLD = 'hint() { printf \'%s\\n\' "$2" "$3"; }'

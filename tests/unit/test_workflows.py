@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
 FILES = (
     *("pipeline.yaml", "asynchronous.yaml", "workflow-template.yaml"),
-    *("retrain.yaml", "cron-workflow.yaml"),
+    *("retrain.yaml", "rollback.yaml", "cron-workflow.yaml"),
 )
 RUN = ("plan", *(step.name for step in STEPS), "record")
 # What is served may change at any time: the steps gate and serve look.
@@ -46,9 +46,13 @@ ASYNCHRONOUS = _templates("asynchronous")
 PODS = [template for template in TEMPLATES.values() if "container" in template]
 JUDGES = [ASYNCHRONOUS["judge"], ASYNCHRONOUS["judge-last"]]
 RETRAIN = _templates("retrain")["retrain"]
-OTHERS = [*JUDGES, RETRAIN, TEMPLATES["undo"], TEMPLATES["refuse"]]
-each_pod = pytest.mark.parametrize("pod", [*PODS, *JUDGES, RETRAIN], ids=lambda pod: pod["name"])
-each_workflow = pytest.mark.parametrize("templates", [TEMPLATES, ASYNCHRONOUS], ids=len)
+ROLLBACK = _templates("rollback")
+WAY_BACK = [template for template in ROLLBACK.values() if "container" in template]
+OTHERS = [*JUDGES, RETRAIN, TEMPLATES["undo"], TEMPLATES["refuse"], *WAY_BACK]
+each_pod = pytest.mark.parametrize(
+    "pod", [*PODS, *JUDGES, RETRAIN, *WAY_BACK], ids=lambda pod: pod["name"]
+)
+each_workflow = pytest.mark.parametrize("workflow", ["pipeline", "asynchronous", "rollback"])
 
 
 def _pod_of(step: str) -> Manifest:
@@ -139,6 +143,18 @@ def test_what_is_served_is_the_very_version_that_the_gate_has_seen() -> None:
     assert "--version={{inputs.parameters.version}}" in TEMPLATES["serve"]["container"]["args"]
 
 
+def test_a_rollback_takes_turns_with_runs_and_what_it_cannot_settle_is_undone() -> None:
+    publish, go_back = TEMPLATES["publish"], ROLLBACK["go-back"]
+    assert go_back["synchronization"] == publish["synchronization"]
+    tasks = {task["name"]: task.get("depends") for task in go_back["dag"]["tasks"]}
+    assert tasks == {
+        "restore": None,
+        "verify": "restore",
+        "settle": "verify",
+        "undo": "verify.Failed || verify.Errored || settle.Failed || settle.Errored",
+    }
+
+
 # --- the steps --------------------------------------------------------------------------------
 
 
@@ -150,7 +166,7 @@ def test_every_step_of_the_pipeline_has_its_template_and_no_other_pod_runs() -> 
     }
 
 
-@pytest.mark.parametrize("workflow", ["pipeline", "asynchronous"])
+@each_workflow
 def test_everything_but_the_exit_handler_is_reached_from_the_entrypoint(workflow: str) -> None:
     templates = _templates(workflow)
     reached, names = set(), {_spec(workflow)["entrypoint"]}
@@ -159,7 +175,9 @@ def test_everything_but_the_exit_handler_is_reached_from_the_entrypoint(workflow
         reached.add(name)
         tasks = _tasks(templates)
         names |= {t["template"] for parent, t in tasks if parent["name"] == name} - reached
-    assert set(templates) - reached == {_spec(workflow)["onExit"]} == {"record"}
+    handler = None if workflow == "rollback" else "record"
+    assert _spec(workflow).get("onExit") == handler
+    assert set(templates) - reached == {handler} - {None}
 
 
 def test_steps_come_in_the_order_of_the_plan() -> None:
@@ -311,7 +329,7 @@ def test_a_pod_has_a_token_only_if_it_talks_to_the_api(pod: Manifest) -> None:
     assert pod["automountServiceAccountToken"] is talks
 
 
-OWN_CODE_ONLY = {"plan", "record"}
+OWN_CODE_ONLY = {"plan", "record", "find-way-back"}
 
 
 def _mounts(pod: Manifest) -> dict[str, bool]:
@@ -332,7 +350,10 @@ def test_a_pod_may_write_to_what_it_publishes_and_to_nothing_else(pod: Manifest)
     if component in OWN_CODE_ONLY:
         assert writes == {""}
     elif component == "verify":
-        assert writes == {model}, "it makes the version current"
+        makes_current = "--only-verify" not in pod["container"]["args"]
+        assert writes == ({model} if makes_current else set())
+    elif component == "settle":
+        assert writes == {model, "runs"}, "it makes the version current, and tells MLflow"
     else:
         published = step.publishes if step else ()
         assert writes == {model if kind.is_named else kind.folder for kind in published}
@@ -347,10 +368,14 @@ def test_a_pod_sees_what_it_reads(pod: Manifest) -> None:
         return
     if "" in seen:
         return
+    if component == "settle":
+        assert seen.items() >= dict.fromkeys(layout.ARTIFACTS, False).items()
+        return
     assert seen["runs/{{workflow.name}}"] is False, "its configuration"
     step = next((step for step in STEPS if step.name == component), None)
     for kind in step.reads if step else ():
-        assert ("models/{{inputs.parameters.name}}" if kind.is_named else kind.folder) in seen
+        if not (kind.is_named and "--only-verify" in pod["container"]["args"]):
+            assert ("models/{{inputs.parameters.name}}" if kind.is_named else kind.folder) in seen
 
 
 def test_what_all_runs_have_published_the_record_cannot_change() -> None:
@@ -386,7 +411,7 @@ def test_a_pod_is_of_the_runs_image_mounts_only_what_there_is_and_says_what_it_i
     assert {m["name"] for m in container["volumeMounts"]} <= {v["name"] for v in _spec()["volumes"]}
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
-    assert pod in OTHERS if component not in RUN else _pod_of(component) is pod
+    assert pod in OTHERS or _pod_of(component) is pod
 
 
 # --- the commands -----------------------------------------------------------------------------
@@ -436,8 +461,9 @@ def test_training_has_time_to_wait_for_its_place_and_its_pods_and_to_train() -> 
 # --- the parameters ---------------------------------------------------------------------------
 
 
-def test_every_parameter_of_a_run_has_a_default_and_says_what_it_is_for() -> None:
-    for name, parameter in _parameters(_spec(), "arguments").items():
+@each_workflow
+def test_every_parameter_of_a_run_has_a_default_and_says_what_it_is_for(workflow: str) -> None:
+    for name, parameter in _parameters(_spec(workflow), "arguments").items():
         assert "value" in parameter, name
         assert parameter["description"], name
 
@@ -448,8 +474,9 @@ def test_the_configuration_by_default_is_that_of_a_local_run() -> None:
 
 
 @each_workflow
-def test_every_parameter_that_is_put_in_somewhere_is_there(templates: dict[str, Manifest]) -> None:
-    of_run = {f"workflow.parameters.{name}" for name in _parameters(_spec(), "arguments")}
+def test_every_parameter_that_is_put_in_somewhere_is_there(workflow: str) -> None:
+    templates, spec = _templates(workflow), _spec(workflow)
+    of_run = {f"workflow.parameters.{name}" for name in _parameters(spec, "arguments")}
     of_argo = {"workflow.name", "workflow.namespace", "workflow.uid"}
     used: set[str] = set()
     for name, template in templates.items():
@@ -464,15 +491,18 @@ def test_every_parameter_that_is_put_in_somewhere_is_there(templates: dict[str, 
         found = set(re.findall(r"\{\{([\w.-]+)\}\}", yaml.safe_dump(template, width=10_000)))
         assert found <= known, name
         used |= found
-    # `plan` reads these from the workflow: Argo would evaluate what a user has written in them.
+    # Steps read these from the workflow: Argo would evaluate what a user has written in them.
     free_text = {"configuration", "model", "candidates", "workers", "replicas", "force"}
-    read_by_plan = {f"workflow.parameters.{name}" for name in free_text}
-    assert of_run - read_by_plan <= used, "no parameter is without effect"
-    assert not used & read_by_plan
+    if workflow == "rollback":
+        free_text = {"model", "version", "by", "why"}
+    read_by_steps = {f"workflow.parameters.{name}" for name in free_text}
+    assert of_run - read_by_steps <= used, "no parameter is without effect"
+    assert not used & read_by_steps
 
 
 @each_workflow
-def test_every_task_is_given_what_its_template_takes(templates: dict[str, Manifest]) -> None:
+def test_every_task_is_given_what_its_template_takes(workflow: str) -> None:
+    templates = _templates(workflow)
     for _, task in _tasks(templates):
         given = set(_parameters(task, "arguments"))
         inputs = _parameters(templates[task["template"]], "inputs")

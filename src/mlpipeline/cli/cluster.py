@@ -24,12 +24,13 @@ from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, VERIFY
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, layout, registry, rollback
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.selection import ModelCard
 
 if TYPE_CHECKING:  # importing it takes a second
     from mlpipeline.backends.cluster.api import Cluster, Manifest
+    from mlpipeline.backends.cluster.inference_service import Revision
 
 app = typer.Typer(
     help="Do what only the pods of a workflow do: they talk to the cluster.", no_args_is_help=True
@@ -47,6 +48,8 @@ PredictorImage = Annotated[
 ]
 PendingSeconds = Annotated[int, typer.Option(help="Seconds that a pod may take to start.")]
 Memo = Annotated[str, typer.Option(help="The ConfigMap that is Argo's cache.")]
+Version = Annotated[str, typer.Option(help="The version that a rollback leads to.")]
+InsteadOf = Annotated[str, typer.Option(help="The version that is current until then.")]
 Owner = Annotated[str, typer.Option("--workflow", help="The workflow, as NAME/UID.")]
 
 
@@ -163,42 +166,21 @@ def serve(
     pending_seconds: PendingSeconds = 300,
 ) -> None:
     """Publish a registered version by an InferenceService, and return who serves it."""
-    from mlpipeline.backends.cluster import api, inference_service, manifests, planning, rollout
+    from mlpipeline.backends.cluster import api, planning
     from mlpipeline.backends.cluster import memo as memos
 
     settings = configuration.load(config)
-    registered = workspace.model(settings.name, version)
-    folder = registered.path
-    artifacts.verify(folder)
-    card = ModelCard.load(registered.card)
-    is_litert = card.engine == "litert"
-    service = inference_service.complete(
-        manifests.load(templates, "inference-service", variant=card.engine),
-        name=settings.name,
-        version=version,
-        content=inference_service.digest_of(folder),
-        code=code_version(*_SERVING),
-        image=predictor_image if is_litert and predictor_image else image,
-        arguments=predictor_arguments(
-            settings.name, version, workspace=workspace, host=settings.serving.host
-        ),
-        reads=folder.parent.relative_to(workspace.root),
-        replicas=settings.serving.replicas,
-        why_tensorflow="" if is_litert else card.engine_reason,
-    )
     cluster, good = api.connect(), registry.usable(workspace, settings.name)
-    revision = rollout.roll_out(
+    revision = _roll_out(
         cluster,
-        service,
-        manifests.load(templates, "disruption-budget"),
-        rollout.Publication(
-            good,
-            planning.repeatable(_workflow(cluster, workflow)),
-            code_version(VERIFY.module),
-            stop=_stop_event(),
-            is_over=functools.partial(_is_over, cluster, workflow),
-        ),
-        seconds=_roll_out_seconds(settings),
+        settings,
+        workspace,
+        version,
+        good=good,
+        templates=templates,
+        images=(image, predictor_image),
+        workflow=workflow,
+        parameters=planning.repeatable(_workflow(cluster, workflow)),
         pending_seconds=pending_seconds,
     )
     # The step after this one, if Argo remembers that this very state was verified.
@@ -216,6 +198,70 @@ def serve(
             "images": images,  # for the key of the verification's memo
             "rolled": str(revision.rolled).lower(),
         },
+    )
+
+
+def _roll_out(
+    cluster: Cluster,
+    settings: configuration.Config,
+    workspace: layout.Workspace,
+    version: str,
+    *,
+    good: str,
+    templates: Path,
+    images: tuple[str, str],
+    workflow: str,
+    parameters: Mapping[str, str],
+    pending_seconds: int,
+) -> Revision:
+    """Roll a version out, and return what is served then; what is not to be served is undone.
+
+    Args:
+        cluster: Where it is served.
+        settings: The configuration: the model's name, and how it is served.
+        workspace: The folder of all artifacts.
+        version: The version.
+        good: The version that was last verified, to which a roll-out that fails goes back.
+        templates: The folder of the manifests to complete.
+        images: That of replicas that TensorFlow serves by, and that of the others; maybe empty.
+        workflow: The workflow that this is done for, as NAME/UID.
+        parameters: Those of the run that has published it.
+        pending_seconds: Seconds that a pod may take to start.
+    """
+    from mlpipeline.backends.cluster import inference_service, manifests, rollout
+
+    registered = workspace.model(settings.name, version)
+    folder = registered.path
+    artifacts.verify(folder)
+    card = ModelCard.load(registered.card)
+    is_litert, (image, predictor_image) = card.engine == "litert", images
+    service = inference_service.complete(
+        manifests.load(templates, "inference-service", variant=card.engine),
+        name=settings.name,
+        version=version,
+        content=inference_service.digest_of(folder),
+        code=code_version(*_SERVING),
+        image=predictor_image if is_litert and predictor_image else image,
+        arguments=predictor_arguments(
+            settings.name, version, workspace=workspace, host=settings.serving.host
+        ),
+        reads=folder.parent.relative_to(workspace.root),
+        replicas=settings.serving.replicas,
+        why_tensorflow="" if is_litert else card.engine_reason,
+    )
+    return rollout.roll_out(
+        cluster,
+        service,
+        manifests.load(templates, "disruption-budget"),
+        rollout.Publication(
+            good,
+            parameters,
+            code_version(VERIFY.module),
+            stop=_stop_event(),
+            is_over=functools.partial(_is_over, cluster, workflow),
+        ),
+        seconds=_roll_out_seconds(settings),
+        pending_seconds=pending_seconds,
     )
 
 
@@ -237,6 +283,78 @@ def undo(config: ConfigFile, workspace: Workspace, pending_seconds: PendingSecon
         expected="that verification succeeds",
         remedy="read the message of the step verify; then run it again",
     )
+
+
+@app.command()
+def find_way_back(
+    config: ConfigFile, workspace: Workspace, outputs: Outputs, workflow: Owner
+) -> None:
+    """Check what a rollback asks for, and say which version it leads to, and from which."""
+    from mlpipeline.backends.cluster import api
+    from mlpipeline.backends.cluster import rollback as rollbacks
+
+    cluster = api.connect()
+    asked = rollbacks.Request.of(_workflow(cluster, workflow))
+    way = rollback.find(workspace, asked.model, asked.version)
+    configuration.write(rollbacks.settings_of(cluster, way), config)
+    _log.info("%s: from version %s to %s", way.name, way.current, way.version)
+    _write_outputs(outputs, {"name": way.name, "version": way.version, "instead-of": way.current})
+
+
+@app.command()
+def restore(
+    config: ConfigFile,
+    workspace: Workspace,
+    templates: Templates,
+    image: Image,
+    workflow: Owner,
+    version: Version,
+    instead_of: InsteadOf,
+    predictor_image: PredictorImage = "",
+    pending_seconds: PendingSeconds = 300,
+) -> None:
+    """Publish an earlier version by the InferenceService, if nobody has changed it meanwhile."""
+    from mlpipeline.backends.cluster import api
+    from mlpipeline.backends.cluster import rollback as rollbacks
+
+    settings, cluster = configuration.load(config), api.connect()
+    way = rollback.WayBack(settings.name, instead_of, version)
+    way.confirm(workspace)
+    revision = _roll_out(
+        cluster,
+        settings,
+        workspace,
+        version,
+        good=registry.usable(workspace, settings.name),
+        templates=templates,
+        images=(image, predictor_image),
+        workflow=workflow,
+        parameters=rollbacks.parameters_of(cluster, way),
+        pending_seconds=pending_seconds,
+    )
+    _log.info("version %s is served by %s", version, ", ".join(revision.replicas))
+
+
+@app.command()
+def settle(
+    config: ConfigFile,
+    workspace: Workspace,
+    workflow: Owner,
+    version: Version,
+    instead_of: InsteadOf,
+) -> None:
+    """Make a version current that a rollback has published and verified; tell MLflow."""
+    from mlpipeline.backends.cluster import api
+    from mlpipeline.backends.cluster import rollback as rollbacks
+    from mlpipeline.runs.mlflow import sending
+
+    settings = configuration.load(config)
+    asked = rollbacks.Request.of(_workflow(api.connect(), workflow))
+    way = rollback.WayBack(settings.name, instead_of, version)
+    way.take(workspace, by=asked.by, why=asked.why)
+    typer.echo(f"{way.version} is current, in place of {way.current}")
+    with sending.sending(workspace, sending.configured()):
+        pass  # the aliases of the registered model
 
 
 @app.command()

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Goes back to an earlier version of a model in the cluster, and says which one is served then.
+# Use: scripts/rollback.sh IMAGE PREDICTOR [MODEL [VERSION [WHY]]]    (without: the one, to the one before)
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/advice.sh
+source "$(dirname "$0")/advice.sh"
+# shellcheck source=scripts/follow.sh
+source "$(dirname "$0")/follow.sh"
+
+readonly IMAGE=$1 PREDICTOR=$2 MODEL=${3:-} VERSION=${4:-} WHY=${5:-}
+
+main() {
+  local model=$MODEL parameter parameters=() run
+  [[ -n $model ]] || model=$(the_only_model)
+  for parameter in "image=$IMAGE" "predictor-image=$PREDICTOR" "model=$model" "version=$VERSION" \
+    "by=$(id -un)@$(uname -n)" "why=$WHY"; do
+    refuse_braces "$parameter"
+    parameters+=(-p "$parameter")
+  done
+  run=$(argo submit -n "$NAMESPACE" -o name --from workflowtemplate/rollback "${parameters[@]}")
+  see_through "$run"
+  echo "$model is served by $(version_of "$model")"
+}
+
+the_only_model() {
+  local names
+  names=$(ours get inferenceservices.serving.kserve.io --output 'jsonpath={.items[*].metadata.name}')
+  [[ -n $names && $names != *' '* ]] || fail "these models are served: ${names:-none}" "one" \
+    "name one: make rollback IN=cluster MODEL=shirts"
+  echo "$names"
+}
+
+version_of() { # MODEL
+  ours get inferenceservice "$1" --output 'jsonpath={.metadata.annotations.mlpipeline/version}'
+}
+
+main
