@@ -50,7 +50,7 @@ PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights reach addresse
 ##@ Use
 
 .PHONY: run
-run: $(READY) ## Run the whole pipeline: ingest, train, select, serve, verify, report. CONFIG= WORKSPACE= MODE=asynchronous
+run: $(READY) ## Run the whole pipeline: ingest, train, select, gate, serve, verify, report. CONFIG= WORKSPACE= MODE=asynchronous
 	@$(PIPELINE) run $(OPTIONS) $(addprefix --,$(MODE))
 
 .PHONY: serve
@@ -62,10 +62,10 @@ models: $(READY) ## List all versions of the models, which was current when, and
 	@$(if $(filter cluster,$(IN)),scripts/models.sh,$(PIPELINE) models --workspace $(call quoted,WORKSPACE))
 
 .PHONY: rollback
-rollback: $(READY) ## Go back to another version of the model; by default to the one before. VERSION= WHY= IN=cluster MODEL=
+rollback: $(READY) ## Go back to another version of the model; by default to the one before. VERSION= WHY= FORCE=1 IN=cluster MODEL=
 	@$(if $(filter cluster,$(IN)),\
-		scripts/rollback.sh $(LAST_CONTAINER) $(LAST_PREDICTOR) $(foreach each,MODEL VERSION WHY,$(call quoted,$(each))),\
-		$(PIPELINE) rollback $(OPTIONS) --why=$(call quoted,WHY) -- $(if $(VERSION),$(call quoted,VERSION)))
+		scripts/rollback.sh $(LAST_CONTAINER) $(LAST_PREDICTOR) $(foreach each,MODEL VERSION WHY FORCE,$(call quoted,$(each))),\
+		$(PIPELINE) rollback $(OPTIONS) --why=$(call quoted,WHY) $(if $(FORCE),--force) -- $(if $(VERSION),$(call quoted,VERSION)))
 
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png

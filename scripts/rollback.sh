@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Goes back to an earlier version of a model in the cluster, and says which one is served then.
-# Use: scripts/rollback.sh IMAGE PREDICTOR [MODEL [VERSION [WHY]]]    (without: the one, to the one before)
+# Use: scripts/rollback.sh IMAGE PREDICTOR [MODEL [VERSION [WHY [FORCE]]]]    (without: the one, to the one before)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -9,13 +9,14 @@ source "$(dirname "$0")/advice.sh"
 # shellcheck source=scripts/follow.sh
 source "$(dirname "$0")/follow.sh"
 
-readonly IMAGE=$1 PREDICTOR=$2 MODEL=${3:-} VERSION=${4:-} WHY=${5:-}
+readonly IMAGE=$1 PREDICTOR=$2 MODEL=${3:-} VERSION=${4:-} WHY=${5:-} FORCE=${6:-}
 
 main() {
   local model=$MODEL parameter parameters=() run
+  [[ -z $FORCE || -n $WHY ]] || fail "FORCE=$FORCE without WHY=" "both: the history says why" "say why: WHY=\"…\""
   [[ -n $model ]] || model=$(the_only_model)
   for parameter in "image=$IMAGE" "predictor-image=$PREDICTOR" "model=$model" "version=$VERSION" \
-    "by=$(id -un)@$(uname -n)" "why=$WHY"; do
+    "by=$(caller)" "why=$WHY" "force=${FORCE:+$WHY}"; do
     refuse_braces "$parameter"
     parameters+=(-p "$parameter")
   done

@@ -19,7 +19,7 @@ main() { # [NAME=VALUE ...]
   local parameters=() parameter run
   check_configuration
   refuse_braces "configuration=$(<"$CONFIGURATION")"
-  for parameter in "image=$IMAGE" "predictor-image=$PREDICTOR" "$@"; do
+  for parameter in "image=$IMAGE" "predictor-image=$PREDICTOR" "by=$(caller)" "$@"; do
     refuse_braces "$parameter"
     parameters+=(-p "$parameter")
   done

@@ -4,8 +4,9 @@
     record, whatever happened
 
 A memoized step is found by its key alone; `plan` has Argo forget those whose artifact is gone.
-What is served, another run may change at any time until this one's turn to publish has come: so
-`serve` is never answered from the memo, it looks, and forgets what is not true of `verify`.
+What is current and what is served, another run may change at any time until this one's turn to
+publish has come: so `gate` and `serve` are never answered from the memo, they look, and `serve`
+forgets what is not true of `verify`.
 https://argo-workflows.readthedocs.io/en/release-3.7/memoization/
 
 What is memoized is a DAG of one task, and what is tried again is the pod in it. In one template the
@@ -170,6 +171,9 @@ def arguments() -> list[Parameter]:
             value="",
             description="Why the result is to be served whatever the gate says; empty: it is not.",
         ),
+        Parameter(
+            name="by", value="", description="Who submits it, for the record of what is forced."
+        ),
         # The three of manifests/components/kueue; without it nothing comes of them.
         Parameter(name="queue", value="", description="Where training waits; empty for team-a."),
         Parameter(
@@ -243,16 +247,20 @@ def add_steps() -> Steps:
         timeout="20m",
     )
     # Not memoized: what is current may be another version by now. Where nothing has changed, or
-    # nothing is asked of it, it measures nothing.
+    # nothing is asked of it, it measures nothing. What it holds back it writes into the model's
+    # history at once: a rollback is not to go there while the run goes on.
     gate = step(
         GATE.name,
         [
-            *step_arguments(GATE.name, **_RUN, among=_AMONG, forced=_FORCED),
+            *step_arguments(
+                GATE.name, **_RUN, among=_AMONG, forced=_FORCED, run=ref("workflow.name")
+            ),
             *("--outputs", OUTPUTS),
         ],
         inputs=["name", "among"],
-        outputs=["version", "verdict", "said", "table"],
-        reads=[OF_RUN, CANDIDATES, *_places(GATE.reads)],
+        outputs=["version", "verdict", "said", "table", "forced"],
+        reads=[OF_RUN, CANDIDATES, DATASETS],
+        writes=_places([MODEL]),
         memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
@@ -287,12 +295,13 @@ def add_steps() -> Steps:
                 **_RUN,
                 version=_VERSION,
                 output=f"{OUTPUTS}/figures",
+                forced=ref("inputs.parameters.forced"),
                 run=ref("workflow.name"),
             ),
             *("--url", f"http://{host}", "--grpc", f"{host}:8081"),
             "--autoscaled",
         ],
-        inputs=["name", "version", "revision", "images"],
+        inputs=["name", "version", "revision", "images", "forced"],
         outputs=["figures"],
         # What has been verified is this very state of the service: it has another revision after
         # any change, and after it was deleted and made again. And so many images were sent to it.
@@ -324,11 +333,18 @@ def add_steps() -> Steps:
             template=verify,
             arguments={
                 "name": _NAME,
+                "forced": gating.get_parameter("forced"),
                 **{n: serving.get_parameter(n) for n in ("version", "revision", "images")},
             },
-            depends=f"{after(VERIFY)}.Succeeded",  # not where it was left out
+            # A task that is named alone may also have been skipped: `when` has left `serve` out.
+            # Argo looks at `depends` before it puts outputs in, so what was omitted by it needs
+            # none. Otherwise it would wait for those of `serve` for ever: argo-workflows#15837.
+            depends=f"{after(VERIFY)}.Succeeded",
         )
         last = ref("inputs.parameters.last")
+        # Beside `serve`, and by a pod of its own, because the gate has to succeed: of a task that
+        # failed Argo has no outputs, and the table would be gone. Where the gate itself fails, both
+        # are omitted, and their `when` is never looked at.
         Task(
             name="refuse",
             template=refuse,

@@ -50,6 +50,11 @@ def arguments() -> list[Parameter]:
         ),
         Parameter(name="by", value="", description="Who goes back, for the model's history."),
         Parameter(name="why", value="", description="Why, for the model's history."),
+        Parameter(
+            name="force",
+            value="",
+            description="Why also to a version that the gate held back; empty: not to such a one.",
+        ),
     ]
 
 

@@ -92,7 +92,11 @@ def ends_with_us() -> tuple[str, ...]:
 
 def user() -> str:
     """Return who has started this process, and where, for a record."""
-    return f"{getpass.getuser()}@{platform.node()}"
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user that has a number only
+        name = str(os.getuid())
+    return f"{name}@{platform.node()}"
 
 
 def has_proxy() -> bool:

@@ -14,7 +14,7 @@ what is worth trying again, and so ends the process with `RETRY_STATUS`:
     ├── TrainingError               training
     ├── PeerLostError *             another worker of the same training
     ├── SelectionError              choosing a candidate, making what is served
-    ├── GateError                   what is selected is worse than what is served
+    ├── GateError                   a version that the gate has held back
     ├── ServingError                the model server, or its predictions
     ├── EventError                  what is posted from outside
     ├── ProcessError                a process of the local backend
@@ -104,7 +104,7 @@ class SelectionError(PipelineError):
 
 
 class GateError(PipelineError):
-    """The gate has held a version back, and the configuration calls that an error."""
+    """The gate has held back a version that had to be served."""
 
 
 class ServingError(PipelineError):

@@ -32,6 +32,7 @@ from support.workflows_on_kind import (
     kubectl,
     on_node,
     patched,
+    task_of,
     wait_until,
 )
 from support.workflows_on_kind import runs as started_runs
@@ -91,6 +92,14 @@ def assert_served(run: Run) -> None:
     for pod in pods:
         assert version in pod["spec"]["containers"][0]["args"]
         assert pod["status"]["containerStatuses"][0]["ready"]
+
+
+def roll_back(run: Run, **parameters: str) -> Run:
+    """Submit the workflow that goes back to another version of a run's model."""
+    given = {"model": run.content["name"], "image": run.image, "predictor-image": PREDICTOR_IMAGE}
+    options = [p for name, value in (given | parameters).items() for p in ("-p", f"{name}={value}")]
+    name = argo("submit", "--from=workflowtemplate/rollback", "--output=name", *options)
+    return Run(name.strip(), run.content, run.image)
 
 
 def published(run: Run) -> str:
@@ -221,18 +230,48 @@ def test_a_rollback_verifies_and_serves_the_version_before_without_a_failed_requ
     for run in (first, other):
         module_runs.submit(run.content).assert_succeeds()
     model, why = first.content["name"], "it takes coats for bags"
-    given = {"model": model, "why": why, "image": first.image, "predictor-image": PREDICTOR_IMAGE}
-    options = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
     versions = [run.keys()["select"] for run in (other, first)]
     with inference_is(model), Asking(HTTP, model) as asking:
         wait_until(lambda: asking.versions == versions[:1], "an answer of the version", 60)
-        name = argo("submit", "--from=workflowtemplate/rollback", "--output=name", *options)
-        argo("wait", name.strip(), seconds=600)
+        assert (back := roll_back(first, why=why)).wait() == "Succeeded", back.describe()
         wait_until(lambda: asking.versions == versions, "an answer of the version before", 60)
     assert asking.failures == []
     assert_served(first)
     *_, last = history.changes(Workspace(WORKSPACE), model)
     assert (last.version, last.how, last.why) == (versions[1], "rolled back", why)
+
+
+# --- the gate -----------------------------------------------------------------------------------
+
+
+def test_what_the_gate_holds_back_is_neither_served_nor_gone_back_to_but_by_force(
+    first: Run, module_runs: Runs
+) -> None:
+    module_runs.submit(first.content).assert_succeeds()
+    content = first.content | {"seed": first.content["seed"] + 2, "gate": {"bytes": 1}}
+    held = module_runs.submit(content)
+    record = held.assert_succeeds()
+    left_out = {"gate": "succeeded", "serve": "skipped", "verify": "skipped"}
+    assert states(record).items() >= left_out.items()
+    assert task_of(record, "gate")["gate"]["verdict"] == "kept"
+    assert_served(first)
+
+    refused = module_runs.submit(content | {"gate": {"bytes": 1, "required": True}})
+    assert refused.wait() == "Failed", refused.describe()
+    assert states(refused.record()).items() >= left_out.items()
+    assert "is held back: size" in refused.record()["error"]
+
+    denied = roll_back(first, version=held.keys()["select"])
+    assert denied.wait() == "Failed", denied.describe()
+    assert "the gate held version" in denied.step_log("find-way-back")
+    assert_served(first)
+
+    forced = module_runs.submit(content, force="the demonstration needs it", by="ann@desk")
+    assert states(forced.assert_succeeds())["verify"] == "succeeded"
+    assert_served(forced)
+    *_, last = history.changes(Workspace(WORKSPACE), first.content["name"])
+    said = f"published by run {forced.name}, forced by ann@desk: the demonstration needs it"
+    assert last.reason == said
 
 
 # --- training anew ------------------------------------------------------------------------------

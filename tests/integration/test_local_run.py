@@ -541,6 +541,39 @@ def test_a_rollback_is_verified_and_taken_over_by_what_serves_without_a_failed_r
     assert pipeline.current() == first
 
 
+def test_what_the_gate_holds_back_is_neither_served_nor_gone_back_to_but_by_force(
+    pipeline: Pipeline,
+) -> None:
+    first = pipeline.current()
+    pipeline.content["serving"]["engine"] = "tensorflow"  # another version, without a training
+    pipeline.content["gate"] = {"bytes": 1}
+    command = pipeline.call("run")
+    assert command.process.returncode == 0, command.errors
+    record = pipeline.last_run()
+    held = keys(record)["select"]
+    left_out = {"gate": "succeeded", "serve": "skipped", "verify": "skipped"}
+    assert states(record).items() >= left_out.items()
+    assert f"succeeded, kept {first}" in command.output
+    assert (pipeline.workspace / "models" / "toy" / held).is_dir()
+
+    pipeline.content["gate"]["required"] = True
+    command = pipeline.call("run")
+    assert command.process.returncode == 1
+    assert f"version {held} is held back: size" in command.errors
+    command = pipeline.call("rollback", held)
+    assert command.process.returncode == 1
+    assert f"the gate held version {held} of `toy` back: size" in command.errors
+    assert pipeline.current() == first
+
+    command = pipeline.call("run", "--force", "--why", "the demonstration needs it")
+    assert command.process.returncode == 0, command.errors
+    assert pipeline.current() == held
+    *_, change = history.changes(Workspace(pipeline.workspace), "toy")
+    assert change.by == pipeline.last_run()["run"]
+    assert change.forced_by
+    assert change.why == "the demonstration needs it"
+
+
 def test_predict_names_the_class_of_an_image_file(served: Pipeline, tmp_path: Path) -> None:
     from support.whole_split import read_split  # TensorFlow
 

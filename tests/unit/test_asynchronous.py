@@ -23,7 +23,7 @@ from mlpipeline.plan.config import Config, Serving
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import CandidateFolder, Workspace
-from mlpipeline.store.schemas.gate import GateTable, Verdict
+from mlpipeline.store.schemas.gate import Forced, GateTable, Verdict
 from mlpipeline.store.schemas.run import Run
 from mlpipeline.store.schemas.selection import ModelCard
 from support import stored_documents as documents
@@ -49,6 +49,9 @@ class Stage:
         self.judged: list[str] = []
         self.held: Mapping[str, Verdict] = {}
         """What the gate says of a candidate, if not that it may be served."""
+        self.forced: Forced | None = None
+        self.orders: list[str] = []
+        """The files that the verification was told to have the order to pass the gate from."""
         monkeypatch.setattr(processes, "run", self.run_process)
         monkeypatch.setattr(local, "TrainingProcesses", partial(Training, self))
 
@@ -85,6 +88,8 @@ class Stage:
             self.verified += told
             output = Path(options[options.index("--output") + 1])
             documents.verification(among).save(output)
+            if "--forced" in options:
+                self.orders.append(options[options.index("--forced") + 1])
 
     def _judge(self, options: list[str]) -> None:
         (version,) = (o.removeprefix("--version=") for o in options if o.startswith("--version="))
@@ -92,9 +97,16 @@ class Stage:
         self.judged.append(candidate)
         passed: Verdict = "passed"
         verdict = self.held.get(candidate, passed)
-        table = GateTable(version=version, current="toy-0", verdict=verdict, reason="as played")
+        table = GateTable(
+            version=version,
+            current="toy-0",
+            verdict=verdict,
+            reason="as played",
+            forced=self.forced,
+        )
         table.save(Path(options[options.index("--output") + 1]))
         assert options[options.index("--forced") + 1] == str(self.record.folder.forced)
+        assert f"--run={self.record.run}" in options
 
     def _select(self, among: str) -> None:
         tasks = pipeline.plan(self.config.among(among))
@@ -229,6 +241,16 @@ def test_what_the_gate_holds_back_is_registered_and_not_served(
     assert run.outcome == "running, kept toy-0"
     assert backend.workspace.model("toy", version(backend)).card.exists()
     assert Run.load(backend.record.folder.record).gate == run.gate
+
+
+@pytest.mark.parametrize("forced", [None, Forced(who="ann", reason="because")])
+def test_the_history_is_told_of_force_only_where_it_was_needed(
+    stage: Callable[..., Stage], served: list[str], forced: Forced | None
+) -> None:
+    backend = stage(ACCURACY)
+    backend.forced = forced
+    backend.run(asynchronous=False)
+    assert backend.orders == ([str(backend.record.folder.forced)] if forced else [])
 
 
 def test_where_the_gate_is_required_the_run_fails_and_serves_nothing(

@@ -30,6 +30,7 @@ from mlpipeline.steps import verification
 from mlpipeline.steps.verification import Expected
 from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import SelectionFolder, Workspace
+from mlpipeline.store.schemas.gate import Forced
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import TestFigures
 from support import stored_documents as documents
@@ -260,7 +261,7 @@ def test_what_is_verified_is_the_version_that_is_served_whatever_was_trained_sin
     assert status == 0, text
     assert history.pointed_at(workspace, "shirts") == ""
     seen.clear()
-    status, text = _invoke(*command, f"--version={served}", "--run=monday")
+    status, text = _invoke(*command, f"--version={served}", "--run=monday", "--forced=nobody")
 
     assert status == 0, text
     assert seen == [(workspace.dataset("ingest-earlier").path, "test"), 0.5]
@@ -269,6 +270,14 @@ def test_what_is_verified_is_the_version_that_is_served_whatever_was_trained_sin
     assert change.reason == "published by run monday"
     with pytest.raises(MissingArtifactError, match=tasks["select"].key):
         _invoke(*command)  # what would be selected now, nobody has
+
+    workspace.current_version("shirts").unlink()
+    workspace.history("shirts").unlink()
+    forced = tmp_path / "forced.json"
+    Forced(who="ann", reason="a new class").save(forced)
+    _invoke(*command, f"--version={served}", "--run=monday", f"--forced={forced}")
+    (change,) = history.changes(workspace, "shirts")
+    assert change.reason == "published by run monday, forced by ann: a new class"
 
 
 def _publish(folder: Path) -> None:

@@ -297,14 +297,16 @@ def test_plan_makes_the_folders_that_others_mount(
 
 
 @pytest.mark.parametrize(
-    ("reason", "labels", "who"),
+    ("reason", "by", "labels", "who"),
     [
-        ("", {}, None),
-        ("  ", {}, None),
-        ("it must", {}, "somebody with kubectl"),
-        ("it must", {"workflows.argoproj.io/creator": "system-ann"}, "system-ann"),
+        ("", "ann@desk", {}, None),
+        ("  ", "", {}, None),
+        ("it must", "", {}, "somebody with kubectl"),
+        ("it must", "ann@desk", {}, "ann@desk"),
+        ("it must", "bob@desk", {"workflows.argoproj.io/creator": "system-ann"}, "system-ann"),
         (
             "it must",
+            "",
             {
                 "workflows.argoproj.io/creator": "0a1b",
                 "workflows.argoproj.io/creator-email": "ann.at.example.com",
@@ -318,10 +320,11 @@ def test_plan_keeps_who_forces_the_gate_and_why(
     cluster: FakeCluster,
     invoke: Invoke,
     reason: str,
+    by: str,
     labels: dict[str, str],
     who: str | None,
 ) -> None:
-    given = _parameters({"configuration": yaml.safe_dump(CONFIG), "force": reason})
+    given = _parameters({"configuration": yaml.safe_dump(CONFIG), "force": reason, "by": by})
     metadata = {"name": RUN, "labels": labels}
     cluster.put({"kind": "Workflow", "metadata": metadata, "spec": given})
     invoke("plan")
@@ -505,7 +508,7 @@ def test_serve_publishes_the_version_that_it_is_told_whatever_would_be_selected_
 def test_a_run_was_forced_one_time_and_is_not_repeated_so(
     tmp_path: Path, cluster: FakeCluster, invoke: Invoke, rolled_out: list[Any]
 ) -> None:
-    given = _parameters({"image": "mlpipeline:2", "force": "because"})
+    given = _parameters({"image": "mlpipeline:2", "force": "because", "by": "ann@desk"})
     cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": given})
     _publish(TASKS["select"], tmp_path)
     invoke("serve")

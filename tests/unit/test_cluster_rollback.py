@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mlpipeline.backends.cluster import api, inference_service, rollout, snapshots
 from mlpipeline.cli import app
 from mlpipeline.cli import cluster as commands
-from mlpipeline.errors import ClusterError, ConfigurationError, ServingError
+from mlpipeline.errors import ClusterError, ConfigurationError, GateError, ServingError
 from mlpipeline.plan import config
 from mlpipeline.store import history, registry
 from mlpipeline.store.layout import Workspace
@@ -190,6 +190,39 @@ def test_settle_makes_the_version_current_and_says_who_asked_for_it_and_why(
         assert registry.current(workspace, NAME) == "shirts-1"
     reasons = [change.reason for change in history.changes(workspace, NAME)]
     assert reasons[2:] == ["rolled back by ann@desk: it takes coats for bags"]
+
+
+def test_a_version_that_the_gate_held_back_takes_force_with_a_reason(
+    workspace: Workspace, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    history.hold_back(workspace, NAME, "shirts-3", run="run-3", why="accuracy 70.00%")
+    go = ("--version", "shirts-3", "--instead-of", "shirts-2")
+    for force in ("", "  "):
+        _ask(cluster, version="shirts-3", by="ann@desk", why="it must", force=force)
+        cluster.changes.clear()
+        with pytest.raises(
+            GateError, match="the gate held version shirts-3 of `shirts` back: accuracy"
+        ):
+            invoke("find-way-back")
+        with pytest.raises(GateError, match="the gate held version shirts-3"):
+            invoke("settle", *go)
+        assert (cluster.changes, registry.current(workspace, NAME)) == ([], "shirts-2")
+    _ask(cluster, version="shirts-3", by="ann@desk", force="it must")
+    invoke("find-way-back")
+    invoke("settle", *go)
+    *_, change = history.changes(workspace, NAME)
+    assert change.reason == "rolled back by ann@desk, forced by ann@desk: it must"
+
+
+def test_who_argo_knows_to_have_asked_comes_before_what_they_call_themselves(
+    workspace: Workspace, cluster: FakeCluster, invoke: Invoke
+) -> None:
+    _ask(cluster, by="ann@desk")
+    labels = {"workflows.argoproj.io/creator": "system-bob"}
+    cluster.objects["Workflow", OWNER.partition("/")[0]]["metadata"]["labels"] = labels
+    invoke("settle", *GO)
+    *_, change = history.changes(workspace, NAME)
+    assert change.reason == "rolled back by system-bob"
 
 
 def test_who_gives_no_name_is_the_workflow(

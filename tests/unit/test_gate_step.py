@@ -19,7 +19,7 @@ from mlpipeline.learning.data import Dataset, Split, datasets
 from mlpipeline.learning.model import conversion
 from mlpipeline.plan.config import Data
 from mlpipeline.steps import ingestion
-from mlpipeline.store import artifacts, registry
+from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import ModelFolder, Workspace
 from mlpipeline.store.schemas.gate import Forced, GateTable
 from support.small_models import save
@@ -85,12 +85,15 @@ def judge(workspace: Workspace, tmp_path: Path) -> Callable[..., GateTable]:
         outputs = tmp_path / "outputs"
         arguments = ["step", "gate", "--config", str(config), "--workspace", str(workspace)]
         arguments += [f"--version={version}", "--output", str(tmp_path / "gate.json")]
+        arguments.append("--run=monday")
         done = CliRunner().invoke(app.app, [*arguments, "--outputs", str(outputs), *options])
         if done.exception:
             raise done.exception
         table = GateTable.load(tmp_path / "gate.json")
         handed = {file.name: file.read_text() for file in outputs.iterdir()}
-        assert handed.keys() == {"version", "verdict", "said", "table"}
+        assert handed.keys() == {"version", "verdict", "said", "table", "forced"}
+        file = options[options.index("--forced") + 1] if table.forced else "nobody"
+        assert handed["forced"] == file, "the file that says who, and why"
         assert (handed["version"], handed["verdict"]) == (version, table.verdict)
         assert GateTable.model_validate_json(handed["table"]) == table
         assert handed["said"] == table.summary
@@ -117,7 +120,9 @@ def test_both_are_measured_on_the_same_images_whatever_computes_them(
     assert figures["size"][1]
     assert all(figures["time of an image"])
     assert len(table.faults) == 2
-    assert registry.current(workspace, "shirts") == "old", "it only looks"
+    assert registry.current(workspace, "shirts") == "old"
+    (held,) = history.read(workspace, "shirts").held_back
+    assert (held.version, held.run, held.why) == ("new", "monday", table.reason)
 
 
 def test_one_that_is_as_good_passes_and_so_does_the_current_one_without_a_look(
@@ -127,6 +132,7 @@ def test_one_that_is_as_good_passes_and_so_does_the_current_one_without_a_look(
     publish("new", _bright_from(100.0))
     registry.promote(workspace, "shirts", "old")
     assert judge("new", **COMPARED).verdict == "passed"
+    assert history.read(workspace, "shirts").held_back == ()
     again = judge("old", minimum=1.0, **COMPARED)
     assert (again.verdict, again.reason, again.checks) == (
         "passed",
@@ -232,11 +238,15 @@ def test_refuse_fails_with_what_can_be_done() -> None:
     assert "parameter `force`" in str(done.exception)
 
 
-@pytest.mark.parametrize(
-    "options", [["--force"], ["--reason", "because"], ["--force", "--reason", " "]]
-)
+@pytest.mark.parametrize("options", [["--force"], ["--why", "because"], ["--force", "--why", " "]])
 def test_a_run_is_forced_with_a_reason_or_not_at_all(tmp_path: Path, options: list[str]) -> None:
     done = CliRunner().invoke(app.app, ["run", "--workspace", str(tmp_path), *options])
     assert done.exit_code == 2
     assert "go together" in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rollback_is_forced_with_a_reason_or_not_at_all(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app.app, ["rollback", "--workspace", str(tmp_path), "--force"])
+    assert done.exit_code == 2
+    assert "--force needs --why" in done.output

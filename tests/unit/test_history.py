@@ -13,6 +13,7 @@ from mlpipeline.errors import DamagedArtifactError, ServingError, UnknownSchemaE
 from mlpipeline.store import files, history, registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.leases import Lease
+from mlpipeline.store.schemas.gate import Forced
 from support.registered import NAME, register
 
 
@@ -49,6 +50,65 @@ def test_it_says_which_version_was_current_by_whom_and_why(workspace: Workspace)
     assert history.pointed_at(workspace, NAME) == "shirts-1"
     times = [change.time for change in history.changes(workspace, NAME)]
     assert times == sorted(times)
+
+
+def test_who_has_passed_the_gate_by_force_is_in_it_and_why(workspace: Workspace) -> None:
+    forced = Forced(who="ann@desk", reason="a new class")
+    registry.promote(workspace, NAME, "shirts-1", run="run-1", forced=forced)
+    history.move(
+        workspace, NAME, "shirts-2", "rolled back", by="bob", forced_by="bob", why="it must"
+    )
+    assert _said(workspace) == [
+        ("shirts-1", "published by run run-1, forced by ann@desk: a new class"),
+        ("shirts-2", "rolled back by bob, forced by bob: it must"),
+    ]
+
+
+def test_what_the_gate_held_back_is_in_it_once_beside_what_was_current(
+    workspace: Workspace,
+) -> None:
+    _publish(workspace, "shirts-1")
+    for _ in range(2):  # its pod was killed before Argo knew that it was done
+        history.hold_back(workspace, NAME, "shirts-2", run="run-2", why="accuracy 70.00%")
+    history.hold_back(workspace, NAME, "shirts-2", run="run-3", why="accuracy 71.00%")
+    _publish(workspace, "shirts-3")
+    held = history.read(workspace, NAME).held_back
+    assert [one.reason for one in held] == [
+        "held back by the gate in run run-2: accuracy 70.00%",
+        "held back by the gate in run run-3: accuracy 71.00%",
+    ]
+    assert history.held_back(workspace, NAME, "shirts-2") == held[1], "its last word"
+    assert [version for version, _ in _said(workspace)] == ["shirts-1", "shirts-3"]
+    assert history.previous(workspace, NAME) == "shirts-1"
+
+
+def test_a_version_that_was_current_is_not_held_back_whatever_the_gate_said(
+    workspace: Workspace,
+) -> None:
+    _publish(workspace, "shirts-1", "shirts-2")
+    history.hold_back(workspace, NAME, "shirts-1", run="run-3", why="accuracy 70.00%")
+    assert history.held_back(workspace, NAME, "shirts-1") is None
+    assert history.held_back(workspace, NAME, "shirts-3") is None, "nobody has judged it"
+
+
+def test_a_change_under_way_is_left_so_by_what_is_held_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, calls = files.write_text, 0
+
+    def killed_before_the_last(file: Path, content: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KilledError
+        really(file, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_text", killed_before_the_last)
+        with pytest.raises(KilledError):
+            registry.promote(workspace, NAME, "shirts-1", run="killed")
+    history.hold_back(workspace, NAME, "shirts-2", run="run-2", why="accuracy 70.00%")
+    assert _said(workspace) == [("shirts-1", "published by run killed")]
 
 
 def test_a_version_that_is_current_already_is_no_change(workspace: Workspace) -> None:

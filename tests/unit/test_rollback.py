@@ -14,7 +14,7 @@ import pytest
 
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.backends.local.rollback import roll_back
-from mlpipeline.errors import PipelineError, ProcessError, ServingError
+from mlpipeline.errors import GateError, PipelineError, ProcessError, ServingError
 from mlpipeline.plan.config import Config
 from mlpipeline.store import history, registry, rollback
 from mlpipeline.store.layout import Workspace
@@ -107,6 +107,60 @@ def test_a_current_version_that_is_damaged_is_no_obstacle(workspace: Workspace) 
     assert registry.current(workspace, NAME) == "shirts-1"
 
 
+# --- what the gate held back -------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(workspace: Workspace) -> Workspace:
+    """The gate has held the third version back."""
+    history.hold_back(workspace, NAME, "shirts-3", run="run-3", why="accuracy 70.00%")
+    return workspace
+
+
+def test_a_version_that_the_gate_held_back_is_refused_with_why_and_what_to_do(
+    held: Workspace,
+) -> None:
+    before = _state(held)
+    with pytest.raises(GateError) as raised:
+        rollback.find(held, NAME, "shirts-3")
+    assert raised.value.got == "the gate held version shirts-3 of `shirts` back: accuracy 70.00%"
+    assert "`mlpipeline rollback --force --why`" in raised.value.remedy
+    assert _state(held) == before
+
+
+def test_by_force_it_is_gone_to_and_the_history_says_who_and_why(held: Workspace) -> None:
+    way = rollback.find(held, NAME, "shirts-3", force=True)
+    way.take(held, by="ann@desk", why="the demonstration", force=True)
+    last = history.changes(held, NAME)[-1]
+    assert last.reason == "rolled back by ann@desk, forced by ann@desk: the demonstration"
+    rollback.find(held, NAME).take(held, by="bob")
+    rollback.find(held, NAME, "shirts-3").take(held, by="bob")
+    assert registry.current(held, NAME) == "shirts-3", "without force: it was current once"
+
+
+def test_force_that_was_not_needed_is_not_in_the_history(workspace: Workspace) -> None:
+    rollback.find(workspace, NAME, force=True).take(
+        workspace, by="ann", why="to be sure", force=True
+    )
+    assert history.changes(workspace, NAME)[-1].reason == "rolled back by ann: to be sure"
+
+
+def test_one_that_was_current_once_is_no_less_a_way_back(workspace: Workspace) -> None:
+    """It is worse than what is current, says the gate: that may be why somebody goes back."""
+    history.hold_back(workspace, NAME, "shirts-1", run="run-3", why="accuracy 70.00%")
+    assert rollback.find(workspace, NAME).version == "shirts-1"
+
+
+def test_what_is_held_back_while_somebody_goes_there_is_refused_in_the_end(
+    workspace: Workspace,
+) -> None:
+    way = rollback.find(workspace, NAME, "shirts-3")
+    history.hold_back(workspace, NAME, "shirts-3", run="run-3", why="accuracy 70.00%")
+    with pytest.raises(GateError, match="the gate held version shirts-3"):
+        way.take(workspace, by="ann")
+    assert registry.current(workspace, NAME) == "shirts-2"
+
+
 # --- on this machine ----------------------------------------------------------------------------
 
 
@@ -146,7 +200,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def _roll_back(workspace: Workspace, version: str = "", why: str = "") -> list[str]:
+def _roll_back(
+    workspace: Workspace, version: str = "", why: str = "", *, force: bool = False
+) -> list[str]:
     said: list[str] = []
     work = roll_back(
         CONFIG,
@@ -155,6 +211,7 @@ def _roll_back(workspace: Workspace, version: str = "", why: str = "") -> list[s
         version,
         by="ann@desk",
         why=why,
+        force=force,
         say=said.append,
     )
     asyncio.run(work)
@@ -190,11 +247,21 @@ def test_a_version_that_answers_otherwise_changes_nothing(
     assert history.pointed_at(workspace, NAME) == "shirts-1"
 
 
+def test_one_that_the_gate_held_back_is_not_even_served_unless_by_force(
+    held: Workspace, machine: Machine
+) -> None:
+    with pytest.raises(GateError, match="the gate held version shirts-3"):
+        _roll_back(held, "shirts-3")
+    assert machine.served == []
+    _roll_back(held, "shirts-3", why="the demonstration", force=True)
+    assert history.changes(held, NAME)[-1].forced_by == "ann@desk"
+
+
 def test_of_two_at_once_one_goes_back_and_the_other_says_so(
     workspace: Workspace, machine: Machine
 ) -> None:
     async def both() -> tuple[Any, Any]:
-        options: dict[str, Any] = {"why": "", "say": lambda _: None}
+        options: dict[str, Any] = {"why": "", "force": False, "say": lambda _: None}
         file = Path("config.yaml")
         return await asyncio.gather(
             roll_back(CONFIG, file, workspace, "shirts-1", by="ann", **options),

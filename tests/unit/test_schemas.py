@@ -13,7 +13,7 @@ from mlpipeline.store.layout import FeedbackFolder
 from mlpipeline.store.schemas.candidate import Epoch, Metrics, TrainingHistory
 from mlpipeline.store.schemas.document import Document
 from mlpipeline.store.schemas.feedback import Correction, Snapshot
-from mlpipeline.store.schemas.history import Change, ModelHistory
+from mlpipeline.store.schemas.history import Change, HeldBack, ModelHistory
 from mlpipeline.store.schemas.manifest import Manifest
 from mlpipeline.store.schemas.prediction import PredictionSummary
 from mlpipeline.store.schemas.run import Run, Verification
@@ -24,6 +24,7 @@ from support.fabricated_run import fabricate
 EPOCH = Epoch(1, 430, 0.9, 0.7, 0.8, 0.75, 1e-3, 11.6, None)
 CORRECTIONS = (Correction("2026-11-24T09:00:00+00:00", "one", "f" * 64, "Coat"),)
 CHANGE = Change(version="toy-1", time="2026-11-24T09:00:00+00:00", how="rolled back", by="ann")
+HELD = HeldBack(version="toy-2", time=CHANGE.time, run="monday", why="accuracy 70.00%")
 DOCUMENTS: list[Document] = [
     documents.metrics(workers=2, recipe={"model": "cnn", "options": {"units": 3}}),
     documents.metrics(None, status="diverged", validation_loss=None, diverged_at_step=7),
@@ -34,7 +35,7 @@ DOCUMENTS: list[Document] = [
     Manifest(files={"saved_model/saved_model.pb": "0" * 64}),
     PredictionSummary(model="toy", version="toy-1", files=4, unreadable=1),
     Snapshot(corrections=CORRECTIONS),
-    ModelHistory(changes=(CHANGE,), planned=CHANGE),
+    ModelHistory(changes=(CHANGE,), held_back=(HELD,), planned=CHANGE),
 ]
 IDS = [type(document).__name__ for document in DOCUMENTS]
 

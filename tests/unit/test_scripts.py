@@ -279,6 +279,8 @@ def test_a_configuration_of_any_size_arrives_as_it_is(tmp_path: Path, kilobytes:
     assert "mlpipeline-1 is submitted" in done.stdout, done.stderr
     parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())
     assert parameters == {"configuration": text.rstrip("\n")}
+    submitted = (tmp_path / "submitted").read_text()
+    assert re.search(r"^by=\S+@\S+$", submitted, re.MULTILINE), "for the record of what is forced"
 
 
 def test_a_configuration_that_no_workflow_holds_is_refused(tmp_path: Path) -> None:
@@ -311,7 +313,13 @@ def test_a_rollback_names_the_one_model_who_asks_and_why(tmp_path: Path) -> None
     given = [value for option, value in pairwise(submitted) if option == "-p"]
     assert given[:4] == ["image=image:1", "predictor-image=predictor:1", "model=shirts", "version="]
     assert re.fullmatch(r"by=\S+@\S+", given[4])
-    assert given[5] == f"why={why}"
+    assert given[5:] == [f"why={why}", "force="]
+
+
+def test_a_rollback_by_force_gives_the_reason(tmp_path: Path) -> None:
+    arguments = ("image:1", "predictor:1", "shirts", "shirts-3", "it must", "1")
+    assert run_script(tmp_path, "rollback.sh", *arguments).returncode == 0
+    assert (tmp_path / "submitted").read_text().splitlines()[-1] == "force=it must"
 
 
 @pytest.mark.parametrize(
@@ -320,6 +328,7 @@ def test_a_rollback_names_the_one_model_who_asks_and_why(tmp_path: Path) -> None
         ((), "", "these models are served: none"),
         ((), "shirts shoes", "these models are served: shirts shoes"),
         (("shirts", "", "{{=1+1}}"), "shirts", "the parameter `why` has double braces"),
+        (("shirts", "shirts-3", "", "1"), "shirts", "FORCE=1 without WHY="),
     ],
 )
 def test_a_rollback_that_is_not_clear_is_not_submitted(

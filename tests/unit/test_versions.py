@@ -56,6 +56,18 @@ def test_they_say_the_figures_and_which_was_current_when_and_why(workspace: Work
     ]
 
 
+def test_what_the_gate_held_back_is_named_with_the_reason(workspace: Workspace) -> None:
+    history.hold_back(workspace, NAME, "shirts-3", run="run-3", why="accuracy 70%\x1b[2J")
+    history.hold_back(workspace, NAME, "shirts-2", run="run-4", why="size")
+    *_, heading, last, first = _shown(workspace)
+    (line,) = [line for line in _shown(workspace) if line.startswith("shirts-3")]
+    assert line == "shirts-3 cnn 96.00% 95.00% never, held back by the gate"
+    assert heading == "held back (UTC) version why"
+    assert last.endswith(" shirts-2 held back by the gate in run run-4: size")
+    assert first.endswith(" shirts-3 held back by the gate in run run-3: accuracy 70% [2J")
+    assert not [line for line in _shown(workspace) if "shirts-2 cnn" in line and "never" in line]
+
+
 def test_a_version_that_was_removed_is_in_them_still(workspace: Workspace) -> None:
     shutil.rmtree(workspace.model(NAME, "shirts-2").path)
     (line,) = [line for line in _shown(workspace) if line.startswith("shirts-2")]

@@ -143,6 +143,14 @@ def test_what_is_served_is_the_very_version_that_the_gate_has_seen() -> None:
     assert "--version={{inputs.parameters.version}}" in TEMPLATES["serve"]["container"]["args"]
 
 
+def test_the_history_is_told_who_has_passed_the_gate_by_a_file_not_by_their_words() -> None:
+    tasks = {task["name"]: task for task in TEMPLATES["publish"]["dag"]["tasks"]}
+    given = {p["name"]: p["value"] for p in tasks["verify"]["arguments"]["parameters"]}
+    assert given["forced"] == "{{tasks.gate.outputs.parameters.forced}}"
+    args = _pod_of("verify")["container"]["args"]
+    assert args[args.index("--forced") + 1] == "{{inputs.parameters.forced}}"
+
+
 def test_a_rollback_takes_turns_with_runs_and_what_it_cannot_settle_is_undone() -> None:
     publish, go_back = TEMPLATES["publish"], ROLLBACK["go-back"]
     assert go_back["synchronization"] == publish["synchronization"]
@@ -352,6 +360,8 @@ def test_a_pod_may_write_to_what_it_publishes_and_to_nothing_else(pod: Manifest)
     elif component == "verify":
         makes_current = "--only-verify" not in pod["container"]["args"]
         assert writes == ({model} if makes_current else set())
+    elif component == "gate":
+        assert writes == {model}, "it writes down what it holds back"
     elif component == "settle":
         assert writes == {model, "runs"}, "it makes the version current, and tells MLflow"
     else:
@@ -492,9 +502,9 @@ def test_every_parameter_that_is_put_in_somewhere_is_there(workflow: str) -> Non
         assert found <= known, name
         used |= found
     # Steps read these from the workflow: Argo would evaluate what a user has written in them.
-    free_text = {"configuration", "model", "candidates", "workers", "replicas", "force"}
+    free_text = {"configuration", "model", "candidates", "workers", "replicas", "by", "force"}
     if workflow == "rollback":
-        free_text = {"model", "version", "by", "why"}
+        free_text = {"model", "version", "by", "why", "force"}
     read_by_steps = {f"workflow.parameters.{name}" for name in free_text}
     assert of_run - read_by_steps <= used, "no parameter is without effect"
     assert not used & read_by_steps

@@ -295,7 +295,7 @@ def find_way_back(
 
     cluster = api.connect()
     asked = rollbacks.Request.of(_workflow(cluster, workflow))
-    way = rollback.find(workspace, asked.model, asked.version)
+    way = rollback.find(workspace, asked.model, asked.version, force=asked.force)
     configuration.write(rollbacks.settings_of(cluster, way), config)
     _log.info("%s: from version %s to %s", way.name, way.current, way.version)
     _write_outputs(outputs, {"name": way.name, "version": way.version, "instead-of": way.current})
@@ -351,7 +351,7 @@ def settle(
     settings = configuration.load(config)
     asked = rollbacks.Request.of(_workflow(api.connect(), workflow))
     way = rollback.WayBack(settings.name, instead_of, version)
-    way.take(workspace, by=asked.by, why=asked.why)
+    way.take(workspace, by=asked.by, why=asked.why, force=asked.force)
     typer.echo(f"{way.version} is current, in place of {way.current}")
     with sending.sending(workspace, sending.configured()):
         pass  # the aliases of the registered model

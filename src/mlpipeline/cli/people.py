@@ -59,16 +59,16 @@ def run(
         bool,
         typer.Option("--force", help="Serve the result whatever the gate says; say why, too."),
     ] = False,
-    reason: Annotated[
+    why: Annotated[
         str, typer.Option(help="Why it is forced, for the record; it goes with --force.")
     ] = "",
 ) -> None:
     """Run the whole pipeline on this machine; what is finished is reused."""
     from mlpipeline.backends.local import commands
 
-    if force != bool(reason.strip()):
-        raise typer.BadParameter("--force and --reason go together: the record says why")
-    forced = Forced(who=environment.user(), reason=reason.strip()) if force else None
+    if force != bool(why.strip()):
+        raise typer.BadParameter("--force and --why go together: the record says why")
+    forced = Forced(who=environment.user(), reason=why.strip()) if force else None
     settings = configuration.load(config)
     commands.run(settings, config, workspace, asynchronous=asynchronous, forced=forced)
 
@@ -106,12 +106,20 @@ def rollback(
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
     why: Annotated[str, typer.Option(help="Why, for the model's history.")] = "",
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also to a version that the gate held back; say why, too."),
+    ] = False,
 ) -> None:
     """Go back to another version of the model, once its files and answers are verified."""
     from mlpipeline.backends.local import commands
 
+    if force and not why.strip():
+        raise typer.BadParameter("--force needs --why: the history says it")
     settings = configuration.load(config)
-    commands.rollback(settings, config, workspace, version, why=why, say=typer.echo)
+    commands.rollback(
+        settings, config, workspace, version, why=why.strip(), force=force, say=typer.echo
+    )
 
 
 def predict(

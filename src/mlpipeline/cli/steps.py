@@ -35,7 +35,7 @@ from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY
 from mlpipeline.plan.config import Config, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
-from mlpipeline.store import artifacts, files, layout, registry
+from mlpipeline.store import artifacts, files, history, layout, registry
 from mlpipeline.store.layout import ModelFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.gate import Forced, GateTable
@@ -183,6 +183,7 @@ def gate(
         Path | None,
         typer.Option(help="File that says who wants it served whatever is found, if it is there."),
     ] = None,
+    run: Annotated[str, typer.Option(help="The run that asks, for the model's history.")] = "",
     outputs: Annotated[
         Path | None, typer.Option(help="Folder for the output parameters of a workflow.")
     ] = None,
@@ -191,12 +192,21 @@ def gate(
     settings = configuration.load(config).among(among)
     version = version or pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
     table = _judged(settings, workspace, version, forced)
+    if table.kept:
+        history.hold_back(workspace, settings.name, version, run=run, why=table.reason)
     typer.echo(f"{version}: {table.summary}")
     if output:
         table.save(output)
     if outputs:  # which Argo limits to 256 kB: of many classes the table has some
-        values = {"version": version, "verdict": table.verdict, "said": table.summary}
-        for name, value in (values | {"table": table.model_dump_json()}).items():
+        values = {
+            "version": version,
+            "verdict": table.verdict,
+            "said": table.summary,
+            "table": table.model_dump_json(),
+            # Which file says who has passed it: their words are no argument, Argo evaluates those.
+            "forced": str(forced) if table.forced else "nobody",
+        }
+        for name, value in values.items():
             artifacts.write_text(outputs / name, value)
 
 
@@ -237,8 +247,13 @@ def _judged(
         new.path,
         find_current,
         dataset=dataset,
-        forced=Forced.load(forced) if forced and forced.exists() else None,
+        forced=_order(forced),
     )
+
+
+def _order(file: Path | None) -> Forced | None:
+    """Return who has given the order to serve a version whatever the gate says; None for nobody."""
+    return Forced.load(file) if file and file.exists() else None
 
 
 @app.command()
@@ -308,6 +323,10 @@ def verify(
     run: Annotated[
         str, typer.Option(help="The run that publishes it, for the model's history.")
     ] = "",
+    forced: Annotated[
+        Path | None,
+        typer.Option(help="File that says who has had it pass the gate by force, if it is there."),
+    ] = None,
     only_verify: Annotated[
         bool, typer.Option(ONLY_VERIFY, help="Leave the version that is current as it is.")
     ] = False,
@@ -339,7 +358,7 @@ def verify(
         images=settings.verify.images,
     )
     if not only_verify:
-        registry.promote(workspace, settings.name, version, run=run)
+        registry.promote(workspace, settings.name, version, run=run, forced=_order(forced))
     if output:
         figures.save(output)
 

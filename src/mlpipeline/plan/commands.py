@@ -46,7 +46,8 @@ def step_arguments(
         among: Names of the candidates that count, separated by commas; None leaves the option out.
         version: The version of the model that it is about; None, or nothing, for what is selected.
         output: File for the step's figures, if it has any to hand back.
-        forced: File that may say who wants the gate passed, and why; it need not be there.
+        forced: File that says who wants the gate passed, and why, for the gate; for the step that
+            verifies, who has had it passed. It need not be there.
         run: The name of the run that publishes a version.
     """
     arguments = ["step", name, "--config", str(config), "--workspace", str(workspace)]

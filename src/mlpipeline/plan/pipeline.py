@@ -236,8 +236,9 @@ class Task:
             workspace: The folder of all artifacts.
             version: The version of the model that it is about, for a step after the selection.
             output: File for figures that it hands back, if the step has any.
-            forced: The file that may say that the gate is to be passed, for the gate.
-            run: The run that publishes the version, for the step that verifies it.
+            forced: The file that may say that the gate is to be passed, for the gate; or says that
+                it was, for the step that verifies.
+            run: The run that publishes the version, for both of these steps.
         """
         return step_arguments(
             self.step.name,

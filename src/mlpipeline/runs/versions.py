@@ -1,4 +1,4 @@
-"""The versions of models, for people: their figures, and which one was current when, and why."""
+"""The versions of models, for people: figures, which was current when, or held back, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 from mlpipeline.errors import ArtifactError, ServingError
 from mlpipeline.store import history
 from mlpipeline.store.layout import Workspace
-from mlpipeline.store.schemas.history import Change
+from mlpipeline.store.schemas.history import Change, HeldBack, ModelHistory
 from mlpipeline.store.schemas.selection import ModelCard
 
 
@@ -22,7 +22,7 @@ class Version:
     Attributes:
         version: The version.
         card: What it is; None where that cannot be read, or the version was removed.
-        served: When it was current last, in words.
+        served: When it was current last, in words; of one that never was, that it was held back.
         is_current: Whether it is.
     """
 
@@ -33,7 +33,7 @@ class Version:
 
 
 def tables(workspace: Workspace, model: str = "") -> Iterator[Table]:
-    """Yield two tables for each model: its versions, and the changes from one to another.
+    """Yield the tables of each model: its versions, the changes, and what the gate held back.
 
     Args:
         workspace: The folder of all artifacts.
@@ -51,28 +51,30 @@ def tables(workspace: Workspace, model: str = "") -> Iterator[Table]:
             remedy="name one of these" if names else "run the pipeline first: `make run`",
         )
     for name in sorted(names & {model} if model else names):
-        changes = history.changes(workspace, name)
-        yield _of_versions(name, versions(workspace, name, changes))
-        if changes:
-            yield _of_changes(changes)
+        known = history.read(workspace, name)
+        yield _of_versions(name, versions(workspace, name, known))
+        if known.changes:
+            yield _with_reasons("changed (UTC)", "to", known.changes)
+        if known.held_back:
+            yield _with_reasons("held back (UTC)", "version", known.held_back)
 
 
-def versions(workspace: Workspace, name: str, changes: Sequence[Change]) -> list[Version]:
+def versions(workspace: Workspace, name: str, known: ModelHistory) -> list[Version]:
     """Return the versions of a model: those that were current, the last one first, then the others.
 
     Args:
         workspace: The folder of all artifacts.
         name: What the model is called.
-        changes: Which of them were current, the oldest first.
+        known: Which of them were current, or held back.
     """
     there = [f.version for f in workspace.models() if f.path.parent.name == name]
-    were_current = [change.version for change in reversed(changes)]
+    were_current = [change.version for change in reversed(known.changes)]
     current = were_current[0] if history.pointed_at(workspace, name) else ""
     return [
         Version(
             version,
             card=_card(workspace, name, version),
-            served=_served(version, changes),
+            served=_served(version, known),
             is_current=version == current,
         )
         for version in dict.fromkeys([*were_current, *there])
@@ -86,11 +88,13 @@ def _card(workspace: Workspace, name: str, version: str) -> ModelCard | None:
         return None
 
 
-def _served(version: str, changes: Sequence[Change]) -> str:
+def _served(version: str, known: ModelHistory) -> str:
+    changes = known.changes
     ends = [*(change.time for change in changes[1:]), ""]
     periods = [(c.time, end) for c, end in zip(changes, ends, strict=False) if c.version == version]
     if not periods:
-        return "never"
+        is_held = any(held.version == version for held in known.held_back)
+        return "never, held back by the gate" if is_held else "never"
     since, until = periods[-1]
     return f"{_moment(since)} to {_moment(until)}" if until else f"since {_moment(since)}"
 
@@ -120,12 +124,13 @@ def _of_versions(name: str, listed: Sequence[Version]) -> Table:
     return table
 
 
-def _of_changes(changes: Sequence[Change]) -> Table:
+def _with_reasons(when: str, which: str, entries: Sequence[Change | HeldBack]) -> Table:
+    """A table of what a history says, the newest first."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("changed (UTC)", "to", "why"):
+    for heading in (when, which, "why"):
         table.add_column(heading, no_wrap=True)
-    for change in reversed(changes):
+    for entry in reversed(entries):
         # What people say is theirs: no markup, nothing that a terminal would obey.
-        said = "".join(letter if letter.isprintable() else " " for letter in change.reason)
-        table.add_row(_moment(change.time), Text(change.version), Text(said))
+        said = "".join(letter if letter.isprintable() else " " for letter in entry.reason)
+        table.add_row(_moment(entry.time), Text(entry.version), Text(said))
     return table

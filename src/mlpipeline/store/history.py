@@ -4,6 +4,8 @@
 
 A process that is killed in between leaves a planned change. It has taken place if `current` names
 its version, otherwise it never did: so the two files agree after any crash.
+
+What the gate held back is in it, too: nobody is to go there unawares.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from mlpipeline.errors import DamagedArtifactError, MissingArtifactError, Servin
 from mlpipeline.store import files
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.leases import LEASE_SECONDS, Lease
-from mlpipeline.store.schemas.history import Change, ModelHistory
+from mlpipeline.store.schemas.history import Change, HeldBack, ModelHistory
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +54,8 @@ def pointed_at(workspace: Workspace, name: str) -> str:
     return version
 
 
-def changes(workspace: Workspace, name: str) -> tuple[Change, ...]:
-    """Return which versions of a model were current, the oldest first; the last one is.
+def read(workspace: Workspace, name: str) -> ModelHistory:
+    """Return which versions of a model were current, of which the last one is, or held back.
 
     Args:
         workspace: The folder of all artifacts.
@@ -67,17 +69,65 @@ def changes(workspace: Workspace, name: str) -> tuple[Change, ...]:
         version = pointed_at(workspace, name)
         stored = _load(workspace, name)
         if version == pointed_at(workspace, name):  # otherwise the two are of different moments
-            return _settled(workspace, name, stored, version).changes
+            return _settled(workspace, name, stored, version)
+
+
+def changes(workspace: Workspace, name: str) -> tuple[Change, ...]:
+    """Return which versions of a model were current, the oldest first; the last one is.
+
+    Raises:
+        DamagedArtifactError, UnknownSchemaError: As `read` has it.
+    """
+    return read(workspace, name).changes
 
 
 def previous(workspace: Workspace, name: str) -> str:
     """Return the version that was current before the one that is; empty if none is known.
 
     Raises:
-        DamagedArtifactError, UnknownSchemaError: As `changes` has it.
+        DamagedArtifactError, UnknownSchemaError: As `read` has it.
     """
     known = changes(workspace, name)
     return known[-2].version if len(known) > 1 else ""
+
+
+def held_back(workspace: Workspace, name: str, version: str) -> HeldBack | None:
+    """Return why the gate held a version back; None if it did not, or the version was current once.
+
+    One that was current has passed the gate, or somebody has answered for it: that it is worse than
+    what is current now is no reason not to go back to it.
+
+    Raises:
+        DamagedArtifactError, UnknownSchemaError: As `read` has it.
+    """
+    known = read(workspace, name)
+    if any(change.version == version for change in known.changes):
+        return None
+    return next((held for held in reversed(known.held_back) if held.version == version), None)
+
+
+def hold_back(workspace: Workspace, name: str, version: str, *, run: str, why: str) -> None:
+    """Write down that the gate held a version back; nothing if that is its last word already.
+
+    Args:
+        workspace: The folder of all artifacts.
+        name: What the model is called.
+        version: The version.
+        run: The name of the run; empty where somebody has called the step by hand.
+        why: What the gate has found against it.
+
+    Raises:
+        ServingError: Others write all the time.
+        UnknownSchemaError: A newer version of this code has written the history.
+    """
+    with _alone(workspace, name, run or "somebody"):
+        stored = _load_or_put_aside(workspace, name)
+        held = HeldBack(version=version, time=_now(), run=run, why=why)
+        # A step whose pod was killed is done again, and one version may be judged twice in a run.
+        if stored.held_back and stored.held_back[-1].model_copy(update={"time": held.time}) == held:
+            return
+        known = (*stored.held_back, held)
+        stored.model_copy(update={"held_back": known}).save(workspace.history(name))
 
 
 def move(
@@ -87,6 +137,7 @@ def move(
     how: Literal["published", "rolled back"],
     *,
     by: str,
+    forced_by: str = "",
     why: str = "",
     instead_of: str | None = None,
 ) -> None:
@@ -98,6 +149,7 @@ def move(
         version: The version.
         how: What has made it current.
         by: The run or the person.
+        forced_by: Who has had it served though the gate held it back; empty where it did not.
         why: What the person says.
         instead_of: The version that must be current until now; None for any.
 
@@ -117,8 +169,9 @@ def move(
         stored = _load_or_put_aside(workspace, name)
         history = _settled(workspace, name, stored, before)
         if before != version:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            change = Change(version=version, time=now, how=how, by=by, why=why)
+            change = Change(
+                version=version, time=_now(), how=how, by=by, forced_by=forced_by, why=why
+            )
             history.model_copy(update={"planned": change}).save(workspace.history(name))
             files.write_text(workspace.current_version(name), version + "\n")
             history = history.model_copy(update={"changes": (*history.changes, change)})
@@ -144,7 +197,11 @@ def _settled(workspace: Workspace, name: str, stored: ModelHistory, current: str
         moved = datetime.fromtimestamp(workspace.current_version(name).stat().st_mtime, UTC)
         time_of_it = moved.isoformat(timespec="seconds")
         known += (Change(version=current, time=time_of_it, how="found"),)
-    return ModelHistory(changes=known)
+    return stored.model_copy(update={"changes": known, "planned": None})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _load(workspace: Workspace, name: str) -> ModelHistory:

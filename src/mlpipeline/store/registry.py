@@ -5,11 +5,14 @@ from __future__ import annotations
 from mlpipeline.errors import ArtifactError, MissingArtifactError, ServingError
 from mlpipeline.store import artifacts, history
 from mlpipeline.store.layout import ModelFolder, Workspace
+from mlpipeline.store.schemas.gate import Forced
 
 _RUN_FIRST = "run the pipeline first: `make run`"
 
 
-def promote(workspace: Workspace, name: str, version: str, *, run: str = "") -> None:
+def promote(
+    workspace: Workspace, name: str, version: str, *, run: str = "", forced: Forced | None = None
+) -> None:
     """Make a version the current one, because a run has verified it.
 
     Args:
@@ -17,13 +20,15 @@ def promote(workspace: Workspace, name: str, version: str, *, run: str = "") -> 
         name: What the model is called.
         version: One of its versions.
         run: The name of the run; empty where somebody has called the step by hand.
+        forced: Who has had it served in spite of the gate, and why; None where it passed.
 
     Raises:
         ArtifactError: It is missing or damaged.
         ServingError: Another process changes the current version, and does not end.
     """
     artifacts.verify(workspace.model(name, version).path)
-    history.move(workspace, name, version, "published", by=run)
+    who, why = (forced.who, forced.reason) if forced else ("", "")
+    history.move(workspace, name, version, "published", by=run, forced_by=who, why=why)
 
 
 def current(workspace: Workspace, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlpipeline.errors import ArtifactError, ServingError
+from mlpipeline.errors import ArtifactError, GateError, ServingError
 from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import ModelFolder, Workspace
 from mlpipeline.store.schemas.selection import Decision, ModelCard
@@ -35,31 +35,35 @@ class WayBack:
         if found not in (self.current, self.version):
             raise history.overtaken(self.name, found, self.current, self.version)
 
-    def take(self, workspace: Workspace, *, by: str, why: str = "") -> None:
+    def take(self, workspace: Workspace, *, by: str, why: str = "", force: bool = False) -> None:
         """Make the other version the current one.
 
         Args:
             workspace: The folder of all artifacts.
             by: Who goes back.
             why: What they say about it.
+            force: Whether also to one that the gate held back.
 
         Raises:
             ArtifactError: It is damaged by now.
+            GateError: The gate held it back.
             ServingError: By now another one is current, which somebody has published or gone to.
         """
         artifacts.verify(workspace.model(self.name, self.version).path)
+        is_forced = _passes_by_force(workspace, self.name, self.version, force=force)
         history.move(
             workspace,
             self.name,
             self.version,
             "rolled back",
             by=by,
+            forced_by=by if is_forced else "",
             why=why,
             instead_of=self.current,
         )
 
 
-def find(workspace: Workspace, name: str, version: str = "") -> WayBack:
+def find(workspace: Workspace, name: str, version: str = "", *, force: bool = False) -> WayBack:
     """Find the version to go back to, and check all that serving and verifying it need.
 
     The current one is not checked: that it is damaged may be why somebody goes back.
@@ -68,8 +72,10 @@ def find(workspace: Workspace, name: str, version: str = "") -> WayBack:
         workspace: The folder of all artifacts.
         name: What the model is called.
         version: One of its versions; empty for the one that was current before.
+        force: Whether also one that the gate held back.
 
     Raises:
+        GateError: The gate held it back.
         ServingError: There is nothing to go back from, or to; or it is current already, or of
             another model, or missing or damaged.
         ArtifactError: The history is damaged, or which version is current cannot be read.
@@ -98,6 +104,7 @@ def find(workspace: Workspace, name: str, version: str = "") -> WayBack:
             expected=f"a version of `{name}`",
             remedy="name one that `mlpipeline models` lists; another model is named by --config",
         )
+    _passes_by_force(workspace, name, wanted, force=force)
     try:
         _check_verifiable(workspace, folder)
     except ArtifactError as error:
@@ -107,6 +114,24 @@ def find(workspace: Workspace, name: str, version: str = "") -> WayBack:
             remedy="name another one that `mlpipeline models` lists",
         ) from error
     return WayBack(name, current, wanted)
+
+
+def _passes_by_force(workspace: Workspace, name: str, version: str, *, force: bool) -> bool:
+    """Return whether a version needs the force that there is, because the gate held it back.
+
+    Raises:
+        GateError: It needs force, and there is none.
+    """
+    if (held := history.held_back(workspace, name, version)) is None:
+        return False
+    if not force:
+        raise GateError(
+            f"the gate held version {version} of `{name}` back: {held.why}",
+            expected="one that was current once, or that the gate has not held back",
+            remedy="name another one that `mlpipeline models` lists; or go there by force, and say "
+            "why: `mlpipeline rollback --force --why`, or in a cluster `FORCE=1 WHY=`",
+        )
+    return True
 
 
 def _registered(workspace: Workspace, name: str, version: str) -> ModelFolder | None:

@@ -63,19 +63,35 @@ def parameters(workflow: Manifest) -> dict[str, str]:
 
 
 def repeatable(workflow: Manifest) -> dict[str, str]:
-    """Return the parameters with which a run can be done again; it was forced that one time alone.
+    """Return the parameters with which a run can be done again, without who did it, and by force.
+
+    It was forced that one time alone.
 
     Args:
         workflow: The object as the API returns it.
     """
-    return {name: value for name, value in parameters(workflow).items() if name != "force"}
+    once = ("by", "force")
+    return {name: value for name, value in parameters(workflow).items() if name not in once}
+
+
+def submitter(workflow: Manifest) -> str:
+    """Return who has submitted a workflow; empty where that is not known.
+
+    Argo notes by a label whose token it was, where it went through its server. Who comes past that,
+    with kubectl, may say so in the parameter `by`, as `make submit` and `make rollback` do.
+
+    Args:
+        workflow: The object as the API returns it.
+    """
+    labels = workflow["metadata"].get("labels") or {}
+    known = [labels.get(label, "") for label in _CREATORS]
+    return next(filter(None, [*known, parameters(workflow).get("by", "")]), "")
 
 
 def forced(workflow: Manifest) -> Forced | None:
-    """Return who wants the result of a run served whatever the gate says; None for nobody.
+    """Return who wants a version served whatever the gate says; None for nobody.
 
-    The parameter `force` is the reason. Argo notes by a label whose token has submitted a workflow,
-    where it went through its server.
+    The parameter `force` is the reason.
 
     Args:
         workflow: The object as the API returns it.
@@ -83,9 +99,7 @@ def forced(workflow: Manifest) -> Forced | None:
     reason = parameters(workflow).get("force", "").strip()
     if not reason:
         return None
-    labels = workflow["metadata"].get("labels") or {}
-    known = (labels.get(label) for label in _CREATORS)
-    return Forced(who=next(filter(None, known), "somebody with kubectl"), reason=reason)
+    return Forced(who=submitter(workflow) or "somebody with kubectl", reason=reason)
 
 
 def check_braces(values: Mapping[str, Any], what: str = "the parameters") -> None:

@@ -25,12 +25,14 @@ class Request:
         version: The version to go back to; empty for the one that was current before.
         by: Who asks for it.
         why: What they say about it.
+        force: Whether also to a version that the gate held back.
     """
 
     model: str
     version: str
     by: str
     why: str
+    force: bool
 
     @classmethod
     def of(cls, workflow: Manifest) -> Request:
@@ -41,8 +43,14 @@ class Request:
         """
         given = planning.parameters(workflow)
         planning.check_braces(given)
-        by = given.get("by") or f"workflow {workflow['metadata']['name']}"
-        return cls(given.get("model", ""), given.get("version", ""), by, given.get("why", ""))
+        reason = given.get("force", "").strip()
+        return cls(
+            model=given.get("model", ""),
+            version=given.get("version", ""),
+            by=planning.submitter(workflow) or f"workflow {workflow['metadata']['name']}",
+            why=given.get("why", "").strip() or reason,
+            force=bool(reason),
+        )
 
 
 def parameters_of(cluster: Cluster, way: WayBack) -> Mapping[str, str]:

@@ -226,10 +226,13 @@ class Execution:
 
     async def _judge(self, task: Task, *, version: str) -> None:
         record, gate = self.backend.record, self.backend.config.gate
-        if gate.compares:  # whoever has the ports publishes: what is current stays so until then
+        # Whoever has the ports publishes, so no other run does before this one. A rollback may:
+        # then the run has the last word all the same, compared with the version before that.
+        if gate.compares:
             await self.service.hold_ports()
         output, forced = record.folder.gate, record.folder.forced
-        await self._run_process(task, version=version, output=output, forced=forced)
+        about = {"output": output, "version": version, "forced": forced, "run": record.run}
+        await self._run_process(task, **about)
         record.judge(task, GateTable.load(output))
 
     def _is_held(self) -> bool:
@@ -240,8 +243,10 @@ class Execution:
     async def _verify(self, task: Task) -> None:
         record = self.backend.record
         output = record.folder.verification
-        about = {"output": output, "version": self.service.version, "run": record.run}
-        await self._run_process(task, **about)
+        gate = record.content().gate
+        forced = record.folder.forced if gate and gate.forced else None
+        about = {"version": self.service.version, "forced": forced, "run": record.run}
+        await self._run_process(task, output=output, **about)
         record.verification = Verification.load(output)
 
     def _note_served(self) -> None:

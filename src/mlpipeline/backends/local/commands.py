@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
-import os
 import shlex
 import signal
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,6 +176,7 @@ def rollback(
     version: str,
     *,
     why: str,
+    force: bool,
     say: Callable[[str], None],
 ) -> None:
     """Go back to a version of the model, once its answers are verified; tell MLflow.
@@ -189,6 +187,7 @@ def rollback(
         workspace: The folder of all artifacts.
         version: A registered version; empty for the one that was current before.
         why: What the person says about it, for the history.
+        force: Whether also to a version that the gate held back.
         say: Called with how far it is.
 
     Raises:
@@ -196,20 +195,20 @@ def rollback(
     """
     from mlpipeline.runs.mlflow import sending
 
-    work = roll_back(config, config_file, workspace, version, by=_person(), why=why, say=say)
+    work = roll_back(
+        config,
+        config_file,
+        workspace,
+        version,
+        by=environment.user(),
+        why=why,
+        force=force,
+        say=say,
+    )
     way = asyncio.run(_stoppable(work))
     say(f"{way.version} is current, in place of {way.current}; `mlpipeline serve` serves it")
     with sending.sending(workspace, sending.configured(default=sending.embedded(workspace))):
         pass  # the aliases of the registered model
-
-
-def _person() -> str:
-    """Who calls this, as the system knows them."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a user that has a number only
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"
 
 
 def watch(workspace: Workspace) -> None:

@@ -31,6 +31,7 @@ async def roll_back(
     *,
     by: str,
     why: str,
+    force: bool,
     say: Callable[[str], None],
 ) -> WayBack:
     """Serve a version, verify its answers, and make it current; return what has changed.
@@ -42,16 +43,18 @@ async def roll_back(
         version: A registered version; empty for the one that was current before.
         by: Who goes back, for the history.
         why: What they say about it.
+        force: Whether also to a version that the gate held back.
         say: Called with what has been verified.
 
     Raises:
+        GateError: The gate held the version back.
         ServingError: The version is no way back, or another one has become current meanwhile.
         ArtifactError: The history is damaged, or which version is current cannot be read.
         ProcessError: Somebody else goes back right now; or it cannot be served, or not verified.
     """
     lease = workspace.rollback_lease(config.name)
     async with at_once(f"a rollback of `{config.name}`", lease, who=by):
-        way = rollback.find(workspace, config.name, version)
+        way = rollback.find(workspace, config.name, version, force=force)
         say(f"{way.version}: every file is as it was published")
         aside = config.model_copy(update={"serving": _beside(config.serving)})
         logs = workspace.rollback_logs
@@ -59,7 +62,7 @@ async def roll_back(
             figures = await _verify(aside, config_file, workspace, way.version)
         sent = sum(protocol.images for protocol in figures.protocols)
         say(f"{way.version}: {sent:,} answers of {len(figures.replicas)} replicas are as recorded")
-        way.take(workspace, by=by, why=why)
+        way.take(workspace, by=by, why=why, force=force)
         return way
 
 

@@ -1,4 +1,4 @@
-"""`models/NAME/changes.json`: which version of a model was current when, and why."""
+"""`models/NAME/changes.json`: which version of a model was current when, or held back, and why."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Change(Part):
         how: A run has `published` it; somebody has `rolled back` to it; or it was `found` to be
             current, and nobody has said why: an earlier release, or a person, has made it so.
         by: The name of the run, or who has rolled back; empty where that is not known.
+        forced_by: Who has had it served though the gate held it back; empty where it did not.
         why: What that person has said.
     """
 
@@ -24,20 +25,44 @@ class Change(Part):
     time: Moment
     how: Literal["published", "rolled back", "found"]
     by: str = ""
+    forced_by: str = ""
     why: str = ""
 
     @property
     def reason(self) -> str:
         """How, by whom and why, in words."""
         by = f" by {'run ' if self.how == 'published' else ''}{self.by}" if self.by else ""
-        return f"{self.how}{by}{f': {self.why}' if self.why else ''}"
+        forced = f", forced by {self.forced_by}" if self.forced_by else ""
+        return f"{self.how}{by}{forced}{f': {self.why}' if self.why else ''}"
+
+
+class HeldBack(Part):
+    """The gate did not let a version take the place of the current one.
+
+    Attributes:
+        version: The version.
+        time: When it was judged.
+        run: The name of the run; empty where somebody has called the step by hand.
+        why: What the gate has found against it.
+    """
+
+    version: str
+    time: Moment
+    run: str = ""
+    why: str
+
+    @property
+    def reason(self) -> str:
+        """In which run and why, in words."""
+        return f"held back by the gate{f' in run {self.run}' if self.run else ''}: {self.why}"
 
 
 class ModelHistory(Document):
-    """The versions of a model that were current: changes are added, and never taken away.
+    """The versions of a model that were current, or held back: nothing of it is ever taken away.
 
     Attributes:
         changes: All changes, the oldest first.
+        held_back: What the gate has held back, the oldest first.
         planned: The change that was under way when this was written. It has taken place if its
             version is current; otherwise it never did.
     """
@@ -45,4 +70,5 @@ class ModelHistory(Document):
     CALLED: ClassVar[str] = "model's history"
 
     changes: tuple[Change, ...]
+    held_back: tuple[HeldBack, ...] = ()
     planned: Change | None = None
