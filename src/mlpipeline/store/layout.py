@@ -435,6 +435,11 @@ class Workspace:
         """The folder of the logs of `mlpipeline rollback`."""
         return self.serving_logs / "rollback"
 
+    @property
+    def rollback_verification(self) -> Path:
+        """What the last rollback has verified (`store.schemas.run.Verification`)."""
+        return self.rollback_logs / "verification.json"
+
     def ports_lease(self, host: str, port: int) -> Path:
         """Return what the run holds that serves on a port of a host."""
         return self.serving_logs / f".{host}-{port}.lease"

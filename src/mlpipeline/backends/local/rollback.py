@@ -75,8 +75,7 @@ async def _verify(
     config: Config, config_file: Path, workspace: Workspace, version: str
 ) -> Verification:
     """Send the test split to the replicas, in a process: it needs libraries that take seconds."""
-    settings, logs = config.serving, workspace.rollback_logs
-    output = logs / "verification.json"
+    settings, output = config.serving, workspace.rollback_verification
     arguments = [
         *step_arguments(
             VERIFY.name, config=config_file, workspace=workspace, version=version, output=output
@@ -85,5 +84,7 @@ async def _verify(
         *("--grpc", addresses.join(settings.host, settings.grpc_port)),
         ONLY_VERIFY,
     ]
-    await processes.run(processes.python_m(arguments), log=logs / f"{VERIFY.name}.log")
+    await processes.run(
+        processes.python_m(arguments), log=workspace.rollback_logs / f"{VERIFY.name}.log"
+    )
     return Verification.load(output)
