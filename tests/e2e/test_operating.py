@@ -460,7 +460,7 @@ def test_status_and_logs_say_what_matters_now(first: Run, again: Run) -> None:
 
 @pytest.mark.usefixtures("again")
 def test_models_are_listed_each_with_an_address(first: Run) -> None:
-    head, *lines = make("models").splitlines()
+    head, *lines = make("models", "IN=cluster").splitlines()
     assert head.split() == ["MODEL", "VERSION", "READY", "ADDRESS"]
     ((version, ready, address),) = [
         line.split()[1:] for line in lines if line.split()[0] == first.content["name"]
