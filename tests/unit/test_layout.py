@@ -32,6 +32,7 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.selection("k").test_labels, "selections/k/test_labels.npy"),
         (WORKSPACE.selection("k").mistakes, "selections/k/mistakes.npz"),
         (WORKSPACE.model("m", "v").card, "models/m/v/model.json"),
+        (WORKSPACE.model("m", "v").page, "models/m/v/card.md"),
         (WORKSPACE.model("m", "v").example, "models/m/v/request.json"),
         (WORKSPACE.model("m", "v").saved_model, "models/m/v/saved_model"),
         (WORKSPACE.current_version("m"), "models/m/current"),

@@ -111,8 +111,10 @@ def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
         ({"serving": {"replicas": 3, "port": 9000}}, set()),
         ({"serving": {"engine": "tensorflow"}}, {"select"}),
         ({"serving": {"precision": "auto"}}, {"select"}),
+        # What the model's card says is in the model's artifact, and trains nothing anew.
+        ({"card": {"licence": "CC0", "limits": "snow"}}, {"select"}),
         # What is written out, though it is the default, is no change.
-        ({"recipe": {"epochs": 8}, "data": {"seed": 17}}, set()),
+        ({"recipe": {"epochs": 8}, "data": {"seed": 17}, "card": {"licence": ""}}, set()),
     ],
     ids=[
         *("nothing", "recipe-of-one", "options-of-one", "architecture-of-one", "recipe", "seed"),
@@ -126,6 +128,7 @@ def test_what_is_published_is_in_a_folder_named_by_its_key() -> None:
             "serving",
             "engine",
             "precision",
+            "card",
             "defaults",
         ),
     ],

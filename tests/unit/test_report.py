@@ -211,6 +211,21 @@ def test_the_page_can_be_read_without_seeing_it(tmp_path: Path, run: dict[str, A
     assert links <= {f"#{name}" for name in ids}
 
 
+def test_the_card_of_the_model_is_linked_from_both_places_where_the_page_lies(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    workspace, record = Workspace(tmp_path), Run.parse(run, origin="made up")
+    assert "card.md" not in report.build(workspace, record), "an older version has none"
+    decision = artifacts.read_json(artifact_of(tmp_path, run, "select") / "decision.json")
+    card = workspace.model(decision["name"], decision["version"]).page
+    artifacts.write_text(card, "# fashion-mnist\n")
+    own = report.write(workspace, record)
+    for page in (own, workspace.report):
+        links = [str(each["href"]) for each in Page(page.read_text(encoding="utf-8")).all("a")]
+        (link,) = (link for link in links if link.endswith("card.md"))
+        assert (page.parent / link).resolve() == card.resolve()
+
+
 def test_the_page_is_small(tmp_path: Path, run: dict[str, Any]) -> None:
     assert len(report.build(Workspace(tmp_path), Run.parse(run, origin="made up"))) < 300_000
 

@@ -283,6 +283,27 @@ def test_the_registered_model_is_the_chosen_ones(workspace: Workspace) -> None:
     }
 
 
+def test_the_card_is_part_of_the_artifact_and_the_same_whenever_it_is_made(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    page = ModelFolder(workspace.model).page
+    manifest = artifacts.read_json(workspace.model / "MANIFEST.json")
+    assert "card.md" in manifest["files"]
+    decision = artifacts.read_json(workspace.output / "decision.json")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# halves\n\nVersion `halves-1`")
+    assert f"| test | {TEST_IMAGES} | {decision['test']['accuracy']:.2%} |" in text
+    again = tmp_path / "halves-1"
+    selection.select(
+        "halves",
+        workspace.candidates,
+        dataset=workspace.dataset,
+        output=tmp_path / "selection",
+        model=again,
+    )
+    assert ModelFolder(again).page.read_bytes() == page.read_bytes()
+
+
 def _select(
     workspace: Workspace,
     place: Path,

@@ -165,6 +165,8 @@ def select(
         model=workspace.model(settings.name, task.key).path,
         engine=settings.serving.engine,
         precision=settings.serving.precision,
+        source=settings.data.dataset,
+        said=settings.card,
     )
 
 

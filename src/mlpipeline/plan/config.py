@@ -255,6 +255,17 @@ def _all_or_a_number(value: Any) -> Any:
     raise ValueError(f"got {value!r}, expected `all` or a number of images from 1 on")
 
 
+class Card(Section):
+    """What people are told in the model's `card.md`: part of selection's key, if it is said."""
+
+    licence: str = ""
+    """The licence of the data; those of `fashion_mnist` and `synthetic` are known."""
+    intended_use: str = ""
+    """What the model is for, and what it is not for, as Markdown."""
+    limits: str = ""
+    """What is known of where it fails, as Markdown, beside what is measured."""
+
+
 class Verify(Section):
     """What is sent to the served model and compared: part of the key of verification alone."""
 
@@ -290,6 +301,8 @@ class Config(Section):
     """What a new version must not be worse in than the current one."""
     serving: Serving = Serving()
     """How many replicas answer, at which address."""
+    card: Card = Card()
+    """What the model's card says beside what is measured."""
     verify: Verify = Verify()
     """How much of the test split is sent to them before the version is current."""
 

@@ -95,7 +95,10 @@ def _of_candidate(config: Config, candidate: str | None) -> Identity:
 
 def _of_model(config: Config, candidate: str | None) -> Identity:
     serving = config.serving.model_dump(include={"engine", "precision"})
-    return Identity(config.name, {"name": config.name, **serving})
+    said = config.card.model_dump(exclude_defaults=True)
+    return Identity(
+        config.name, {"name": config.name, **serving} | ({"card": said} if said else {})
+    )
 
 
 @dataclass(frozen=True)

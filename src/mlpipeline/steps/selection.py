@@ -15,9 +15,9 @@ from mlpipeline import progress
 from mlpipeline.engines import Engine, predict_batches
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.learning.data.splits import StoredSplit
-from mlpipeline.plan.config import EngineChoice, Precision
+from mlpipeline.plan.config import Card, EngineChoice, Precision
 from mlpipeline.plan.decision import choose
-from mlpipeline.steps import variants
+from mlpipeline.steps import model_card, variants
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import (
     CandidateFolder,
@@ -37,6 +37,7 @@ from mlpipeline.store.schemas.selection import (
 _log = logging.getLogger(__name__)
 
 _MISTAKES_KEPT = 40
+_NOTHING_SAID = Card()
 
 
 def select(
@@ -48,6 +49,8 @@ def select(
     model: Path,
     engine: EngineChoice = "auto",
     precision: Precision = "float32",
+    source: str = "",
+    said: Card = _NOTHING_SAID,
 ) -> None:
     """Choose, make what is served, test that, and register it.
 
@@ -59,6 +62,8 @@ def select(
         model: Where to publish the model; the folder's name is its version.
         engine: What `serving.engine` asks for.
         precision: What `serving.precision` asks for.
+        source: What `data.dataset` says, for the model's card.
+        said: What the configuration says for the model's card.
 
     Raises:
         SelectionError: No candidate can be chosen, or LiteRT is asked for and cannot serve it.
@@ -115,7 +120,7 @@ def select(
         if accuracy is None:  # TensorFlow serves what the candidate was measured by
             accuracy = metrics[choice.chosen].validation_accuracy
         assert accuracy is not None, "a candidate that can be chosen has it"
-        ModelCard(
+        about = ModelCard(
             name=name,
             version=model.name,
             classes=card.classes,
@@ -129,7 +134,10 @@ def select(
             engine=served.about.engine,
             variant=served.about.variant,
             engine_reason=served.about.reason,
-        ).save(registered.card)
+        )
+        about.save(registered.card)
+        subject = model_card.Subject(about, card, source, probabilities, labels)
+        model_card.write(registered, subject, said)
 
 
 def _predict(split: StoredSplit, engine: Engine) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

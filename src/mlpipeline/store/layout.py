@@ -5,7 +5,7 @@
     candidates/.KEY.work/   the same while it is trained; result/ is what a TFJob has made of it
     */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
-    models/NAME/VERSION/    model.json  request.json  model.tflite  saved_model/
+    models/NAME/VERSION/    model.json  card.md  request.json  model.tflite  saved_model/
     models/NAME/current     the version that is served
     models/NAME/changes.json
                             which version was current when, and why
@@ -173,6 +173,11 @@ class ModelFolder(Folder):
     def card(self) -> Path:
         """What the model is, and what it was made from."""
         return self.path / "model.json"
+
+    @property
+    def page(self) -> Path:
+        """The same for people, with figures and limits; there is none in older versions."""
+        return self.path / "card.md"
 
     @property
     def example(self) -> Path:

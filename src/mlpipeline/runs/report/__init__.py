@@ -24,6 +24,7 @@ _CLASSES_IN_MATRIX = 25  # more do not fit a page with names and numbers: colour
 _CELLS_IN_MAP = 200  # more are too small to be seen, and neighbouring classes are joined
 _WEAKEST_SHOWN = 20  # of more classes than fit; all of them can be unfolded
 _NAMES_SHOWN = 30
+_FROM_RUN = "../../"  # from the folder of a run to the workspace
 
 
 def write(workspace: Workspace, run: Run) -> Path:
@@ -39,7 +40,7 @@ def write(workspace: Workspace, run: Run) -> Path:
     page = build(workspace, run)
     own = workspace.run(run.run).report
     artifacts.write_text(own, page)
-    artifacts.write_text(workspace.report, page)
+    artifacts.write_text(workspace.report, page.replace(f'href="{_FROM_RUN}', 'href="'))
     return own
 
 
@@ -73,7 +74,17 @@ def build(workspace: Workspace, run: Run) -> str:
         series=figures.SERIES,
         fewest_in_bin=figures.FEWEST_IN_BIN,
         names_shown=_NAMES_SHOWN,
+        model_card=_model_card(workspace, collected),
+        from_run=_FROM_RUN,
     )
+
+
+def _model_card(workspace: Workspace, collected: evidence.Evidence) -> str:
+    """Where the card of what was selected is, below the workspace; empty where there is none."""
+    if (decision := collected.decision) is None:
+        return ""
+    page = workspace.model(decision.name, decision.version).page
+    return page.relative_to(workspace.root).as_posix() if page.exists() else ""
 
 
 def _quality(collected: evidence.Evidence) -> dict[str, Any] | None:

@@ -136,7 +136,7 @@ def _describe(card: DatasetCard) -> str:
     warning = "\n**Made-up data: figures say nothing of real images.**\n" if card.synthetic else ""
     columns = [card.per_class[name] for name in SPLITS]
     rows = "\n".join(
-        f"| {_in_a_cell(label)} | {' | '.join(f'{count:,}' for count in counts)} |"
+        f"| {in_a_cell(label)} | {' | '.join(f'{count:,}' for count in counts)} |"
         for label, *counts in zip(card.classes, *columns, strict=True)
     )
     totals = " | ".join(f"{card.counts[name]:,}" for name in SPLITS)
@@ -174,8 +174,12 @@ def _describe_preparation(preparation: ImageKind | None) -> str:
 """
 
 
-def _in_a_cell(name: str) -> str:
-    """Return a name as the text of a Markdown table's cell, whatever characters it has."""
+def in_a_cell(name: str) -> str:
+    """Return a name as the text of a Markdown table's cell, whatever characters it has.
+
+    Args:
+        name: Such as that of a class.
+    """
     on_one_line = " ".join(name.split())
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", on_one_line)
 
