@@ -49,6 +49,8 @@ from mlpipeline.store.layout import (
 
 IMAGE, PREDICTOR_IMAGE = "mlpipeline:0.2.0", "mlpipeline-predictor:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
+# mlpipeline.runs.webhook reads them: not imported, because a workflow needs the plan alone.
+WEBHOOK_URL, WEBHOOK_FORM = "MLPIPELINE_WEBHOOK_URL", "MLPIPELINE_WEBHOOK_FORM"
 MEMO = "memo"  # the ConfigMap of manifests/base/memo.yaml
 LIMITS = "limits"  # that of limits.yaml beside it
 _PLAN = "plan"  # the step before all others, of the workflow alone
@@ -103,6 +105,18 @@ TRACKING = m.EnvVar(
         config_map_key_ref=m.ConfigMapKeySelector(name="tracking", key="uri", optional=True)
     ),
 )
+
+# Whom `record` tells how a run has ended: a Secret that people make if they want it. Its URL is a
+# credential, so no step has it that runs the code of a user.
+_WEBHOOK = [
+    m.EnvVar(
+        name=name,
+        value_from=m.EnvVarSource(
+            secret_key_ref=m.SecretKeySelector(name="webhook", key=key, optional=True)
+        ),
+    )
+    for name, key in ((WEBHOOK_URL, "url"), (WEBHOOK_FORM, "form"))
+]
 
 # Whose code a configuration may name: manifests/base/plugins.yaml. Without that no pod starts.
 _PLUGINS = m.EnvVar(
@@ -361,7 +375,7 @@ def add_steps() -> Steps:
     step(
         "record",
         ["cluster", "record", "--workspace", WORKSPACE, *OWNER],
-        environment=[TRACKING],
+        environment=[TRACKING, *_WEBHOOK],
         reads=ARTIFACTS,
         writes=[ALL],  # the run's folder, and the report of the latest run
         account="pipeline",

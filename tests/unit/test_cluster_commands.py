@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from mlpipeline.errors import (
 )
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import Task, plan
-from mlpipeline.runs import lineage, report
+from mlpipeline.runs import lineage, report, webhook
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import Forced
@@ -579,6 +580,27 @@ def test_record_writes_the_record_and_ends_the_jobs_that_the_run_has_left(
     assert (folder / "report.html").exists()
     assert str(folder / "report.html") in said
     assert cluster.changes == ["delete TFJob running", "delete TFJob new"]
+
+
+def test_record_tells_a_webhook_once_and_succeeds_where_that_does_not_answer(
+    tmp_path: Path, cluster: FakeCluster, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def post(_: webhook.Webhook, content: dict[str, Any]) -> str:
+        assert webhook.URL_VARIABLE not in os.environ
+        told.append(content)
+        return "it answered with status 500"
+
+    monkeypatch.setattr(webhook.Webhook, "_post", post)
+    status = {"startedAt": "2026-11-21T12:00:00Z", "nodes": {}}
+    cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": {}, "status": status})
+    for _ in range(2):  # the second is the same step in another pod
+        monkeypatch.setenv(webhook.URL_VARIABLE, "https://hooks.test/secret")
+        said = invoke("record")
+    assert [(content["run"], content["state"]) for content in told] == [(RUN, "failed")]
+    assert "secret" not in said
+    assert (tmp_path / "runs" / RUN / "report.html").exists()
 
 
 def test_a_deleted_workflow_leaves_a_record_which_the_next_one_closes(

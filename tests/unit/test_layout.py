@@ -48,6 +48,7 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.run("r").report, "runs/r/report.html"),
         (WORKSPACE.run("r").log("train-cnn"), "runs/r/logs/train-cnn.log"),
         (WORKSPACE.run("r").lock, "runs/r/.lock"),
+        (WORKSPACE.run("r").told, "runs/r/.told"),
         (WORKSPACE.inbox.done("train-a"), "inbox/done/train-a.json"),
         (WORKSPACE.inbox.failed(Path("/x/a.json")), "inbox/failed/a.json"),
         (WORKSPACE.inbox.reason(Path("/x/a.json")), "inbox/failed/a.txt"),

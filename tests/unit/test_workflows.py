@@ -16,6 +16,7 @@ import yaml
 from mlpipeline.cli import app, options
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import GATE, SERVE, STEPS, needs_of
+from mlpipeline.runs import webhook
 from mlpipeline.store import layout
 
 ROOT = Path(__file__).parents[2]
@@ -391,6 +392,17 @@ def test_a_pod_sees_what_it_reads(pod: Manifest) -> None:
 def test_what_all_runs_have_published_the_record_cannot_change() -> None:
     mounts = _mounts(TEMPLATES["record"])
     assert {place for place, writable in mounts.items() if not writable} == {*layout.ARTIFACTS}
+
+
+@each_pod
+def test_who_is_told_of_the_end_of_a_run_only_the_record_knows(pod: Manifest) -> None:
+    given = {e["name"]: e["valueFrom"] for e in pod["container"]["env"]}
+    secrets = {name: e["secretKeyRef"] for name, e in given.items() if "secretKeyRef" in e}
+    webhook_of = {webhook.URL_VARIABLE: "url", webhook.FORM_VARIABLE: "form"}
+    expected = {
+        name: {"name": "webhook", "key": key, "optional": True} for name, key in webhook_of.items()
+    }
+    assert secrets == (expected if pod["name"] == "record" else {})
 
 
 @each_pod

@@ -397,7 +397,9 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     from mlpipeline.backends.cluster import record as records
     from mlpipeline.runs import lineage, report
     from mlpipeline.runs.mlflow import sending
+    from mlpipeline.runs.webhook import Webhook
 
+    webhook = Webhook.taken_from()
     cluster = api.connect()
     owner = tfjob.WorkflowReference.parse(workflow)
     warnings = functools.partial(pods.warnings_of, cluster)
@@ -419,6 +421,8 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     # Without a tracking server nothing is sent: SQLite's locks are not for a volume of many nodes.
     with sending.sending(workspace, sending.configured()):
         typer.echo(f"{run.state}: {report.write(workspace, run.content())}")
+    if webhook:
+        webhook.tell(run.content(), run.folder)
 
 
 @app.command()

@@ -264,6 +264,11 @@ class RunFolder(Folder):
         return self.logs / f"{name}.log"
 
     @property
+    def told(self) -> Path:
+        """How the run had ended when a webhook was told last."""
+        return self.path / ".told"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that carries the run out."""
         return self.path / ".lock"

@@ -25,6 +25,7 @@ from mlpipeline.plan import own_files, permissions, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
+from mlpipeline.runs.webhook import Webhook
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import Forced
@@ -53,13 +54,18 @@ def run(
         PipelineError: A task failed for good; what was finished before is kept.
         GateError: The gate has held the result back, and the configuration calls that an error.
     """
+    webhook = Webhook.taken_from()  # before there is a process that could read it
     config = own_files.pinned(feedback.joined(config, workspace))
     record = RunRecord.begin(config, config_file, workspace)
     with runs.under_way(record.folder):
         close_killed(workspace)
         if forced:
             forced.save(record.folder.forced)
-        _run(config, workspace, record, asynchronous=asynchronous)
+        try:
+            _run(config, workspace, record, asynchronous=asynchronous)
+        finally:
+            if webhook:
+                webhook.tell(record.content(), record.folder)
 
 
 def close_killed(workspace: Workspace) -> None:
