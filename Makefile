@@ -12,6 +12,7 @@ ACTIONLINT_VERSION := 1.7.12
 CONFIG    ?= configs/default.yaml
 WORKSPACE ?= workspace
 OUTPUT    ?= edge
+KEEP_RUNS ?= 50
 OVERLAY   ?= kind
 # Where the pipeline is in a cluster, and its name there: of what has no namespace, such as its volume.
 NAMESPACE ?= mlpipeline
@@ -66,6 +67,12 @@ rollback: $(READY) ## Go back to another version of the model; by default to the
 	@$(if $(filter cluster,$(IN)),\
 		scripts/rollback.sh $(LAST_CONTAINER) $(LAST_PREDICTOR) $(foreach each,MODEL VERSION WHY FORCE,$(call quoted,$(each))),\
 		$(PIPELINE) rollback $(OPTIONS) --why=$(call quoted,WHY) $(if $(FORCE),--force) -- $(if $(VERSION),$(call quoted,VERSION)))
+
+.PHONY: gc
+gc: $(READY) ## Remove what neither the newest runs nor versions that are kept need. KEEP_RUNS=50 DRY_RUN=1 WORKSPACE= IN=cluster
+	@$(if $(filter cluster,$(IN)),\
+		scripts/gc.sh $(LAST_CONTAINER) $(call quoted,KEEP_RUNS) $(if $(DRY_RUN),true,false),\
+		$(PIPELINE) gc --keep-runs $(call quoted,KEEP_RUNS) $(if $(DRY_RUN),--dry-run) --workspace $(call quoted,WORKSPACE))
 
 .PHONY: predict
 predict: $(READY) ## Say what the current model sees in an image. IMAGE=some.png

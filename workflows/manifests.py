@@ -7,7 +7,7 @@ from typing import Any
 from hera.workflows import CronWorkflow, Workflow, WorkflowTemplate
 from hera.workflows import models as m
 
-from workflows import asynchronous, rollback
+from workflows import asynchronous, housekeeping, rollback
 from workflows.pipeline import OWNER, VOLUMES, add_templates, arguments, step
 
 _DAY = 24 * 60 * 60
@@ -52,6 +52,19 @@ _HEADERS = {
 #   now:  argo submit -n mlpipeline --from cronworkflow/retrain
 #   stop: argo cron suspend -n mlpipeline retrain
 """,
+    "gc.yaml": """\
+# Removes from the workspace what neither the newest runs nor the versions that are kept lead to.
+# `make deploy` applies it.
+#   look:   make gc IN=cluster KEEP_RUNS=50 DRY_RUN=1
+#   submit: make gc IN=cluster KEEP_RUNS=50
+#   or:     argo submit -n mlpipeline --watch --from workflowtemplate/gc -p keep-runs=50
+""",
+    "cron-gc.yaml": """\
+# Does that every Wednesday night, where manifests/components/housekeeping turns it on: nothing is
+# removed unless somebody has said so. `make deploy` applies it.
+#   now:  argo submit -n mlpipeline --from cronworkflow/gc
+#   stop: argo cron suspend -n mlpipeline gc
+""",
 }
 
 
@@ -74,26 +87,37 @@ def render() -> dict[str, str]:
         )
     with WorkflowTemplate(name="rollback", **_going_back()) as going_back:
         rollback.add_templates()
-    cron = CronWorkflow(
-        name="retrain",
-        labels=LABELS,
-        schedules=["0 3 * * 0"],
-        concurrency_policy="Forbid",
-        starting_deadline_seconds=3600,
-        successful_jobs_history_limit=3,
-        failed_jobs_history_limit=3,
-        workflow_template_ref=m.WorkflowTemplateRef(name=retraining.name),
-    )
+    with WorkflowTemplate(name="gc", **_keeping_house()) as keeping_house:
+        housekeeping.add_templates()
     documents = {
         "pipeline.yaml": workflow,
         "asynchronous.yaml": unsynchronized,
         "workflow-template.yaml": template,
         "retrain.yaml": retraining,
         "rollback.yaml": going_back,
-        "cron-workflow.yaml": cron,
+        "cron-workflow.yaml": _by_the_clock(retraining, "0 3 * * 0"),
+        "gc.yaml": keeping_house,
+        "cron-gc.yaml": _by_the_clock(keeping_house, "0 3 * * 3", suspend=True),
     }
     note = "# Rendered from the Python beside it by `make render`: change that, not this.\n"
     return {name: _HEADERS[name] + note + made.to_yaml() for name, made in documents.items()}
+
+
+def _by_the_clock(
+    template: WorkflowTemplate, schedule: str, *, suspend: bool | None = None
+) -> CronWorkflow:
+    """Return what submits a template by the clock, under the template's name."""
+    return CronWorkflow(
+        name=template.name,
+        labels=LABELS,
+        schedules=[schedule],
+        cron_suspend=suspend,
+        concurrency_policy="Forbid",
+        starting_deadline_seconds=3600,
+        successful_jobs_history_limit=3,
+        failed_jobs_history_limit=3,
+        workflow_template_ref=m.WorkflowTemplateRef(name=template.name),
+    )
 
 
 def _retraining() -> dict[str, Any]:
@@ -113,6 +137,16 @@ def _going_back() -> dict[str, Any]:
         "entrypoint": "rollback",
         "on_exit": None,
         "arguments": rollback.arguments(),
+    }
+
+
+def _keeping_house() -> dict[str, Any]:
+    """What differs from a run: it waits for all of them, and leaves no record."""
+    return common() | {
+        "entrypoint": "gc",
+        "on_exit": None,
+        "arguments": housekeeping.arguments(),
+        "active_deadline_seconds": housekeeping.HOURS * 60 * 60,
     }
 
 

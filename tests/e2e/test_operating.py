@@ -486,6 +486,21 @@ def test_reports_come_out_of_the_cluster(first: Run) -> None:
     wait_until(no_pod_inside, "the end of the pods that these started", 60)
 
 
+def test_what_nobody_needs_is_named_and_what_runs_need_stays(first: Run) -> None:
+    places = ("runs", "datasets", "candidates", "selections", f"models/{first.content['name']}")
+
+    def there() -> set[Path]:
+        return {path for place in places for path in (WORKSPACE / place).glob("[!.]*")}
+
+    before = there()
+    said = make("gc", "IN=cluster", "KEEP_RUNS=1", "DRY_RUN=1")
+    assert re.search(r"would be removed: \d+, ", said)
+    assert there() == before
+    assert re.search(r"[^e] removed: \d+, ", make("gc", "IN=cluster", "KEEP_RUNS=1000"))
+    for step, folder in (("ingest", "datasets"), ("select", "selections")):
+        artifacts.verify(WORKSPACE / folder / first.keys()[step])
+
+
 def test_a_command_inside_sees_the_clusters_workspace_and_cannot_write_to_it(first: Run) -> None:
     name, version = first.content["name"], first.keys()["select"]
     assert name in make("inside", "COMMAND=ls /workspace/models").split()

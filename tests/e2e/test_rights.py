@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.rights import used_by_steps
+from support.rights import used_by_removals, used_by_steps
 from support.workflows_on_kind import NAMESPACE
 
 NOBODY = ["step", "worker", "default"]
@@ -70,6 +70,13 @@ def test_the_steps_that_use_the_cluster_may_do_what_they_need_and_no_more() -> N
     assert [action for action in PIPELINE_MAY if not _may("pipeline", action)] == []
     assert [a for a in (*PIPELINE_MAY_NOT, *OTHER_VERBS) if _may("pipeline", a)] == []
     assert [action for action in PIPELINE_MAY if _may("pipeline", action, "default")] == []
+
+
+def test_whoever_removes_what_nobody_needs_may_change_nothing_but_the_memo() -> None:
+    own = [_action(*right) for right in used_by_removals()]
+    assert [action for action in own if not _may("gc", action)] == []
+    others = (*PIPELINE_MAY, *PIPELINE_MAY_NOT, *OTHER_VERBS)
+    assert [a for a in others if a not in own and _may("gc", a)] == []
 
 
 def test_argos_container_may_report_results_only() -> None:

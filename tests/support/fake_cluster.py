@@ -80,11 +80,15 @@ class FakeCluster(Cluster):
 
     def find(self, kind: str, selector: str = "") -> list[Manifest]:
         self._use(kind, "list")
-        wanted = dict(pair.split("=") for pair in selector.split(",") if pair).items()
+        pairs = [pair for pair in selector.split(",") if pair]
+        wanted = dict(pair.split("=") for pair in pairs if "!=" not in pair).items()
+        unwanted = dict(pair.split("!=") for pair in pairs if "!=" in pair).items()
         return [
             copy.deepcopy(found)
             for (its_kind, _), found in self.objects.items()
-            if its_kind == kind and wanted <= found["metadata"].get("labels", {}).items()
+            if its_kind == kind
+            and wanted <= (labels := found["metadata"].get("labels", {}).items())
+            and not unwanted & labels
         ]
 
     def each(self, kind: str, selector: str = "") -> Iterator[Manifest]:

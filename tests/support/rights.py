@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from unittest import mock
 
 from mlpipeline.backends.cluster import (
+    housekeeping,
     inference_service,
     manifests,
     planning,
@@ -27,6 +28,7 @@ from mlpipeline.errors import ClusterError, StoppedError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Training
 from mlpipeline.plan.pipeline import INGEST
+from mlpipeline.runs.garbage import Garbage
 from mlpipeline.store.layout import Workspace
 from support.fake_cluster import Clock, FakeCluster, pod, unschedulable
 
@@ -180,6 +182,17 @@ def used_by_retraining() -> frozenset[Right]:
     cluster.clock.at(3, stop.set)
     with contextlib.suppress(StoppedError):
         retraining.retrain(cluster, _OWNER, template="mlpipeline", stop=stop)
+    return frozenset(cluster.used)
+
+
+def used_by_removals() -> frozenset[Right]:
+    """Return what the step gc does, where something is removed and the memo was deleted."""
+    cluster = FakeCluster()
+    housekeeping.under_way(cluster)
+    list(housekeeping.served(cluster))
+    housekeeping.forget(cluster, "memo", [])
+    cluster.objects["ConfigMap", "memo"]["data"] = {"ingest-1": "of what is gone"}
+    housekeeping.forget(cluster, "memo", [Garbage(Path("datasets/ingest-1"), 0)])
     return frozenset(cluster.used)
 
 

@@ -38,6 +38,8 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.current_version("m"), "models/m/current"),
         (WORKSPACE.current_lease("m"), "models/m/.current.lease"),
         (WORKSPACE.history("m"), "models/m/changes.json"),
+        (WORKSPACE.pinned("m"), "models/m/pinned"),
+        (WORKSPACE.removal_lease, "runs/.removal.lease"),
         (WORKSPACE.rollback_lease("m"), "models/m/.rollback.lease"),
         (WORKSPACE.predictions("k").table, "predictions/k/predictions.csv"),
         (WORKSPACE.predictions("k").summary, "predictions/k/summary.json"),

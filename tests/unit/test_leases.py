@@ -52,6 +52,18 @@ def test_one_has_it_and_the_others_are_told_who(file: Path) -> None:
     assert not list(file.parent.iterdir())
 
 
+def test_who_only_looks_is_told_who_has_it_and_takes_nothing(file: Path) -> None:
+    lease, looking = Lease(file, "run 1"), Lease(file, "somebody")
+    assert looking.holder() is None
+    lease.take()
+    assert str(looking.holder()).startswith("run 1 (process")
+    assert lease.touch(), "it is still the other one's"
+    _on_another_host(file)
+    _touched_ago(file, leases.LEASE_SECONDS + 1)
+    assert looking.holder() is None
+    assert file.exists()
+
+
 def test_of_many_at_once_one_gets_it(file: Path) -> None:
     taken = []
     begin = threading.Barrier(16)

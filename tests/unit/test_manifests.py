@@ -25,12 +25,12 @@ BASE = MANIFESTS / "base"
 WORKFLOWS = ROOT / "workflows"
 OVERLAYS = sorted(p.name for p in (MANIFESTS / "overlays").iterdir())
 COMPONENTS = sorted(p.name for p in (MANIFESTS / "components").iterdir() if p.is_dir())
-OPTIONAL = {"gateway"}  # in no overlay of ours: overlays/cloud says how to take it
+OPTIONAL = {"gateway", "housekeeping"}  # in no overlay of ours: overlays/cloud says how to take it
 OF_RELEASES = ("release", "any-node-port")  # scripts/apply.sh puts them on an overlay
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu", "kueue", "events", "mlflow")
+EXTRAS = ("network-policies", "gpu", "kueue", "events", "mlflow", "housekeeping")
 SHARDED = "sharded-serving"  # it changes the way in, so it comes after that
 
 NAMESPACE = "mlpipeline"
@@ -231,13 +231,13 @@ def test_every_pod_of_ours_meets_restricted(name: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-def test_service_accounts_that_are_used_exist_and_two_have_a_token() -> None:
+def test_service_accounts_that_are_used_exist_and_three_have_a_token() -> None:
     accounts = {
         d["metadata"]["name"]: d.get("automountServiceAccountToken", True)
         for d in _read(BASE / "service-accounts.yaml")
         if d["kind"] == "ServiceAccount"
     }
-    assert [name for name, mounted in accounts.items() if mounted] == ["pipeline", "retrain"]
+    assert [name for name, mounted in accounts.items() if mounted] == ["pipeline", "retrain", "gc"]
     text = "\n".join(p.read_text() for p in [*BASE.rglob("*.yaml"), *WORKFLOWS.glob("*.yaml")])
     assert set(re.findall(r"serviceAccountName: (\S+)", text)) <= accounts.keys()
     bound = {
@@ -247,7 +247,7 @@ def test_service_accounts_that_are_used_exist_and_two_have_a_token() -> None:
         for subject in document["subjects"]
     }
     # argo: the controller's own; sender: of the component `events`.
-    assert bound == {"executor", "pipeline", "retrain", "viewer", "argo", "sender"}
+    assert bound == {"executor", "pipeline", "retrain", "gc", "viewer", "argo", "sender"}
 
 
 def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:
@@ -284,6 +284,7 @@ def test_no_free_text_of_a_run_is_put_into_an_argument() -> None:
             assert set(given.findall(text)) <= {
                 *("image", "predictor-image"),
                 *("pending-seconds", "queue", "priority", "queue-seconds"),
+                *("keep-runs", "dry-run"),  # the command takes a number, and true or false
                 "event",  # in base64: tests/unit/test_event_bindings.py
             }
 
@@ -456,6 +457,9 @@ def test_base_renders_with_components_combined(components: tuple[str, ...], tmp_
     assert ("tfjob.queue.patch.yaml" in templates) is ("kueue" in components)
     bindings = [d for d in documents if d["kind"] == "WorkflowEventBinding"]
     assert bool(bindings) is ("events" in components)
+    cron = _one(documents, "CronWorkflow", "gc")["spec"]
+    assert cron["suspend"] is ("housekeeping" not in components), "nothing is removed by default"
+    assert cron["workflowSpec"]["workflowTemplateRef"] == {"name": "gc"}
 
 
 def test_the_image_of_mlflows_server_is_of_the_version_that_the_steps_have() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from support.fake_cluster import RESOURCES
-from support.rights import Right, used_by_retraining, used_by_steps
+from support.rights import Right, used_by_removals, used_by_retraining, used_by_steps
 
 ROOT = Path(__file__).parents[2]
 ROLES = (ROOT / "manifests/base/roles.yaml", ROOT / "manifests/components/kueue/roles.yaml")
@@ -64,10 +64,16 @@ def test_whoever_runs_the_pipeline_once_more_may_do_that_and_no_more() -> None:
     assert set(granted) == used_by_retraining()
 
 
+def test_whoever_removes_what_nobody_needs_may_change_nothing_in_the_cluster_but_the_memo() -> None:
+    granted = _granted(("gc",))
+    assert len(set(granted)) == len(granted), "one rule for each need"
+    assert set(granted) == used_by_removals()
+
+
 def test_no_call_in_the_sources_was_left_out() -> None:
     calls = list(_called())
     assert len(calls) > 10
-    used = used_by_steps() | used_by_retraining()
+    used = used_by_steps() | used_by_retraining() | used_by_removals()
     assert [(place, right) for place, right in calls if right not in used] == []
 
 

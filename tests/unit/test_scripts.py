@@ -347,6 +347,24 @@ def test_a_rollback_that_failed_says_why(tmp_path: Path) -> None:
     assert "mlpipeline-1 did not succeed" in done.stderr
 
 
+@pytest.mark.parametrize(("dry", "said"), [((), "false"), (("true",), "true")])
+def test_a_removal_says_how_many_runs_stay(tmp_path: Path, dry: tuple[str, ...], said: str) -> None:
+    done = run_script(tmp_path, "gc.sh", "image:1", "20", *dry)
+    assert done.returncode == 0, done.stderr
+    submitted = (tmp_path / "submitted").read_text().splitlines()
+    assert submitted[submitted.index("--from") + 1] == "workflowtemplate/gc"
+    given = [value for option, value in pairwise(submitted) if option == "-p"]
+    assert given == ["image=image:1", "keep-runs=20", f"dry-run={said}"]
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", "many", "1 --dry-run"])
+def test_a_removal_that_would_keep_no_run_is_not_submitted(tmp_path: Path, count: str) -> None:
+    done = run_script(tmp_path, "gc.sh", "image:1", count)
+    assert done.returncode == 1
+    assert f"KEEP_RUNS={count}" in done.stderr
+    assert not (tmp_path / "submitted").exists()
+
+
 TOLD = 'hint() { printf \'%s\\n\' "$2" "$3"; }'
 # Only events and the platform's state say these: a step's own errors have a remedy already.
 OF_STATUS_ALONE = {

@@ -13,17 +13,18 @@ import pytest
 import typer
 import yaml
 
+from mlpipeline.backends.cluster import housekeeping
 from mlpipeline.cli import app, options
 from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import GATE, SERVE, STEPS, needs_of
-from mlpipeline.runs import webhook
+from mlpipeline.runs import garbage, webhook
 from mlpipeline.store import layout
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
 FILES = (
     *("pipeline.yaml", "asynchronous.yaml", "workflow-template.yaml"),
-    *("retrain.yaml", "rollback.yaml", "cron-workflow.yaml"),
+    *("retrain.yaml", "rollback.yaml", "cron-workflow.yaml", "gc.yaml", "cron-gc.yaml"),
 )
 RUN = ("plan", *(step.name for step in STEPS), "record")
 # What is served may change at any time: the steps gate and serve look.
@@ -49,11 +50,12 @@ JUDGES = [ASYNCHRONOUS["judge"], ASYNCHRONOUS["judge-last"]]
 RETRAIN = _templates("retrain")["retrain"]
 ROLLBACK = _templates("rollback")
 WAY_BACK = [template for template in ROLLBACK.values() if "container" in template]
-OTHERS = [*JUDGES, RETRAIN, TEMPLATES["undo"], TEMPLATES["refuse"], *WAY_BACK]
+GC = _templates("gc")["gc"]
+OTHERS = [*JUDGES, RETRAIN, GC, TEMPLATES["undo"], TEMPLATES["refuse"], *WAY_BACK]
 each_pod = pytest.mark.parametrize(
-    "pod", [*PODS, *JUDGES, RETRAIN, *WAY_BACK], ids=lambda pod: pod["name"]
+    "pod", [*PODS, *JUDGES, RETRAIN, *WAY_BACK, GC], ids=lambda pod: pod["name"]
 )
-each_workflow = pytest.mark.parametrize("workflow", ["pipeline", "asynchronous", "rollback"])
+each_workflow = pytest.mark.parametrize("workflow", ["pipeline", "asynchronous", "rollback", "gc"])
 
 
 def _pod_of(step: str) -> Manifest:
@@ -116,6 +118,15 @@ def test_training_anew_waits_for_as_long_as_its_runs_may_take() -> None:
     spec = _spec("retrain")
     assert spec["activeDeadlineSeconds"] > _spec()["activeDeadlineSeconds"]
     assert spec["activeDeadlineSeconds"] == 60 * int(RETRAIN["timeout"].removesuffix("m"))
+
+
+def test_what_nobody_needs_is_removed_by_the_clock_only_where_somebody_turns_that_on() -> None:
+    cron = yaml.safe_load((WORKFLOWS / "cron-gc.yaml").read_text())["spec"]
+    assert cron["suspend"] is True
+    template = yaml.safe_load((WORKFLOWS / "gc.yaml").read_text())
+    reference = cron["workflowSpec"]["workflowTemplateRef"]["name"]
+    assert reference == template["metadata"]["name"] == housekeeping.TEMPLATE
+    assert template["spec"]["activeDeadlineSeconds"] > garbage._LONGEST_WAIT_SECONDS
 
 
 def test_what_is_not_verified_is_undone_and_that_is_no_success() -> None:
@@ -184,7 +195,7 @@ def test_everything_but_the_exit_handler_is_reached_from_the_entrypoint(workflow
         reached.add(name)
         tasks = _tasks(templates)
         names |= {t["template"] for parent, t in tasks if parent["name"] == name} - reached
-    handler = None if workflow == "rollback" else "record"
+    handler = None if workflow in ("rollback", "gc") else "record"
     assert _spec(workflow).get("onExit") == handler
     assert set(templates) - reached == {handler} - {None}
 
@@ -333,7 +344,7 @@ def test_a_pod_meets_the_restricted_standard(pod: Manifest) -> None:
 @each_pod
 def test_a_pod_has_a_token_only_if_it_talks_to_the_api(pod: Manifest) -> None:
     talks = pod["container"]["args"][0] == "cluster"
-    account = "retrain" if pod is RETRAIN else "pipeline"
+    account = {"retrain": "retrain", "gc": "gc"}.get(pod["name"], "pipeline")
     assert pod["serviceAccountName"] == (account if talks else "step")
     assert pod["automountServiceAccountToken"] is talks
 
@@ -365,6 +376,8 @@ def test_a_pod_may_write_to_what_it_publishes_and_to_nothing_else(pod: Manifest)
         assert writes == {model}, "it writes down what it holds back"
     elif component == "settle":
         assert writes == {model, "runs"}, "it makes the version current, and tells MLflow"
+    elif component == "gc":
+        assert writes == {*layout.ARTIFACTS, "runs"}, "not what people have asked for, or said"
     else:
         published = step.publishes if step else ()
         assert writes == {model if kind.is_named else kind.folder for kind in published}
@@ -377,7 +390,7 @@ def test_a_pod_sees_what_it_reads(pod: Manifest) -> None:
     if component in ("retrain", "refuse"):
         assert seen == {}
         return
-    if "" in seen:
+    if "" in seen or component == "gc":
         return
     if component == "settle":
         assert seen.items() >= dict.fromkeys(layout.ARTIFACTS, False).items()
@@ -443,7 +456,8 @@ def _filled_in(text: str) -> str:
     """What Argo makes of an argument, where a run is submitted without parameters of its own."""
     defaults = {
         f"workflow.parameters.{name}": str(parameter["value"])
-        for name, parameter in _parameters(_spec(), "arguments").items()
+        for workflow in ("pipeline", "gc")
+        for name, parameter in _parameters(_spec(workflow), "arguments").items()
     }
     return re.sub(r"\{\{([\w.-]+)\}\}", lambda match: defaults.get(match[1], "x"), text)
 
@@ -515,6 +529,8 @@ def test_every_parameter_that_is_put_in_somewhere_is_there(workflow: str) -> Non
         used |= found
     # Steps read these from the workflow: Argo would evaluate what a user has written in them.
     free_text = {"configuration", "model", "candidates", "workers", "replicas", "by", "force"}
+    if workflow == "gc":
+        free_text = set()
     if workflow == "rollback":
         free_text = {"model", "version", "by", "why", "force"}
     read_by_steps = {f"workflow.parameters.{name}" for name in free_text}

@@ -70,9 +70,11 @@ def plan(
     """Check the configuration of a workflow, write it for the run, say what has to be done."""
     from mlpipeline.backends.cluster import api, planning
     from mlpipeline.backends.cluster import record as records
+    from mlpipeline.runs import garbage
 
     cluster = api.connect()
     run = _workflow(cluster, workflow)
+    garbage.wait_for_removal(workspace, f"workflow {run['metadata']['name']}")
     given = planning.parameters(run)
     planning.check_braces(given)
     overrides = planning.Overrides.of(given)
@@ -292,9 +294,12 @@ def find_way_back(
     """Check what a rollback asks for, and say which version it leads to, and from which."""
     from mlpipeline.backends.cluster import api
     from mlpipeline.backends.cluster import rollback as rollbacks
+    from mlpipeline.runs import garbage
 
     cluster = api.connect()
-    asked = rollbacks.Request.of(_workflow(cluster, workflow))
+    run = _workflow(cluster, workflow)
+    garbage.wait_for_removal(workspace, f"workflow {run['metadata']['name']}")
+    asked = rollbacks.Request.of(run)
     way = rollback.find(workspace, asked.model, asked.version, force=asked.force)
     configuration.write(rollbacks.settings_of(cluster, way), config)
     _log.info("%s: from version %s to %s", way.name, way.current, way.version)
@@ -439,6 +444,41 @@ def retrain(
         template=template,
         stop=_stop_event(),
     )
+
+
+@app.command()
+def gc(
+    workspace: Workspace,
+    memo: Memo,
+    workflow: Owner,
+    keep_runs: Annotated[
+        int, typer.Option(min=1, help="How many of the newest runs stay, with all that they used.")
+    ],
+    dry_run: Annotated[
+        str, typer.Option(help="`true` to say what would be removed, and leave it, or `false`.")
+    ] = "false",
+) -> None:
+    """Remove what neither the newest runs nor the versions that are kept lead to."""
+    from mlpipeline.backends.cluster import api, housekeeping
+    from mlpipeline.runs import garbage
+
+    if dry_run not in ("true", "false"):
+        raise typer.BadParameter(f"got --dry-run={dry_run}, expected true or false")
+    cluster = api.connect()
+    served = functools.partial(housekeeping.served, cluster)
+    if dry_run == "true":
+        found = garbage.find(workspace, keep_runs, served=served())
+    else:
+        found = garbage.remove(
+            workspace,
+            keep_runs,
+            who=f"workflow {workflow.partition('/')[0]}",
+            under_way=functools.partial(housekeeping.under_way, cluster),
+            served=served,
+        )
+        housekeeping.forget(cluster, memo, found)
+    for line in garbage.describe(found, workspace, is_done=dry_run == "false"):
+        typer.echo(line)
 
 
 def _workflow(cluster: Cluster, owner: str) -> Manifest:

@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
         "Run the pipeline, use its model": (run, serve, rollback, predict, edge),
         "Events": (watch, post_event),
         "Look at what was done": (models, report, lineage, track),
+        "Keep house": (gc,),
     }
     for panel, commands in panels.items():
         for command in commands:
@@ -255,3 +256,22 @@ def track(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     uri = sending.configured() or sending.embedded(workspace)
     for run in client.send(workspace, uri):
         typer.echo(f"sent {run}")
+
+
+def gc(
+    keep_runs: Annotated[
+        int, typer.Option(min=1, help="How many of the newest runs stay, with all that they used.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and leave it.")
+    ] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Remove what neither the newest runs nor the versions that are kept lead to.
+
+    Kept are the current version of each model, the one before it, what the gate has held back since
+    and what the file models/NAME/pinned names. A run that is under way is waited for.
+    """
+    from mlpipeline.backends.local import commands
+
+    commands.gc(workspace, keep_runs, dry_run=dry_run, say=typer.echo)

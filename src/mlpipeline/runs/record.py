@@ -38,6 +38,8 @@ _PACKAGES = (
     *("tensorflow", "tensorflow-cpu", "keras", "tensorflow-datasets"),
     *("ai-edge-litert", "kserve", "numpy"),
 )
+# A workflow that does not end is ended after six hours; a record is written after each task.
+_LONGEST_TASK_SECONDS = 24 * 60 * 60.0
 
 
 @dataclass
@@ -202,6 +204,37 @@ def under_way(folder: RunFolder) -> Iterator[None]:
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.lock):
         yield
+
+
+def going_on(workspace: Workspace) -> Iterator[str]:
+    """Yield the names of the runs that go on, as far as can be told on this machine.
+
+    Of one in a cluster, or on another host that shares this storage, its record alone tells: such a
+    run goes on for as long as it says so, and somebody writes it.
+
+    Args:
+        workspace: The folder of all artifacts.
+    """
+    for folder in workspace.runs():
+        if folder.lock.exists():
+            try:
+                with FileLock(folder.lock, blocking=False):
+                    pass
+            except (Timeout, OSError):
+                yield folder.run
+                continue
+        try:
+            run = Run.load(folder.record)
+        except ArtifactError:
+            continue
+        is_ours = folder.lock.exists() and run.machine.host == platform.node()
+        if run.state == "running" and not is_ours and _was_written(folder.record):
+            yield folder.run
+
+
+def _was_written(record: Path) -> bool:
+    """Whether a record was written no longer ago than any task may take."""
+    return time.time() - record.stat().st_mtime < _LONGEST_TASK_SECONDS
 
 
 def close_killed(workspace: Workspace) -> Iterator[Run]:

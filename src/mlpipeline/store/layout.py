@@ -9,6 +9,7 @@
     models/NAME/current     the version that is served
     models/NAME/changes.json
                             which version was current when, and why
+    models/NAME/pinned      versions that are never removed, one a line
     predictions/KEY/        predictions.csv  summary.json
     answers/EVENT.csv       the predictions.csv that an event has asked for last
     runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
@@ -171,7 +172,7 @@ class ModelFolder(Folder):
 
     @property
     def card(self) -> Path:
-        """What the model is, and what it was made from."""
+        """What the model is, and what it was made from, for programs."""
         return self.path / "model.json"
 
     @property
@@ -298,6 +299,10 @@ class InboxFolder(Folder):
         """Return the log of the command that does the event `name`."""
         return self.path / "logs" / f"{name}.log"
 
+    def logs(self) -> list[Path]:
+        """Return the logs of all events that are there, sorted by name."""
+        return sorted((self.path / "logs").glob("*.log"))
+
     @property
     def lock(self) -> Path:
         """Held by the process that does the events."""
@@ -404,6 +409,10 @@ class Workspace:
         """Return the file that says which version of a model was current when, and why."""
         return self.root / MODELS / name / "changes.json"
 
+    def pinned(self, name: str) -> Path:
+        """Return the file in which people name versions of a model that are to stay."""
+        return self.root / MODELS / name / "pinned"
+
     def rollback_lease(self, name: str) -> Path:
         """Return what the process holds that goes back to another version of a model."""
         return self.root / MODELS / name / ".rollback.lease"
@@ -424,6 +433,11 @@ class Workspace:
         """Return the folders of all runs that are there, sorted by name."""
         folders = (self.root / RUNS).glob("[!.]*")
         return [RunFolder(folder) for folder in sorted(folders) if folder.is_dir()]
+
+    @property
+    def removal_lease(self) -> Path:
+        """Held by the process that removes what nobody needs; runs wait until it is free."""
+        return self.root / RUNS / ".removal.lease"
 
     @property
     def inbox(self) -> InboxFolder:

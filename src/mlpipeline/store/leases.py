@@ -94,16 +94,26 @@ class Lease:
         with _alone_in(self.file.parent):
             return None if self._create() else self._take_over()
 
+    def holder(self) -> Holder | None:
+        """Return who has it; None if it is free: whoever is gone does not have it any more."""
+        return self._having(_read(self.file))
+
     def _take_over(self) -> Holder | None:
         """Take it if whoever has it is gone; return who has it where somebody has."""
-        holder = _read(self.file)
-        is_seen = holder is not None and holder.can_be_seen
-        is_free = holder.is_gone if holder and is_seen else self._is_over()
-        if not is_free and self.file.exists():
-            # A file that says nothing is of somebody who is about to write it.
-            return holder or Holder("", "somebody", 0, "an unknown host", "", "")
-        self._remove(holder)
-        return None if self._create() else (_read(self.file) or holder)
+        written = _read(self.file)
+        if (holder := self._having(written)) is not None:
+            return holder
+        self._remove(written)
+        return None if self._create() else (_read(self.file) or written)
+
+    def _having(self, written: Holder | None) -> Holder | None:
+        """Who has it, given whom the file names."""
+        is_seen = written is not None and written.can_be_seen
+        is_free = written.is_gone if written and is_seen else self._is_over()
+        if is_free or not self.file.exists():
+            return None
+        # A file that says nothing is of somebody who is about to write it.
+        return written or Holder("", "somebody", 0, "an unknown host", "", "")
 
     def touch(self) -> bool:
         """Keep it for longer; return whether it is still this process's."""

@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +24,13 @@ from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, permissions, pipeline
 from mlpipeline.plan.config import Config
+from mlpipeline.runs import garbage
 from mlpipeline.runs import record as runs
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.runs.webhook import Webhook
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.leases import Lease
 from mlpipeline.store.schemas.gate import Forced
 
 _Result = TypeVar("_Result")
@@ -58,6 +61,7 @@ def run(
     config = own_files.pinned(feedback.joined(config, workspace))
     record = RunRecord.begin(config, config_file, workspace)
     with runs.under_way(record.folder):
+        garbage.wait_for_removal(workspace, f"run {record.run}")
         close_killed(workspace)
         if forced:
             forced.save(record.folder.forced)
@@ -215,6 +219,43 @@ def rollback(
     say(f"{way.version} is current, in place of {way.current}; `mlpipeline serve` serves it")
     with sending.sending(workspace, sending.configured(default=sending.embedded(workspace))):
         pass  # the aliases of the registered model
+
+
+def gc(workspace: Workspace, keep_runs: int, *, dry_run: bool, say: Callable[[str], None]) -> None:
+    """Remove what neither the newest runs nor a version that is kept leads to; say what that was.
+
+    Args:
+        workspace: The folder of all artifacts.
+        keep_runs: How many of the newest runs are kept.
+        dry_run: Whether to say what would be removed, and leave it.
+        say: Called with each line.
+
+    Raises:
+        ArtifactError: What has to be known of what is kept cannot be read; nothing is removed.
+        ProcessError: A run was under way all the time.
+    """
+    if dry_run:
+        found = garbage.find(workspace, keep_runs)
+    else:
+        found = garbage.remove(
+            workspace,
+            keep_runs,
+            who=f"gc of {environment.user()}",
+            under_way=partial(_under_way, workspace),
+            say=say,
+        )
+    for line in garbage.describe(found, workspace, is_done=not dry_run):
+        say(line)
+
+
+def _under_way(workspace: Workspace) -> str:
+    """What is not to be disturbed, in words; empty for nothing."""
+    for run in runs.going_on(workspace):
+        return f"run {run}"
+    for name in {model.path.parent.name for model in workspace.models()}:
+        if holder := Lease(workspace.rollback_lease(name), "gc").holder():
+            return f"a rollback of `{name}` by {holder}"
+    return ""
 
 
 def watch(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ way; a service that goes on takes the version over once it is current.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mlpipeline.backends.local.turns import at_once
 from mlpipeline.plan.commands import ONLY_VERIFY, step_arguments
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.plan.pipeline import VERIFY
+from mlpipeline.runs import garbage
 from mlpipeline.store import rollback
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.rollback import WayBack
@@ -54,6 +56,7 @@ async def roll_back(
     """
     lease = workspace.rollback_lease(config.name)
     async with at_once(f"a rollback of `{config.name}`", lease, who=by):
+        await asyncio.to_thread(garbage.wait_for_removal, workspace, f"a rollback by {by}")
         way = rollback.find(workspace, config.name, version, force=force)
         say(f"{way.version}: every file is as it was published")
         aside = config.model_copy(update={"serving": _beside(config.serving)})
