@@ -245,7 +245,7 @@ def _roll_out(
         code=code_version(*_SERVING),
         image=predictor_image if is_litert and predictor_image else image,
         arguments=predictor_arguments(
-            settings.name, version, workspace=workspace, host=settings.serving.host
+            settings.name, version, workspace=workspace, serving=settings.serving
         ),
         reads=folder.parent.relative_to(workspace.root),
         replicas=settings.serving.replicas,

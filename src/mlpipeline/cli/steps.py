@@ -275,6 +275,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port of REST, V1 and V2.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="The port of gRPC, V2.")] = None,
+    metrics: Annotated[
+        bool | None,
+        typer.Option(help="Whether to tell of the model at /metrics; by default serving.metrics."),
+    ] = None,
 ) -> None:
     """Serve one replica of a registered model in the foreground."""
     if name is None:
@@ -295,6 +299,7 @@ def serve(
         http_port=port or serving.port,
         grpc_port=grpc_port or serving.grpc_port,
         replica=replica or socket.gethostname(),
+        metrics=serving.metrics if metrics is None else metrics,
     )
 
 

@@ -12,7 +12,9 @@ from mlpipeline.image_files.decoding import picture_in, picture_of
 from mlpipeline.image_files.kind import ImageKind
 
 _FILTER = Image.Resampling.LANCZOS
-_BLANK = 3  # of 255: what JPEG makes of one colour may differ by so much
+
+BLANK = 3
+"""How much the pixels of a blank image differ at most, of 255: JPEG makes so much of one colour."""
 
 
 class ImageFile(NamedTuple):
@@ -52,7 +54,7 @@ class Preparation(ImageKind):
         """
         picture, on_black, notes = picture_in(content, enough=max(self.size))
         pixels = self._fitted(picture)
-        if np.ptp(pixels, axis=(0, 1)).max() <= _BLANK:
+        if np.ptp(pixels, axis=(0, 1)).max() <= BLANK:
             notes.append("the image is blank: it is all of one colour")
         if not self.dark_ground or has_dark_ground(pixels):
             return ImageFile(pixels, pixels, notes=tuple(notes))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlpipeline.plan.config import Serving
 from mlpipeline.store.layout import Workspace
 
 CHECK_MODELS = "check-models"
@@ -71,7 +72,7 @@ def predictor_arguments(
     version: str,
     *,
     workspace: str | Workspace,
-    host: str,
+    serving: Serving,
     port: int | None = None,
     grpc_port: int | None = None,
     replica: str | None = None,
@@ -82,13 +83,15 @@ def predictor_arguments(
         name: The model's name in its URL.
         version: The registered version to serve.
         workspace: The folder of all artifacts.
-        host: The address to listen on.
+        serving: The address to listen on, and what is told of the model.
         port: The port of REST; None for the command's default, as in a pod.
         grpc_port: The port of gRPC, likewise.
         replica: The name that it gives in its answers; None for the host's.
     """
     arguments = ["step", "serve", "--name", name, "--workspace", str(workspace)]
-    arguments += ["--version", version, "--host", host]
+    arguments += ["--version", version, "--host", serving.host]
+    if not serving.metrics:
+        arguments.append("--no-metrics")
     return arguments + _server_options(port, grpc_port, replica)
 
 

@@ -206,6 +206,9 @@ class Serving(Section):
     """`int8` serves a model of 8-bit integers, unless it is wrong too often: its validation
     accuracy may fall by 0.1 points, and 99 % of the classes must be the same. `auto` does so only
     where it is faster, too. It is part of the key of selection, which makes and measures it."""
+    metrics: bool = True
+    """Whether `/metrics` tells of the model as well: what it says, and what it is asked. KServe's
+    own metrics, of requests, are there anyway."""
 
     @property
     def replica_names(self) -> list[str]:

@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+_log = logging.getLogger(__name__)
+
 # What may be computed in the event loop's thread, which meanwhile reads no request.
 _QUICK_SECONDS = 0.0005
 _TRIES = 3
+_AT_ONCE = (0.0,)
 
 Array = npt.NDArray[Any]
 """A batch: rows of any shape and type."""
+
+Observer = Callable[[Array, Array, Sequence[float]], None]
+"""Is told of a batch: its inputs, its outputs, and how many seconds each of its requests waited.
+
+It is called where the batch was computed, be it the event loop: it must be quick, and must keep no
+inputs, which may be a part of something much larger.
+"""
+
+_Computed = tuple[Array, Array, Sequence[float]]
 
 
 @dataclass(eq=False, slots=True)
@@ -35,6 +48,7 @@ class _WorkItem:
 
     inputs: Array
     outputs: asyncio.Future[Array]
+    since: float = field(default_factory=time.perf_counter)
 
 
 class Batcher:
@@ -51,6 +65,7 @@ class Batcher:
             threads: How many batches may run at the same time.
         """
         self._function = function
+        self._observers: list[Observer] = []
         self._max_batch = max_batch
         self._quick = 0  # rows that may be computed in the event loop's thread
         self._arriving = 0  # requests that may become alone
@@ -94,8 +109,18 @@ class Batcher:
             Exception: What the function raised for a batch that held some of these inputs.
         """
         if len(inputs) <= self._quick and await self._is_alone():
-            return self._function(inputs)
+            outputs = self._function(inputs)
+            self._tell(inputs, outputs, _AT_ONCE)
+            return outputs
         return await self._in_threads(inputs)
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell somebody of each batch that is answered from now on."""
+        self._observers.append(observer)
+
+    def queue_length(self) -> int:
+        """Return how many requests, or pieces of large ones, wait for a batch."""
+        return self._waiting.qsize()
 
     async def _is_alone(self) -> bool:
         """Return whether nothing else is to be computed, nor is being computed."""
@@ -141,10 +166,12 @@ class Batcher:
         first = self._waiting.get()
         while first is not None:
             batch, first = self._gather(first)
-            answer = self._answer(batch)
+            computed, answer = self._answer(batch)
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it who waited
                 loop = batch[0].outputs.get_loop()
                 loop.call_soon_threadsafe(self._finish, batch, answer)
+            if computed:  # the answer is on its way
+                self._tell(*computed)
             first = first or self._waiting.get()
 
     def _gather(self, first: _WorkItem) -> tuple[list[_WorkItem], _WorkItem | None]:
@@ -166,18 +193,29 @@ class Batcher:
                 room -= len(item.inputs)
         return batch, None
 
-    def _answer(self, batch: Sequence[_WorkItem]) -> Callable[[], None]:
-        """Compute a batch, and return what gives each caller its answer."""
+    def _answer(self, batch: Sequence[_WorkItem]) -> tuple[_Computed | None, Callable[[], None]]:
+        """Compute a batch, and return what was computed, and what gives each caller its answer."""
         # The client of a cancelled item has gone.
         wanted = [item for item in batch if not item.outputs.cancelled()]
         if not wanted:
-            return lambda: None
+            return None, lambda: None
+        begun = time.perf_counter()
         try:
-            inputs = [item.inputs for item in wanted]
-            outputs = self._function(inputs[0] if len(inputs) == 1 else np.concatenate(inputs))
+            each = [item.inputs for item in wanted]
+            inputs = each[0] if len(each) == 1 else np.concatenate(each)
+            outputs = self._function(inputs)
         except Exception as error:  # it belongs to the callers; the thread lives on
-            return partial(_fail, wanted, error)
-        return partial(_deliver, wanted, outputs)
+            return None, partial(_fail, wanted, error)
+        waited = [begun - item.since for item in wanted]
+        return (inputs, outputs, waited), partial(_deliver, wanted, outputs)
+
+    def _tell(self, inputs: Array, outputs: Array, waited: Sequence[float]) -> None:
+        """Tell the observers of a batch: what goes wrong there is nobody's answer."""
+        for observe in self._observers:
+            try:
+                observe(inputs, outputs, waited)
+            except Exception:
+                _log.exception("a batch of %d was answered, but not observed", len(inputs))
 
     def _finish(self, batch: Sequence[_WorkItem], answer: Callable[[], None]) -> None:
         self._unfinished -= len(batch)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from kserve import InferRequest, InferResponse, Model
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
+from prometheus_client.registry import Collector
 
 from mlpipeline.serving import messages
 from mlpipeline.serving.arrays import Images, Probabilities
@@ -47,6 +49,11 @@ class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
         response_headers: dict[str, str] = {}
         with self._seconds.time():
             return await self.predict(body, headers, response_headers), response_headers
+
+    @property
+    def collectors(self) -> Sequence[Collector]:
+        """What `/metrics` tells of this model besides the times of its requests."""
+        return ()
 
     @abstractmethod
     def metadata(self) -> dict[str, Any]:

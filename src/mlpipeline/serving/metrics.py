@@ -24,6 +24,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, exposition
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 _SOCKETS = Path("/proc/net/unix")
 _SECONDS = 1.0  # for a sibling to answer: a stopped one must not take the others' figures away
@@ -32,14 +33,16 @@ _SECONDS = 1.0  # for a sibling to answer: a stopped one must not take the other
 class SharedMetrics:
     """The metrics of a replica and of its siblings."""
 
-    def __init__(self, address: str, replica: str) -> None:
+    def __init__(self, address: str, replica: str, collectors: Sequence[Collector] = ()) -> None:
         """Remember whose metrics they are.
 
         Args:
             address: HOST:PORT that the siblings share.
             replica: Name of this replica, its value of the label `replica`.
+            collectors: What else it tells, besides what is in the process's registry.
         """
         self._replica = replica
+        self._collectors = (REGISTRY, *collectors)
         self._prefix = f"mlpipeline-metrics/{address}/"
         # Of two with one name, as during a change of version, the younger's figures are given.
         self._name = f"{self._prefix}{time.time_ns():020d}-{os.getpid()}"
@@ -80,7 +83,8 @@ class SharedMetrics:
                 metric.type,
                 [(sample.name, sample.labels, sample.value) for sample in metric.samples],
             )
-            for metric in REGISTRY.collect()
+            for collector in self._collectors
+            for metric in collector.collect()
         ]
         return {"replica": self._replica, "metrics": metrics}
 

@@ -32,7 +32,8 @@ class PublishedModel:
         classes: Names of the classes, in the order of the probabilities.
         input_shape: The shape of one image.
         preparation: How pictures become its images; None where files have no such channels.
-        platform: What computes it, as the Open Inference Protocol calls that.
+        engine: What computes it.
+        variant: As what, such as `float32` or `int8-full`.
     """
 
     version: str
@@ -41,7 +42,13 @@ class PublishedModel:
     input_shape: tuple[int, ...]
     _function: Callable[[Images], Probabilities]
     preparation: ImageKind | None = None
-    platform: str = PLATFORMS["litert"]
+    engine: engines.Kind = "litert"
+    variant: str = "float32"
+
+    @property
+    def platform(self) -> str:
+        """What computes it, as the Open Inference Protocol calls that."""
+        return PLATFORMS[self.engine]
 
     def predict(self, images: Images) -> Probabilities:
         """Map images to probabilities; any number of threads may call it at a time.
@@ -78,7 +85,8 @@ def load(folder: Path, *, is_alone: bool = False) -> PublishedModel:
         shape,
         engine.predict,
         card.preparation or _preparation_of_older(shape),
-        PLATFORMS[card.engine],
+        card.engine,
+        card.variant,
     )
     got = model.predict(np.zeros((2, *shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from prometheus_client.registry import Collector
 
 from mlpipeline import processors
 from mlpipeline.learning.data.images import rows_in_a_batch
@@ -13,18 +15,31 @@ from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.batching import Batcher
 from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.model import PublishedModel
+from mlpipeline.serving.model_metrics import ModelMetrics
+
+
+class BatchObserver(Collector, Protocol):
+    """What sees each batch, and has metrics of its own."""
+
+    def observe(
+        self, images: Images, probabilities: Probabilities, waited: Sequence[float], /
+    ) -> None:
+        """See a batch: an observer as `batching.Observer` says."""
 
 
 class Predictor(ImagesModel):
     """Serves one `PublishedModel` under a name: KServe's predictor."""
 
-    def __init__(self, name: str, model: PublishedModel, *, max_batch: int = 64) -> None:
+    def __init__(
+        self, name: str, model: PublishedModel, *, max_batch: int = 64, metrics: bool = True
+    ) -> None:
         """Make a predictor that is ready.
 
         Args:
             name: What the model is called in URLs.
             model: What predicts.
             max_batch: The most images that go through the model at once; of large ones fewer.
+            metrics: Whether to count what it says, for `/metrics`.
         """
         super().__init__(name)
         self._model = model
@@ -32,7 +47,21 @@ class Predictor(ImagesModel):
         rows = rows_in_a_batch(model.input_shape, max_batch)
         self._batcher = Batcher(model.predict, max_batch=rows, threads=threads)
         self._batcher.measure(np.zeros((1, *model.input_shape), np.uint8))
+        self._collectors: list[Collector] = []
+        if metrics:
+            length = self._batcher.queue_length
+            self.add_observer(ModelMetrics(name, model, max_batch=rows, queue_length=length))
         self.ready = True
+
+    def add_observer(self, observer: BatchObserver) -> None:
+        """Show somebody each batch from now on, and tell at `/metrics` what they collect."""
+        self._batcher.add_observer(observer.observe)
+        self._collectors.append(observer)
+
+    @property
+    def collectors(self) -> Sequence[Collector]:
+        """What `/metrics` tells of this model besides the times of its requests."""
+        return self._collectors
 
     def metadata(self) -> dict[str, Any]:
         """Return a new dict of the model's metadata."""

@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fastapi.exceptions import FastAPIDeprecationWarning
-from kserve import Model, ModelServer
+from kserve import ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 
 from mlpipeline import addresses
 from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
+from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.metrics import SharedMetrics
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.room import Room
@@ -78,7 +79,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             logging.getLogger(name).setLevel(logging.WARNING)
         warnings.simplefilter("ignore", FastAPIDeprecationWarning)  # KServe's to mend, not ours
 
-    def start(self, models: list[Model]) -> None:
+    def start(self, models: list[ImagesModel]) -> None:
         """Serve until SIGTERM or SIGINT, then stop everything in order.
 
         KServe's own handler of these signals removes the model first, so that requests under way
@@ -94,7 +95,8 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             self.register_model(model)
         settings = self._settings
         address = f"{settings.host}:{settings.http_port}"
-        self._metrics = SharedMetrics(address, settings.replica)
+        collectors = [collector for model in models for collector in model.collectors]
+        self._metrics = SharedMetrics(address, settings.replica, collectors)
         self._room = Room(settings.max_bodies)
         self._rest_server = SharedPortServer(
             FASTAPI_APP_IMPORT_STRING,

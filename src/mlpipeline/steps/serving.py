@@ -21,6 +21,7 @@ def serve(
     grpc_port: int,
     replica: str,
     host: str = "0.0.0.0",
+    metrics: bool = True,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT, then finish the requests under way and return.
 
@@ -34,12 +35,13 @@ def serve(
         grpc_port: The gRPC port (V2), shared as well.
         replica: This replica's name; every response has it in `x-served-by`.
         host: The address to listen on. In a pod that must be all of them.
+        metrics: Whether `/metrics` tells of the model, too.
 
     Raises:
         ArtifactError: The model is missing or damaged.
         ServingError: It is not such a model, or a port is in use.
     """
-    predictor = Predictor(name, model.load(version, is_alone=True))
+    predictor = Predictor(name, model.load(version, is_alone=True), metrics=metrics)
     settings = ServerSettings(host, http_port, grpc_port, replica)
     server = ReplicaServer(settings, lambda: progress.report(1, 1, ready=replica))
     server.start([predictor])

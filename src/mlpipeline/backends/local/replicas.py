@@ -115,7 +115,7 @@ def command(
         config.name,
         version,
         workspace=workspace,
-        host=config.serving.host,
+        serving=config.serving,
         port=port,
         grpc_port=grpc_port,
         replica=name,
