@@ -42,6 +42,8 @@ from mlpipeline.store.layout import (
     ARTIFACTS,
     CANDIDATES,
     DATASETS,
+    NO_REQUESTS,
+    REQUESTS,
     RUNS,
     SELECTIONS,
     RunFolder,
@@ -97,7 +99,6 @@ VOLUMES = [
 ]
 
 _TEMPLATES_MOUNT = m.VolumeMount(name="templates", mount_path=_TEMPLATES, read_only=True)
-
 # Where MLflow's server is: manifests/components/mlflow says so. Without it there is no variable.
 TRACKING = m.EnvVar(
     name="MLFLOW_TRACKING_URI",
@@ -231,7 +232,7 @@ def add_steps() -> Steps:
     ingest = _memoized(
         INGEST.name,
         step_arguments(INGEST.name, **_RUN),
-        reads=[ALL],  # the data may lie anywhere
+        reads=[ALL, NO_REQUESTS],  # the data may lie anywhere, and be read by anybody's code
         writes=_places(INGEST.publishes),
         memory=TENSORFLOW_MEMORY,
         timeout="30m",
@@ -244,7 +245,8 @@ def add_steps() -> Steps:
         ],
         inputs=["candidate", "key"],
         outputs=["metrics"],
-        reads=[ALL],  # to see where the files are that the code names: its workers mount them
+        # To see where the files are that the code names: its workers mount them.
+        reads=[ALL, NO_REQUESTS],
         writes=_places(TRAIN.publishes),
         account="pipeline",
         limit="trainings",
@@ -520,8 +522,12 @@ def step(
 
 
 def _mount(place: str, *, read_only: bool | None = None) -> m.VolumeMount:
-    """Mount a folder of the workspace; of two of which one holds the other, each is as it says."""
-    path = f"{WORKSPACE}/{place}".rstrip("/")
+    """Mount a folder of the workspace; of two of which one holds the other, each is as it says.
+
+    The empty one is mounted over the requests. The step `plan` has made it: where a folder is
+    missing, Kubernetes makes it, and it is root's.
+    """
+    path = f"{WORKSPACE}/{REQUESTS if place == NO_REQUESTS else place}".rstrip("/")
     return m.VolumeMount(
         name="workspace", mount_path=path, sub_path=place or None, read_only=read_only
     )

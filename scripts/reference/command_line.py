@@ -12,11 +12,13 @@ from typing import Any
 import typer.main
 
 from mlpipeline.cli.app import app
+from mlpipeline.plan.config import RequestLogging
 from mlpipeline.store.layout import Workspace
 from reference import tables
 
 _NONE = type(None)
 _WORDS = {str: "text", int: "integer", float: "number", Path: "path", Workspace: "path"}
+_WORDS |= {RequestLogging: "JSON"}
 
 
 def render() -> str:

@@ -19,6 +19,7 @@ _SECTIONS: dict[str, tuple[type, str]] = {
     "Asynchronous": (config.Asynchronous, "`asynchronous:`"),
     "Gate": (config.Gate, "`gate:`"),
     "Serving": (config.Serving, "`serving:`"),
+    "RequestLogging": (config.RequestLogging, "`serving: log:`"),
     "Card": (config.Card, "`card:`"),
     "Verify": (config.Verify, "`verify:`"),
 }

@@ -40,7 +40,7 @@ def _complete(
     content: str = CONTENT,
     version: str = VERSION,
     code: str = "code",
-    **others: str,
+    **others: Any,
 ) -> Manifest:
     return inference_service.complete(
         template or manifests.load(TEMPLATES, "inference-service"),
@@ -89,6 +89,15 @@ def test_a_replica_sees_the_folder_of_its_model_alone_and_cannot_change_it() -> 
     assert mount["mountPath"] == f"/workspace/models/{NAME}"
     assert mount["subPath"] == f"models/{NAME}"
     assert mount["readOnly"] is True
+
+
+def test_a_replica_that_logs_requests_may_write_to_their_folder_and_to_nothing_else() -> None:
+    service = _complete(writes=Path("requests", NAME))
+    mounts = [m for m in _container(service)["volumeMounts"] if m["name"] == "workspace"]
+    assert [(m["mountPath"], m["subPath"], m["readOnly"]) for m in mounts] == [
+        (f"/workspace/models/{NAME}", f"models/{NAME}", True),
+        (f"/workspace/requests/{NAME}", f"requests/{NAME}", False),
+    ]
 
 
 def test_a_template_without_a_workspace_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,8 @@ def test_the_folders_that_pods_mount_are_made_once(tmp_path: Path) -> None:
     assert (tmp_path / "models" / "m" / "current").read_text() == "1\n"
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_dir()}
     assert {"datasets", "candidates", "selections", "models/m", "predictions", "runs"} <= made
+    assert {"requests/m", "requests/.none"} <= made
+    assert stat.S_IMODE((tmp_path / "requests").stat().st_mode) == 0o700
 
 
 def _close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:

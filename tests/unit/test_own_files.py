@@ -251,6 +251,15 @@ def test_what_the_configuration_says_a_model_reads_is_told_too(project: Path) ->
     assert own_files.below(project, own) == [Path("images/cat"), Path("images/dog")]
 
 
+def test_what_a_model_was_asked_is_for_nobodys_function(project: Path) -> None:
+    (project / "requests" / "m").mkdir(parents=True)
+    (project / "link").symlink_to("requests")
+    for name in ("requests", "requests/m", "link"):
+        own = _config().candidates["own"].model_copy(update={"files": [str(project / name)]})
+        assert Path("requests") not in own_files.below(project, own)
+        assert Path("requests/m") not in own_files.below(project, own)
+
+
 @pytest.mark.parametrize("how", ["files", "code"])
 def test_where_links_lead_is_told_as_well_as_where_they_are(project: Path, how: str) -> None:
     for name in ("data", "store", "more"):

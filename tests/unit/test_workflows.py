@@ -352,12 +352,15 @@ def test_a_pod_has_a_token_only_if_it_talks_to_the_api(pod: Manifest) -> None:
 OWN_CODE_ONLY = {"plan", "record", "find-way-back"}
 
 
+HIDDEN = {"mountPath": "/workspace/requests", "subPath": "requests/.none"}
+
+
 def _mounts(pod: Manifest) -> dict[str, bool]:
     """What a pod sees of the workspace, and whether it can change it."""
     return {
         mount.get("subPath", ""): not mount.get("readOnly", False)
         for mount in pod["container"]["volumeMounts"]
-        if mount["name"] == "workspace"
+        if mount["name"] == "workspace" and not mount.items() >= HIDDEN.items()
     }
 
 
@@ -421,9 +424,19 @@ def test_who_is_told_of_the_end_of_a_run_only_the_record_knows(pod: Manifest) ->
 @each_pod
 def test_a_folder_is_mounted_where_it_is_in_the_workspace(pod: Manifest) -> None:
     for mount in pod["container"]["volumeMounts"]:
-        if mount["name"] == "workspace":
+        if mount["name"] == "workspace" and not mount.items() >= HIDDEN.items():
             place = mount.get("subPath")
             assert mount["mountPath"] == (f"/workspace/{place}" if place else "/workspace")
+
+
+@each_pod
+def test_no_pod_that_may_run_code_of_others_sees_what_the_model_was_asked(pod: Manifest) -> None:
+    component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+    mounts = pod["container"]["volumeMounts"]
+    sees_all = any(m["name"] == "workspace" and "subPath" not in m for m in mounts)
+    is_hidden = any(mount.items() >= {**HIDDEN, "readOnly": True}.items() for mount in mounts)
+    assert is_hidden is (sees_all and component not in OWN_CODE_ONLY)
+    assert not any("requests" in place for place in _mounts(pod))
 
 
 @each_pod

@@ -237,6 +237,7 @@ def _roll_out(
     artifacts.verify(folder)
     card = ModelCard.load(registered.card)
     is_litert, (image, predictor_image) = card.engine == "litert", images
+    requests = workspace.requests(settings.name).relative_to(workspace.root)
     service = inference_service.complete(
         manifests.load(templates, "inference-service", variant=card.engine),
         name=settings.name,
@@ -248,6 +249,7 @@ def _roll_out(
             settings.name, version, workspace=workspace, serving=settings.serving
         ),
         reads=folder.parent.relative_to(workspace.root),
+        writes=requests if settings.serving.log.share else None,
         replicas=settings.serving.replicas,
         why_tensorflow="" if is_litert else card.engine_reason,
     )

@@ -33,7 +33,7 @@ from mlpipeline.plan import config as configuration
 from mlpipeline.plan import gate as rule
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY
-from mlpipeline.plan.config import Config, Serving, module_of
+from mlpipeline.plan.config import Config, RequestLogging, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, history, layout, registry
 from mlpipeline.store.layout import ModelFolder
@@ -279,6 +279,14 @@ def serve(
         bool | None,
         typer.Option(help="Whether to tell of the model at /metrics; by default serving.metrics."),
     ] = None,
+    log: Annotated[
+        RequestLogging | None,
+        typer.Option(
+            parser=RequestLogging.model_validate_json,
+            metavar="JSON",
+            help="How to log requests; by default serving.log.",
+        ),
+    ] = None,
 ) -> None:
     """Serve one replica of a registered model in the foreground."""
     if name is None:
@@ -289,6 +297,7 @@ def serve(
     else:
         serving = Serving()
         version = version or registry.current(workspace, name)
+    log = log or serving.log
     with loading.large_libraries():
         from mlpipeline.steps import serving as servers
 
@@ -300,6 +309,7 @@ def serve(
         grpc_port=grpc_port or serving.grpc_port,
         replica=replica or socket.gethostname(),
         metrics=serving.metrics if metrics is None else metrics,
+        log=(workspace.requests(name), log) if log.share else None,
     )
 
 

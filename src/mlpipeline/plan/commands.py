@@ -92,6 +92,8 @@ def predictor_arguments(
     arguments += ["--version", version, "--host", serving.host]
     if not serving.metrics:
         arguments.append("--no-metrics")
+    if serving.log.share:
+        arguments += ["--log", serving.log.model_dump_json()]
     return arguments + _server_options(port, grpc_port, replica)
 
 

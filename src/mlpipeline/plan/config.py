@@ -185,6 +185,18 @@ EngineChoice = Literal["auto", "litert", "tensorflow"]
 Precision = Literal["float32", "int8", "auto"]
 
 
+class RequestLogging(Section):
+    """A sample of what the model is asked and says, written into the workspace: part of no key."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the images that are kept, with what was said of them; 0 keeps none. They may be
+    personal data: docs/how-to/monitor.md."""
+    images_per_hour: PositiveInt = 3_600
+    """The most that one replica keeps, evenly: at once no more than a sixtieth of it."""
+    bytes: PositiveInt = 256 * 2**20
+    """The most that the files of a model may have; the oldest ones are removed."""
+
+
 class Serving(Section):
     """How the model is served: of this only `engine` and `precision` are in a key, selection's."""
 
@@ -209,6 +221,8 @@ class Serving(Section):
     metrics: bool = True
     """Whether `/metrics` tells of the model as well: what it says, and what it is asked. KServe's
     own metrics, of requests, are there anyway."""
+    log: RequestLogging = RequestLogging()
+    """A sample of requests, for `mlpipeline drift` and for people who label."""
 
     @property
     def replica_names(self) -> list[str]:
@@ -517,6 +531,8 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
             section = Search
         case ("search", _, "space", _):
             section = searching.Dimension
+        case ("serving", "log"):
+            section = RequestLogging
         case (name,):
             section = Config.model_fields[name].annotation
     return sorted(section.model_fields)

@@ -22,7 +22,7 @@ from mlpipeline.plan import data_files, modules, permissions, sources
 from mlpipeline.plan.config import Candidate, Config, Data, module_of
 from mlpipeline.plan.data_files import Compared
 from mlpipeline.plan.fingerprint import without_docstrings
-from mlpipeline.store.layout import DATASETS, RUNS
+from mlpipeline.store.layout import DATASETS, REQUESTS, RUNS
 
 _LIMIT = 1_000_000  # ten seconds of looking
 _LONGEST = 1_000
@@ -55,7 +55,7 @@ def found(reference: str, section: Data | Candidate) -> Compared | None:
 def below(root: Path, candidate: Candidate) -> list[Path]:
     """Return the folders below a root that hold what a candidate's function reads.
 
-    Of what lies at the root itself it is the files.
+    Of what lies at the root itself it is the files. Requests are for nobody's function.
 
     Args:
         root: A folder.
@@ -72,7 +72,11 @@ def below(root: Path, candidate: Candidate) -> list[Path]:
     # As it is written, and where links lead: whoever opens the one needs the other, too.
     written = [Path(os.path.abspath(Path(text).expanduser())) for text in named]  # noqa: PTH100
     places = {place for path in (*written, *named.values()) for place in _with_targets(path)}
-    inside = [path for path in places if root in path.parents and path.exists()]
+    inside = [
+        path
+        for path in places
+        if root in path.parents and root / REQUESTS not in {path, *path.parents} and path.exists()
+    ]
     holding = {p if p.is_dir() or p.parent == root else p.parent for p in inside}
     return sorted(p.relative_to(root) for p in holding if not holding & {*p.parents})
 

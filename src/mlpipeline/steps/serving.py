@@ -5,11 +5,14 @@ It is the command of the InferenceService's predictor, and locally of each of se
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from mlpipeline import progress
+from mlpipeline.plan.config import RequestLogging
 from mlpipeline.serving import model
 from mlpipeline.serving.predictor import Predictor
+from mlpipeline.serving.request_log import RequestLog
 from mlpipeline.serving.server import ReplicaServer, ServerSettings
 
 
@@ -22,6 +25,7 @@ def serve(
     replica: str,
     host: str = "0.0.0.0",
     metrics: bool = True,
+    log: tuple[Path, RequestLogging] | None = None,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT, then finish the requests under way and return.
 
@@ -36,12 +40,20 @@ def serve(
         replica: This replica's name; every response has it in `x-served-by`.
         host: The address to listen on. In a pod that must be all of them.
         metrics: Whether `/metrics` tells of the model, too.
+        log: The folder that a sample of requests is written to, and how much; None for no log.
 
     Raises:
         ArtifactError: The model is missing or damaged.
         ServingError: It is not such a model, or a port is in use.
     """
-    predictor = Predictor(name, model.load(version, is_alone=True), metrics=metrics)
-    settings = ServerSettings(host, http_port, grpc_port, replica)
-    server = ReplicaServer(settings, lambda: progress.report(1, 1, ready=replica))
-    server.start([predictor])
+    published = model.load(version, is_alone=True)
+    predictor = Predictor(name, published, metrics=metrics)
+    with contextlib.ExitStack() as stack:
+        if log:
+            folder, settings = log
+            requests = RequestLog(folder, name, published, settings)
+            stack.callback(requests.close)
+            predictor.add_observer(requests)
+        address = ServerSettings(host, http_port, grpc_port, replica)
+        server = ReplicaServer(address, lambda: progress.report(1, 1, ready=replica))
+        server.start([predictor])

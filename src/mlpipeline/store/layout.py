@@ -16,6 +16,7 @@
                             gate.json  forced.json  logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
     feedback/               events/MODEL/ID.json  snapshots/DIGEST.json
+    requests/MODEL/VERSION/ what it was asked, where that is logged (`store.requests`)
     serving/                logs of `mlpipeline serve`, and of `rollback` in rollback/
     report.html             the latest run's
     mlflow.db               what MLflow knows, where it has no server
@@ -42,11 +43,15 @@ PREDICTIONS = "predictions"
 ANSWERS = "answers"
 RUNS = "runs"
 FEEDBACK = "feedback"
+REQUESTS = "requests"
 
 ARTIFACTS = (DATASETS, CANDIDATES, SELECTIONS, MODELS, PREDICTIONS)
 """The folders of all that is published."""
 MADE = (*ARTIFACTS, ANSWERS, RUNS, FEEDBACK)
 """The folders that steps write to."""
+NO_REQUESTS = f"{REQUESTS}/.none"
+"""An empty folder: it is mounted over `REQUESTS`, which may hold people's pictures, for steps that
+see all else and run other people's code."""
 
 MANIFEST = "MANIFEST.json"
 """The file in every artifact that has the SHA-256 of each of its other files."""
@@ -357,14 +362,16 @@ class Workspace:
         Raises:
             PermissionError: One is closed to us, and not empty.
         """
-        for name in (Path(MODELS, model), *MADE):  # what is inside goes first
+        inner = (Path(MODELS, model), Path(REQUESTS, model), Path(NO_REQUESTS))
+        outer = (*MADE, REQUESTS)
+        for name in (*inner, *outer):
             folder = self.root / name
             if folder.is_dir() and not _is_open(folder):
                 with suppress(OSError):
                     folder.rmdir()
-        for name in (*MADE, Path(MODELS, model)):
+        for name in (*outer, *inner):
             folder = self.root / name
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700 if name == REQUESTS else 0o777, parents=True, exist_ok=True)
             if not _is_open(folder):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
@@ -448,6 +455,10 @@ class Workspace:
     def feedback(self) -> FeedbackFolder:
         """The folder of corrected labels."""
         return FeedbackFolder(self.root / FEEDBACK)
+
+    def requests(self, model: str) -> Path:
+        """Return the folder of what a model was asked: a folder for each of its versions."""
+        return self.root / REQUESTS / model
 
     @property
     def serving_logs(self) -> Path:

@@ -56,6 +56,7 @@ def complete(
     arguments: list[str],
     reads: Path,
     replicas: int,
+    writes: Path | None = None,
     why_tensorflow: str = "",
 ) -> Manifest:
     """Return the manifest of a model's InferenceService.
@@ -74,6 +75,8 @@ def complete(
         arguments: Command line of the replicas, after `mlpipeline`.
         reads: What they see of the workspace, below its root: the folder of the model.
         replicas: How many of them there are at least.
+        writes: What they may write to, likewise: the folder of the model's requests, where these
+            are logged. Nothing else can be written by what anybody may ask.
         why_tensorflow: Why LiteRT does not serve it; empty where it does. `make status` says it.
     """
     metadata = template["metadata"]
@@ -84,7 +87,9 @@ def complete(
     predictor = spec["predictor"]
     containers = with_container(predictor["containers"], _CONTAINER, image=image, args=arguments)
     changes = {
-        "containers": with_reach(containers, _CONTAINER, reads=[reads]),
+        "containers": with_reach(
+            containers, _CONTAINER, reads=[reads], writes=[writes] if writes else []
+        ),
         "minReplicas": replicas,
         "maxReplicas": max(replicas, predictor.get("maxReplicas", replicas)),
     }
