@@ -41,6 +41,8 @@ def main() -> None:
     model = Workspace(finished).model(settings.name, version).path
     _run("serving_peers", "--model", model)  # while it is the current one, as `make serve` has it
     _run("serving", "--model", model, "--int8", _of_8_bits(finished))
+    _run("observing", "--model", model)
+    _run("drift", "--workspace", finished)
     _run("replicas", "--model", model)
     _run("size")
 

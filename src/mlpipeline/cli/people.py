@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
         "Begin": (new,),
         "Run the pipeline, use its model": (run, serve, rollback, predict, edge),
         "Events": (watch, post_event),
-        "Look at what was done": (models, report, lineage, track),
+        "Look at what was done": (models, drift, report, lineage, track),
         "Keep house": (gc,),
     }
     for panel, commands in panels.items():
@@ -217,6 +217,44 @@ def models(
     for table in versions.tables(workspace, model):
         console.print(table)
         console.print()
+
+
+def drift(
+    model: Annotated[
+        str, typer.Argument(help="The model's name; by default the configuration's.")
+    ] = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    images: Annotated[
+        int, typer.Option(min=1, help="How many images of requests to look at: the newest ones.")
+    ] = 1_000,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="How old they may be; by default any age.")
+    ] = None,
+    false_alarms: Annotated[
+        float,
+        typer.Option(min=1e-4, max=0.5, help="The share of looks that may find what is not there."),
+    ] = 0.01,
+    fail: Annotated[bool, typer.Option("--fail", help="Fail where there is drift.")] = False,
+) -> None:
+    """Say whether what the current model is asked is like what it was validated by."""
+    from rich.console import Console
+
+    from mlpipeline.cli import drift as comparing
+
+    compared = comparing.compare(
+        workspace,
+        model or configuration.load(config).name,
+        images=images,
+        hours=hours,
+        false_alarms=false_alarms,
+    )
+    console = Console(highlight=False, markup=False, width=500)
+    console.print(*compared.summary, sep="\n")
+    console.print(compared.table())
+    console.print(compared.verdict)
+    if fail and compared.is_drift:
+        raise typer.Exit(1)
 
 
 def report(
