@@ -18,16 +18,18 @@ from mlpipeline.serving.predictor import Predictor
 
 
 class Doubling:
-    """Doubles its inputs; remembers its batches; can be held up and can fail."""
+    """Doubles its inputs; remembers its batches by size and first row; can be held up, can fail."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.firsts: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.started = threading.Event()
 
     def __call__(self, inputs: Array) -> Array:
         self.sizes.append(len(inputs))
+        self.firsts.append(int(inputs[0]))
         self.started.set()
         assert self.gate.wait(10)
         if (inputs < 0).any():
@@ -93,23 +95,20 @@ def test_a_batch_never_exceeds_the_limit(batcher: Batcher, function: Doubling) -
 def test_a_large_request_is_cut_and_lets_others_between(
     batcher: Batcher, function: Doubling
 ) -> None:
-    async def scenario() -> list[str]:
-        done: list[str] = []
+    large, small = np.arange(10), np.array([100])
 
-        async def request(name: str, inputs: Array) -> None:
-            assert (await batcher.run(inputs)).tolist() == (inputs * 2).tolist()
-            done.append(name)
-
+    async def scenario() -> list[Array]:
         function.gate.clear()
-        large = asyncio.create_task(request("large", np.arange(10)))
+        first = asyncio.create_task(batcher.run(large))
         await asyncio.to_thread(function.started.wait, 10)
-        small = asyncio.create_task(request("small", np.array([1])))
+        second = asyncio.create_task(batcher.run(small))
         await asyncio.sleep(0)
         function.gate.set()
-        await asyncio.gather(large, small)
-        return done
+        return await asyncio.gather(first, second)
 
-    assert asyncio.run(scenario()) == ["small", "large"]
+    answers = asyncio.run(scenario())
+    assert [answer.tolist() for answer in answers] == [(large * 2).tolist(), [200]]
+    assert function.firsts[:3] == [0, 4, 100], "the last piece came first"
     assert max(function.sizes) == 4
     assert function.sizes[:2] == [4, 4], "the thread had to wait for the next piece"
 

@@ -15,6 +15,9 @@ _PIECE = 1 << 20
 
 Fit = Literal["crop", "pad", "stretch"]
 
+BLANK = 3
+"""How much the pixels of a blank image differ at most, of 255: JPEG makes so much of one colour."""
+
 
 class UnreadableImageError(ValueError):
     """There is no picture in it; the text says why."""

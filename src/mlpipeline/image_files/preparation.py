@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mlpipeline.image_files.decoding import picture_in, picture_of
-from mlpipeline.image_files.kind import ImageKind
+from mlpipeline.image_files.kind import BLANK, ImageKind
 
 _FILTER = Image.Resampling.LANCZOS
-
-BLANK = 3
-"""How much the pixels of a blank image differ at most, of 255: JPEG makes so much of one colour."""
 
 
 class ImageFile(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpipeline.image_files.preparation import BLANK
+from mlpipeline.image_files.kind import BLANK
 
 _VALUES = 1 << 20  # held as float64 at a time
 _LARGEST = np.iinfo(np.uint8).max
