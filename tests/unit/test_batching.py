@@ -104,7 +104,7 @@ def test_a_large_request_is_cut_and_lets_others_between(
         second = asyncio.create_task(batcher.run(small))
         await asyncio.sleep(0)
         function.gate.set()
-        return await asyncio.gather(first, second)
+        return list(await asyncio.gather(first, second))
 
     answers = asyncio.run(scenario())
     assert [answer.tolist() for answer in answers] == [(large * 2).tolist(), [200]]
