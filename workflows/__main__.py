@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workflows import events, manifests
+from workflows import drift, events, manifests
 
 HERE = Path(__file__).parent
+COMPONENTS = HERE.parent / "manifests" / "components"
 FOLDERS = {
     HERE: manifests.render,
-    HERE.parent / "manifests" / "components" / "events": events.render,
+    COMPONENTS / "events": events.render,
+    COMPONENTS / "drift": drift.render,
 }
 
 

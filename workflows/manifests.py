@@ -95,15 +95,15 @@ def render() -> dict[str, str]:
         "workflow-template.yaml": template,
         "retrain.yaml": retraining,
         "rollback.yaml": going_back,
-        "cron-workflow.yaml": _by_the_clock(retraining, "0 3 * * 0"),
+        "cron-workflow.yaml": by_the_clock(retraining, "0 3 * * 0"),
         "gc.yaml": keeping_house,
-        "cron-gc.yaml": _by_the_clock(keeping_house, "0 3 * * 3", suspend=True),
+        "cron-gc.yaml": by_the_clock(keeping_house, "0 3 * * 3", suspend=True),
     }
     note = "# Rendered from the Python beside it by `make render`: change that, not this.\n"
     return {name: _HEADERS[name] + note + made.to_yaml() for name, made in documents.items()}
 
 
-def _by_the_clock(
+def by_the_clock(
     template: WorkflowTemplate, schedule: str, *, suspend: bool | None = None
 ) -> CronWorkflow:
     """Return what submits a template by the clock, under the template's name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -22,9 +21,7 @@ from mlpipeline.store.layout import DatasetFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
 from support.workflows_on_kind import (
     CONTEXT,
-    IMAGE,
     NAMESPACE,
-    PREDICTOR_IMAGE,
     QUICK,
     ROOT,
     WORKSPACE,
@@ -33,7 +30,9 @@ from support.workflows_on_kind import (
     configuration,
     get,
     kubectl,
+    post,
     remove_artifacts,
+    templates_of_the_image,
 )
 
 pytestmark = pytest.mark.timeout(1800)
@@ -44,26 +43,8 @@ BURST = 6
 @pytest.fixture(autouse=True, scope="module")
 def _templates_of_the_image() -> Iterator[None]:
     """What events start runs in the images that are tested."""
-    images = {"image": IMAGE, "predictor-image": PREDICTOR_IMAGE}
-    names = ("predict", "feedback", "mlpipeline")
-    before = {name: _parameters(name) for name in names}
-
-    def put(name: str, parameters: list[dict[str, Any]]) -> None:
-        patch = {"spec": {"arguments": {"parameters": parameters}}}
-        kubectl("patch", "workflowtemplate", name, "--type=merge", "-p", json.dumps(patch))
-
-    for name, parameters in before.items():
-        put(name, [p | {"value": images.get(p["name"], p.get("value"))} for p in parameters])
-    yield
-    for name, parameters in before.items():
-        put(name, parameters)
-
-
-def _parameters(template: str) -> list[dict[str, Any]]:
-    found = get("workflowtemplate", template)
-    assert found is not None, f"no template {template}: `make deploy` applies it"
-    parameters: list[dict[str, Any]] = found["spec"]["arguments"]["parameters"]
-    return parameters
+    with templates_of_the_image("predict", "feedback", "mlpipeline"):
+        yield
 
 
 @pytest.fixture
@@ -78,16 +59,6 @@ def identity() -> Iterator[str]:
     answers = (WORKSPACE / "answers").glob(f"predict-{made}*.csv")
     events = WORKSPACE / "feedback" / "events" / made
     remove_artifacts(WORKSPACE / "images" / made, events, *answers)
-
-
-def post(folder: Path, *events: dict[str, Any]) -> list[str]:
-    """Post events as a person does; return a line for each."""
-    files = []
-    for number, event in enumerate(events):
-        files.append(folder / f"{number}.json")
-        files[-1].write_text(json.dumps(event))
-    sent = call(str(ROOT / "scripts/post.sh"), sys.executable, *map(str, files), seconds=300)
-    return sent.splitlines()
 
 
 def make_images(identity: str, number: int) -> str:

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -291,6 +292,41 @@ def runs() -> Iterator[Runs]:
         yield made
     finally:
         made.remove()
+
+
+@contextmanager
+def templates_of_the_image(*names: str) -> Iterator[None]:
+    """Have what some WorkflowTemplates start run in the images that are tested."""
+    images = {"image": IMAGE, "predictor-image": PREDICTOR_IMAGE}
+
+    def parameters(name: str) -> list[dict[str, Any]]:
+        template = get("workflowtemplate", name)
+        assert template is not None, f"no template {name}: `make deploy` applies it"
+        found: list[dict[str, Any]] = template["spec"]["arguments"]["parameters"]
+        return found
+
+    def put(name: str, parameters: list[dict[str, Any]]) -> None:
+        patch = {"spec": {"arguments": {"parameters": parameters}}}
+        kubectl("patch", "workflowtemplate", name, "--type=merge", "-p", json.dumps(patch))
+
+    before = {name: parameters(name) for name in names}
+    for name, given in before.items():
+        put(name, [p | {"value": images.get(p["name"], p.get("value"))} for p in given])
+    try:
+        yield
+    finally:
+        for name, given in before.items():
+            put(name, given)
+
+
+def post(folder: Path, *events: Mapping[str, Any]) -> list[str]:
+    """Post events as a person does; return a line for each."""
+    files = []
+    for number, event in enumerate(events):
+        files.append(folder / f"{number}.json")
+        files[-1].write_text(json.dumps(event))
+    sent = call(str(ROOT / "scripts/post.sh"), sys.executable, *map(str, files), seconds=300)
+    return sent.splitlines()
 
 
 def task_of(record: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpipeline.learning.data import drift
-from mlpipeline.learning.data.drift import Sample
+from mlpipeline.learning.data.drift import Corrected, Sample
 
 RANDOM = np.random.default_rng(0)
 
@@ -84,6 +84,35 @@ def test_a_class_that_nobody_had_and_values_that_are_all_the_same_are_compared()
     assert drifted(same, same) == []
     other = same._replace(predicted=np.full(50, 2), confidence=np.full(50, 0.5), mean=np.zeros(50))
     assert drifted(same, other) == ["predicted classes", "confidence", "mean of pixels"]
+
+
+@pytest.mark.parametrize(
+    ("corrected", "expected"),
+    [
+        (None, None),
+        (Corrected(labelled=0, wrong=0, expected=0.1), None),
+        (Corrected(labelled=30, wrong=0, expected=0.1), False),
+        (Corrected(labelled=40, wrong=40, expected=0.1), False),  # as many as are expected
+        (Corrected(labelled=56, wrong=56, expected=0.1), False),  # more, and maybe by chance
+        (Corrected(labelled=70, wrong=70, expected=0.1), True),
+        (Corrected(labelled=400, wrong=400, expected=1.0), False),
+        (Corrected(labelled=400, wrong=1, expected=0.0), False),  # no chance, but small
+        (Corrected(labelled=400, wrong=9, expected=0.0), True),
+    ],
+)
+def test_answers_that_are_known_to_be_wrong_are_drift_where_they_are_too_many(
+    corrected: Corrected | None, expected: bool | None
+) -> None:
+    reference, asked = population(2_000), population(400)
+    found = drift.compare(reference, asked, classes=3, false_alarms=0.01, corrected=corrected)
+    said = {each.what: each.is_drift for each in found}
+    assert said.get("answers known to be wrong") == expected
+
+
+def test_a_tail_of_the_binomial_distribution_is_the_textbooks() -> None:
+    assert drift._tail(8, 10, 0.5) == pytest.approx((45 + 10 + 1) / 1024)
+    assert drift._tail(1, 3, 0.2) == pytest.approx(1 - 0.8**3)
+    assert drift._tail(900, 100_000, 0.01) == pytest.approx(0.9993, abs=0.0005)
 
 
 def test_the_distance_is_the_textbooks() -> None:

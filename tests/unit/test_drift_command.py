@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mlpipeline.cli import app
-from mlpipeline.errors import ServingError
+from mlpipeline.errors import EventError, ServingError
+from mlpipeline.events import feedback, retraining, schema
 from mlpipeline.learning.data import Dataset, Split, datasets
+from mlpipeline.plan import config
 from mlpipeline.plan.config import Data
 from mlpipeline.serving import model as models
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.model import PublishedModel
 from mlpipeline.steps import ingestion
-from mlpipeline.store import artifacts, requests
+from mlpipeline.store import artifacts, registry, requests
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.run import Machine, Run
 from support.stored_documents import model_card
 
 CLASSES, VERSION = ("dark", "bright"), "m-1"
@@ -69,6 +76,12 @@ def drift(workspace: Workspace, *options: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def row(said: str, figure: str) -> list[str]:
+    """The words of a figure's row."""
+    (found,) = (line for line in said.splitlines() if line.startswith(figure))
+    return found.split()
+
+
 def test_what_is_like_the_validation_split_is_no_drift(workspace: Workspace) -> None:
     log(workspace, _images(200))
     status, said = drift(workspace, "--fail")
@@ -83,8 +96,7 @@ def test_what_is_not_is_named(workspace: Workspace) -> None:
     status, said = drift(workspace)
     assert status == 0
     assert said.splitlines()[-1].startswith("drift: mean of pixels (")
-    (row,) = (line for line in said.splitlines() if line.startswith("mean of pixels"))
-    assert row.split()[-1] == "drift"
+    assert row(said, "mean of pixels")[-1] == "drift"
     assert drift(workspace, "--fail")[0] == 1
 
 
@@ -98,6 +110,119 @@ def test_the_newest_images_are_looked_at_and_as_old_as_one_says(workspace: Works
     status, said = drift(workspace, "--fail")
     assert status == 1
     assert "800 images" in said
+
+
+def correct(workspace: Workspace, images: Images, label: str) -> None:
+    corrections = [{"image": key.decode(), "label": label} for key in requests.keys(images)]
+    event = {"kind": "feedback", "id": "ann-1", "model": "m", "corrections": corrections}
+    posted = schema.parse(json.dumps(event | {"time": "2026-11-24T09:00:00Z"}), origin="test")
+    assert isinstance(posted, schema.FeedbackEvent)
+    feedback.add(workspace, posted)
+
+
+def test_answers_that_people_have_corrected_count(workspace: Workspace) -> None:
+    images = _images(200)
+    log(workspace, images)
+    bright = np.unique(images[1::2], axis=0)
+    correct(workspace, bright, "bright")  # a hundred answers, which were right
+    status, said = drift(workspace, "--fail")
+    assert status == 0
+    assert row(said, "answers known to be wrong")[-2:] == ["0.000", "1.0000"]
+    workspace.feedback.event("m", "ann-1").unlink()
+    correct(workspace, bright, "dark")
+    status, said = drift(workspace, "--fail")
+    assert status == 1
+    assert said.splitlines()[-1].startswith("drift: answers known to be wrong (")
+    assert row(said, "answers known to be wrong")[-4:] == ["0.500", "<", "0.0001", "drift"]
+
+
+def published_by_a_run(workspace: Workspace) -> dict[str, Any]:
+    """Have a run have published the version, with what such a run adds to its configuration."""
+    content = {
+        "name": "m",
+        "data": {"dataset": "synthetic", "feedback": "0" * 16, "files_digest": "1" * 16},
+        "candidates": {"cnn": {"model": "cnn", "files_digest": "2" * 16}},
+    }
+    Run(
+        run="run-1",
+        started="2026-11-24T09:00:00+00:00",
+        config_file="m.yaml",
+        config=config.parse(content, origin="t").model_dump(mode="json"),
+        machine=Machine(),
+        state="succeeded",
+        seconds=1.0,
+        tasks=(),
+    ).save(workspace.run("run-1").record)
+    workspace.current_version("m").unlink()
+    registry.promote(workspace, "m", VERSION, run="run-1")
+    data = {"dataset": "synthetic", "feedback": None, "files_digest": None}
+    return content | {"data": data, "candidates": {"cnn": {"model": "cnn"}}}
+
+
+def inbox(workspace: Workspace) -> dict[str, Any]:
+    """The events that wait, by the names of their files."""
+    return {file.stem: schema.read_posted(file) for file in workspace.inbox.waiting()}
+
+
+def test_where_there_is_drift_a_train_event_is_posted_once_in_a_period(
+    workspace: Workspace,
+) -> None:
+    content = published_by_a_run(workspace)
+    log(workspace, _images(200))
+    assert "event" not in drift(workspace, "--train")[1]
+    assert inbox(workspace) == {}
+    log(workspace, 255 - _images(1_000, dark=20))
+    _, said = drift(workspace, "--train")
+    (name, event), *others = inbox(workspace).items()
+    assert not others
+    assert said.splitlines()[-1] == f"{name}: waits in the inbox"
+    assert event.name == name
+    assert event.configuration == config.parse(content, origin="t"), "of no other day"
+    assert drift(workspace, "--train")[1].splitlines()[-1] == f"{name}: was posted before"
+    artifacts.write_text(workspace.inbox.done(name), "")
+    workspace.inbox.waits(name).unlink()
+    assert drift(workspace, "--train")[1].splitlines()[-1] == f"{name}: was posted before"
+    assert inbox(workspace) == {}
+
+
+def test_a_version_of_nobodys_run_is_not_trained_anew(workspace: Workspace) -> None:
+    log(workspace, 255 - _images(200, dark=20))
+    with pytest.raises(EventError, match="which run has published the current version"):
+        drift(workspace, "--train")
+    assert inbox(workspace) == {}
+
+
+def test_of_all_models_those_that_have_drifted_are_trained_anew(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    published_by_a_run(workspace)
+    with artifacts.publish(workspace.model("unasked", "u-1").path) as draft:
+        model_card(name="unasked", version="u-1", dataset_key="ingest-1").save(draft / "model.json")
+    artifacts.write_text(workspace.current_version("unasked"), "u-1\n")
+    events = tmp_path / "events"
+    command = ["step", "find-drift", "--workspace", str(workspace), "--output", str(events)]
+    log(workspace, _images(200))
+    CliRunner().invoke(app.app, command, catch_exceptions=False)
+    assert json.loads(events.read_text()) == []
+    log(workspace, 255 - _images(1_000, dark=20))
+    done = CliRunner().invoke(app.app, command, catch_exceptions=False)
+    assert f"{VERSION}: drift: mean of pixels" in done.output
+    (text,) = json.loads(events.read_text())
+    event = schema.parse_argument(text, origin="test")
+    assert isinstance(event, schema.TrainEvent)
+    assert event.configuration.name == "m"
+    assert not inbox(workspace)
+
+
+def test_an_id_names_the_model_and_the_period() -> None:
+    at = datetime(2026, 11, 30, 18, tzinfo=UTC)
+    assert retraining._id("m", at) == "drift-26113018-m"
+    longest = "a" * 25
+    assert retraining._id(longest, at) == f"drift-26113018-{longest}"
+    two = {retraining._id("a" * 20 + "-" * 10 + end, at) for end in "bc"}
+    assert len(two) == 2
+    for made in two:
+        assert re.fullmatch(r"drift-26113018-a{16}-[0-9a-f]{8}", made)
 
 
 def test_of_a_few_images_nothing_is_said(workspace: Workspace) -> None:

@@ -25,12 +25,16 @@ BASE = MANIFESTS / "base"
 WORKFLOWS = ROOT / "workflows"
 OVERLAYS = sorted(p.name for p in (MANIFESTS / "overlays").iterdir())
 COMPONENTS = sorted(p.name for p in (MANIFESTS / "components").iterdir() if p.is_dir())
-OPTIONAL = {"gateway", "housekeeping"}  # in no overlay of ours: overlays/cloud says how to take it
+OPTIONAL = {
+    "gateway",
+    "housekeeping",
+    "drift",
+}  # in no overlay of ours: overlays/cloud says how to take it
 OF_RELEASES = ("release", "any-node-port")  # scripts/apply.sh puts them on an overlay
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu", "kueue", "events", "mlflow", "housekeeping")
+EXTRAS = ("network-policies", "gpu", "kueue", "events", "drift", "mlflow", "housekeeping")
 SHARDED = "sharded-serving"  # it changes the way in, so it comes after that
 
 NAMESPACE = "mlpipeline"
@@ -285,6 +289,7 @@ def test_no_free_text_of_a_run_is_put_into_an_argument() -> None:
                 *("image", "predictor-image"),
                 *("pending-seconds", "queue", "priority", "queue-seconds"),
                 *("keep-runs", "dry-run"),  # the command takes a number, and true or false
+                *("images", "false-alarms", "cool-down"),  # numbers
                 "event",  # in base64: tests/unit/test_event_bindings.py
             }
 

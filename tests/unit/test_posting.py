@@ -271,3 +271,26 @@ def test_a_server_that_is_not_there_is_named() -> None:
             namespace="mlpipeline",
             seconds=0.1,
         )
+
+
+def test_a_pod_posts_an_event_by_the_token_of_its_account(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    monkeypatch.setattr("mlpipeline.cli.cluster._TOKEN", token)
+    event = schema.parse(json.dumps(PREDICT), origin="test")
+    command = ["cluster", "post", "--event", schema.as_argument(event), "--url", server.url]
+
+    def said() -> str:
+        made = CliRunner().invoke(
+            app.app, [*command, "--namespace", "mlpipeline"], catch_exceptions=False
+        )
+        assert made.exit_code == 0, made.output
+        return made.output.splitlines()[-1]
+
+    assert said() == "predict-monday: accepted"
+    assert server.posted == [("/api/v1/events/mlpipeline/predict", "Bearer secret", PREDICT)]
+    server.answers = [(500, THERE)]
+    server.workflow = (200, {"status": {"phase": "Failed", "message": "no folder"}})
+    assert said() == "predict-monday: was posted before, and failed: no folder"

@@ -37,6 +37,9 @@ app = typer.Typer(
 )
 _log = logging.getLogger(__name__)
 
+# Where Kubernetes puts it.
+_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_POST_SECONDS = 120.0
 _SERVING = ("mlpipeline.steps.serving", "mlpipeline.steps.front")  # what the replicas run
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
@@ -446,6 +449,25 @@ def retrain(
         template=template,
         stop=_stop_event(),
     )
+
+
+@app.command()
+def post(
+    event: Annotated[str, typer.Option(help="The event as JSON, or that in base64.")],
+    url: Annotated[str, typer.Option(help="The URL of Argo's server.")],
+    namespace: Annotated[str, typer.Option(help="The namespace that workflows run in.")],
+) -> None:
+    """Post an event, by the token of this pod's service account, until it is accepted."""
+    from mlpipeline.backends.cluster import reasons
+    from mlpipeline.events import posting, schema
+
+    posted = schema.parse_argument(event, origin="--event")
+    token = _TOKEN.read_text(encoding="utf-8").strip()
+    outcome = posting.post(posted, url=url, token=token, namespace=namespace, seconds=_POST_SECONDS)
+    said = "accepted" if outcome.is_new else "was posted before"
+    if outcome.has_failed:  # its own workflow is where people see that
+        said += f", and failed: {reasons.of_message(outcome.message)}"
+    typer.echo(f"{posted.name}: {said}")
 
 
 @app.command()

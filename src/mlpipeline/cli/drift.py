@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlpipeline import loading
-from mlpipeline.errors import ServingError
+from mlpipeline.errors import PipelineError, ServingError
+from mlpipeline.events import feedback
 from mlpipeline.store import artifacts, registry, requests
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.selection import ModelCard
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from mlpipeline.serving.model import PublishedModel
 
 _HOUR_SECONDS = 3_600
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,24 +110,49 @@ def compare(
     version = registry.current(workspace, name)
     since = 0.0 if hours is None else time.time() - hours * _HOUR_SECONDS
     log = workspace.requests(name) / version
-    asked, seconds = _asked(requests.read(log), images, since)
-    if len(seconds) < drift.LEAST:
+    labels = feedback.labels(workspace, name)
+    asked = _asked(requests.read(log), images, since, labels)
+    if len(asked.seconds) < drift.LEAST:
         raise ServingError(
-            f"{len(seconds)} images of requests in {log}",
+            f"{len(asked.seconds)} images of requests in {log}",
             expected=f"a log of {drift.LEAST} at least",
             remedy="set serving.log.share in the configuration, serve the model by it, wait; "
             "another version has a log of its own",
         )
     reference, model = validation(workspace, name, version)
+    card = ModelCard.load(workspace.model(name, version).card)
     found = drift.compare(
         reference,
-        drift.Sample.joined(asked),
+        drift.Sample.joined(asked.parts),
         classes=len(model.classes),
         false_alarms=false_alarms,
+        corrected=drift.Corrected(asked.labelled, asked.wrong, 1 - card.validation_accuracy),
     )
-    first, last = min(seconds), max(seconds)
+    first, last = min(asked.seconds), max(asked.seconds)
     count = len(reference.predicted)
-    return Comparison(version, len(seconds), first, last, count, false_alarms, found)
+    return Comparison(version, len(asked.seconds), first, last, count, false_alarms, found)
+
+
+def compare_all(
+    workspace: Workspace, *, images: int, hours: float | None, false_alarms: float
+) -> dict[str, Comparison]:
+    """Compare each model that has a current version, by name; say why one is left out.
+
+    Args:
+        workspace: The folder of all artifacts.
+        images: As of `compare`.
+        hours: Likewise.
+        false_alarms: Likewise.
+    """
+    found = {}
+    for name in sorted({model.path.parent.name for model in workspace.models()}):
+        try:
+            found[name] = compare(
+                workspace, name, images=images, hours=hours, false_alarms=false_alarms
+            )
+        except PipelineError as error:  # the other models are looked at all the same
+            _log.warning("%s is left out: %s", name, error)
+    return found
 
 
 def validation(workspace: Workspace, name: str, version: str) -> tuple[Sample, PublishedModel]:
@@ -156,20 +184,41 @@ def validation(workspace: Workspace, name: str, version: str) -> tuple[Sample, P
     return Sample.joined(parts), model
 
 
+@dataclass
+class _Asked:
+    """Images of a log: as they are compared, when each was answered, and what people say of them.
+
+    Attributes:
+        parts: The images of each shard.
+        seconds: When each was answered.
+        labelled: How many of them have a label by now.
+        wrong: How many of those were answered by another class.
+    """
+
+    parts: list[Sample] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    labelled: int = 0
+    wrong: int = 0
+
+
 def _asked(
-    shards: Iterable[requests.Shard], images: int, since: float
-) -> tuple[list[Sample], list[float]]:
-    """Return the newest images of a log, as they are compared, and when each was answered."""
+    shards: Iterable[requests.Shard], images: int, since: float, labels: Mapping[str, str]
+) -> _Asked:
+    """Return the newest images of a log."""
     from mlpipeline.learning.data.drift import Sample
 
-    parts: list[Sample] = []
-    seconds: list[float] = []
+    asked = _Asked()
     for shard in shards:
-        rows = np.flatnonzero(shard.seconds >= since)[len(seconds) - images :]
+        rows = np.flatnonzero(shard.seconds >= since)[len(asked.seconds) - images :]
         if not len(rows):
             break
-        parts.append(Sample.of(shard.images[rows], shard.probabilities[rows]))
-        seconds += shard.seconds[rows].tolist()
-        if len(seconds) >= images:
+        part = Sample.of(shard.images[rows], shard.probabilities[rows])
+        asked.parts.append(part)
+        asked.seconds += shard.seconds[rows].tolist()
+        for image, predicted in zip(shard.sha256[rows].tolist(), part.predicted, strict=True):
+            if label := labels.get(image.decode()):
+                asked.labelled += 1
+                asked.wrong += label != shard.classes[predicted]
+        if len(asked.seconds) >= images:
             break
-    return parts, seconds
+    return asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from mlpipeline import environment, loading
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.errors import EventError
-from mlpipeline.events import schema
+from mlpipeline.events import retraining, schema
 from mlpipeline.plan import config as configuration
 from mlpipeline.store import layout
 from mlpipeline.store.schemas.gate import Forced
@@ -236,15 +237,23 @@ def drift(
         typer.Option(min=1e-4, max=0.5, help="The share of looks that may find what is not there."),
     ] = 0.01,
     fail: Annotated[bool, typer.Option("--fail", help="Fail where there is drift.")] = False,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Where there is drift, put a train event into the inbox."),
+    ] = False,
+    cool_down: Annotated[
+        int, typer.Option(min=1, metavar="HOURS", help="There is one at most in so many hours.")
+    ] = 24,
 ) -> None:
     """Say whether what the current model is asked is like what it was validated by."""
     from rich.console import Console
 
     from mlpipeline.cli import drift as comparing
 
+    name = model or configuration.load(config).name
     compared = comparing.compare(
         workspace,
-        model or configuration.load(config).name,
+        name,
         images=images,
         hours=hours,
         false_alarms=false_alarms,
@@ -253,6 +262,12 @@ def drift(
     console.print(*compared.summary, sep="\n")
     console.print(compared.table())
     console.print(compared.verdict)
+    if train and compared.is_drift:
+        from mlpipeline.backends.local import inbox
+
+        event = retraining.event(workspace, name, hours=cool_down, now=datetime.now(UTC))
+        said = "waits in the inbox" if inbox.drop(workspace, event) else "was posted before"
+        console.print(f"{event.name}: {said}")
     if fail and compared.is_drift:
         raise typer.Exit(1)
 

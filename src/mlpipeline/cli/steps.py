@@ -6,9 +6,12 @@ sharded service and what an event starts.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -25,9 +28,9 @@ from mlpipeline.cli.options import (
     ConfigFile,
     Workspace,
 )
-from mlpipeline.errors import GateError
+from mlpipeline.errors import GateError, PipelineError
 from mlpipeline.events import feedback as corrections
-from mlpipeline.events import schema
+from mlpipeline.events import retraining, schema
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import gate as rule
@@ -43,6 +46,8 @@ from mlpipeline.store.schemas.prediction import PredictionSummary
 from mlpipeline.store.schemas.selection import Decision, ModelCard
 
 app = typer.Typer(help="Do one step of the pipeline, as its pod does.", no_args_is_help=True)
+
+_log = logging.getLogger(__name__)
 
 _EVENTS = "What an event starts"
 _BY_OPERATORS = ("train", "serve", "front")  # who run these, not a workflow
@@ -454,6 +459,46 @@ def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None
     posted = _posted(event, schema.FeedbackEvent)
     kept = "kept" if corrections.add(workspace, posted) else "there already"
     typer.echo(f"corrected labels: {len(posted.corrections)}, {kept}")
+
+
+@app.command(rich_help_panel=_EVENTS)
+def find_drift(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    images: Annotated[
+        int, typer.Option(min=1, help="How many images of requests to look at: the newest ones.")
+    ] = 1_000,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="How old they may be; by default any age.")
+    ] = None,
+    false_alarms: Annotated[
+        float,
+        typer.Option(min=1e-4, max=0.5, help="The share of looks that may find what is not there."),
+    ] = 0.01,
+    cool_down: Annotated[
+        int,
+        typer.Option(min=1, metavar="HOURS", help="One event of a model at most in so many hours."),
+    ] = 24,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write the events to: JSON, each in base64.")
+    ] = None,
+) -> None:
+    """Look at the requests of every model; where they have drifted, make a train event."""
+    from mlpipeline.cli import drift
+
+    events = []
+    looks = drift.compare_all(workspace, images=images, hours=hours, false_alarms=false_alarms)
+    for name, compared in looks.items():
+        typer.echo(f"{compared.version}: {compared.verdict}")
+        if not compared.is_drift:
+            continue
+        try:
+            event = retraining.event(workspace, name, hours=cool_down, now=datetime.now(UTC))
+        except PipelineError as error:  # the other models' events are posted all the same
+            _log.warning("%s is not trained anew: %s", name, error)
+        else:
+            events.append(schema.as_argument(event))
+    if output:
+        artifacts.write_text(output, json.dumps(events))
 
 
 def _check_models(settings: Config, shape: Sequence[int], classes: int) -> None:

@@ -47,18 +47,36 @@ def joined(config: Config, workspace: Workspace) -> Config:
     Raises:
         EventError: What is kept is damaged.
     """
+    known = _corrections(workspace, config.name)
+    if not known or config.data.feedback is not None:
+        return config
+    snapshot = Snapshot(corrections=tuple(known)).keep(workspace.feedback)
+    data = config.data.model_copy(update={"feedback": snapshot})
+    return config.model_copy(update={"data": data})
+
+
+def labels(workspace: Workspace, name: str) -> dict[str, str]:
+    """Return the label that each image has by the latest correction, by its SHA-256.
+
+    Args:
+        workspace: The folder of all artifacts.
+        name: What the model is called.
+
+    Raises:
+        EventError: What is kept is damaged.
+    """
+    return {one.image: one.label for one in _corrections(workspace, name)}
+
+
+def _corrections(workspace: Workspace, name: str) -> list[Correction]:
+    """Return all corrections of a model, the earliest first."""
     posted = [
         event
-        for file in workspace.feedback.events(config.name)
+        for file in workspace.feedback.events(name)
         if isinstance(event := schema.read_posted(file), schema.FeedbackEvent)
     ]
-    if not posted or config.data.feedback is not None:
-        return config
-    known = [
+    return sorted(
         Correction(event.time.astimezone(UTC).isoformat(), event.id, label.image, label.label)
         for event in posted
         for label in event.corrections
-    ]
-    snapshot = Snapshot(corrections=tuple(sorted(known))).keep(workspace.feedback)
-    data = config.data.model_copy(update={"feedback": snapshot})
-    return config.model_copy(update={"data": data})
+    )

@@ -140,6 +140,11 @@ def read_posted(file: Path) -> Event:
     return read(file)
 
 
+def as_argument(event: Event) -> str:
+    """Return what `parse_argument` reads, in base64: Argo finds no double braces in it."""
+    return base64.b64encode(event.model_dump_json(exclude_unset=True).encode()).decode()
+
+
 def parse_argument(text: str, *, origin: str) -> Event:
     """Check an event that comes as an argument of a command line: JSON, or that in base64.
 

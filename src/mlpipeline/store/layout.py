@@ -288,6 +288,10 @@ class InboxFolder(Folder):
         """Yield the events that are to be done, in no order."""
         return self.path.glob("[!.]*.json")
 
+    def waits(self, name: str) -> Path:
+        """Return where a program puts the event `name`; people may call the file what they like."""
+        return self.path / f"{name}.json"
+
     def done(self, name: str) -> Path:
         """Return where the event `name` lies once it is done."""
         return self.path / "done" / f"{name}.json"

@@ -1,10 +1,10 @@
 """Drift: whether what a model is asked, and what it says, is still like its validation split.
 
 Four figures of an image are compared, none of which needs a label: the class that was predicted,
-how sure the model was, and the mean and the contrast of the pixels. Each comparison has a
-probability that chance alone makes so much of a difference, and all four together raise a false
-alarm as seldom as one is told to. What is no chance but small is no alarm either: of many thousand
-images any difference is significant.
+how sure the model was, and the mean and the contrast of the pixels. A fifth is there where people
+have corrected answers. Each comparison has a probability that chance alone makes so much of a
+difference, and all together raise a false alarm as seldom as one is told to. What is no chance but
+small is no alarm either: of many thousand images any difference is significant.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ LEAST = 20
 
 MATTERS = 0.1
 """How large a difference must be, of any of the four: below it, populations count as stable."""
+
+MORE_WRONG = 0.02
+"""How many more of the answers must be wrong than on the validation split: two in a hundred."""
 
 _BINS = 10  # of confidence
 _DRAWS = 4_999
@@ -89,8 +92,27 @@ class Difference(NamedTuple):
     is_drift: bool
 
 
+class Corrected(NamedTuple):
+    """What people have said of the answers.
+
+    Attributes:
+        labelled: How many of the images have a label by now.
+        wrong: How many of those were answered by another class.
+        expected: The share of wrong answers on the validation split.
+    """
+
+    labelled: int
+    wrong: int
+    expected: float
+
+
 def compare(
-    reference: Sample, asked: Sample, *, classes: int, false_alarms: float
+    reference: Sample,
+    asked: Sample,
+    *,
+    classes: int,
+    false_alarms: float,
+    corrected: Corrected | None = None,
 ) -> list[Difference]:
     """Compare what a model was asked with what it was validated by.
 
@@ -100,6 +122,8 @@ def compare(
         classes: How many classes there are.
         false_alarms: How often anything is called drift where there is none: 0.01 is once in a
             hundred comparisons, at most.
+        corrected: What people have said of the answers to `asked`; None where nobody has. Those
+            that nobody has labelled count as right: people correct what is wrong.
     """
     index, distance = "population stability index", "Kolmogorov-Smirnov distance"
     bounds = _quantiles(np.concatenate([reference.confidence, asked.confidence]))
@@ -121,11 +145,35 @@ def compare(
         ("mean of pixels", distance, *_distance(reference.mean, asked.mean)),
         ("contrast of pixels", distance, *_distance(reference.contrast, asked.contrast)),
     ]
+    limits = [MATTERS] * len(found)
+    if corrected and corrected.labelled:
+        images = len(asked.predicted)
+        chance = _tail(corrected.wrong, images, corrected.expected)
+        share = corrected.wrong / images
+        found.append(("answers known to be wrong", "share of the images", share, chance))
+        limits.append(corrected.expected + MORE_WRONG)
     most = false_alarms / len(found)  # Bonferroni: any of them raises the alarm
     return [
-        Difference(what, measure, value, chance, chance <= most and value >= MATTERS)
-        for what, measure, value, chance in found
+        Difference(what, measure, value, chance, chance <= most and value >= limit)
+        for (what, measure, value, chance), limit in zip(found, limits, strict=True)
     ]
+
+
+def _tail(count: int, trials: int, share: float) -> float:
+    """Return the chance of `count` or more of so many trials, each with the same share."""
+    if count == 0 or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    terms = (
+        math.lgamma(trials + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(trials - k + 1)
+        + k * math.log(share)
+        + (trials - k) * math.log1p(-share)
+        for k in range(count, trials + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, terms)))
 
 
 def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,164 @@
+"""The loop: requests drift, answers are corrected, the model is trained anew, the gate lets it."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from mlpipeline.learning.data import datasets
+from mlpipeline.serving.batching import Array
+from mlpipeline.store import requests
+from mlpipeline.store.schemas.run import Run as Record
+from support.workflows_on_kind import (
+    HTTP,
+    IMAGE,
+    QUICK,
+    ROOT,
+    WORKSPACE,
+    Run,
+    argo,
+    configuration,
+    inference_is,
+    kubectl,
+    post,
+    remove_artifacts,
+    templates_of_the_image,
+    wait_until,
+)
+
+pytestmark = pytest.mark.timeout(2400)
+
+DATA = datasets.synthetic()
+RIGHT, WRONG = 3, 7  # whose images somebody had labelled by another class
+MISLABELLED = DATA.train.images[DATA.train.labels == RIGHT]
+TEMPLATE = ROOT / "manifests" / "components" / "drift" / "drift.yaml"
+_TOGETHER = 100  # images in a request
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A model with training data of its own, of which a class has the labels of another."""
+    made = f"e2e-{uuid.uuid4().hex[:8]}"
+    labels = np.where(DATA.train.labels == RIGHT, WRONG, DATA.train.labels)
+    file = WORKSPACE / f"{made}.npz"
+    np.savez(
+        file,
+        x_train=DATA.train.images,
+        y_train=labels,
+        x_test=DATA.test.images,
+        y_test=DATA.test.labels,
+        classes=np.array(DATA.classes),
+    )
+    try:
+        yield made
+    finally:
+        kubectl("delete", "inferenceservice", made, "--ignore-not-found")
+        names = kubectl("get", "workflows", "--output=name").split()
+        if own := [workflow for workflow in names if made in workflow]:
+            kubectl("delete", *own)
+        remove_artifacts(file, WORKSPACE / "feedback" / "events" / made)
+
+
+@pytest.fixture
+def _deployed() -> Iterator[None]:
+    """The component `drift`, in the image that is tested; without the clock."""
+    kubectl("apply", "--filename", str(TEMPLATE))
+    try:
+        argo("cron", "suspend", "drift")
+        with templates_of_the_image("drift", "feedback", "mlpipeline"):
+            yield
+    finally:
+        kubectl("delete", "--filename", str(TEMPLATE))
+
+
+def ask(name: str, images: Array) -> Array:
+    """Return the classes that the model says of some images, asked as clients ask."""
+    said = []
+    for start in range(0, len(images), _TOGETHER):
+        body = {"instances": images[start : start + _TOGETHER].tolist()}
+        done = httpx.post(f"{HTTP}/v1/models/{name}:predict", json=body, timeout=60)
+        said += done.raise_for_status().json()["predictions"]
+    classes: Array = np.array(said).argmax(axis=1)
+    return classes
+
+
+def logged() -> int:
+    """How many images the only replica has written into its log."""
+    text = httpx.get(f"{HTTP}/metrics", timeout=60).raise_for_status().text
+    found = re.search(r"^mlpipeline_logged_images_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+def look() -> str:
+    """Have somebody look for drift; return what the workflow's steps have said."""
+    options = ("-p", f"image={IMAGE}", "-p", "images=1000")
+    made = argo("submit", "--output=name", "--from", "workflowtemplate/drift", *options)
+    run = Run(made.strip(), {})
+    assert run.wait() == "Succeeded", run.describe()
+    said = run.step_log("find-drift")
+    return said + (run.step_log("post") if run.step_pods("post") else "")
+
+
+def succeeded(workflow: str, content: dict[str, Any]) -> Record:
+    """Wait for the end of a run; return its record."""
+    Run(workflow, content).assert_succeeds()
+    return Record.load(WORKSPACE / "runs" / workflow / "run.json")
+
+
+def accuracy(record: Record) -> float:
+    """The accuracy on the test split, whose labels were right all the time."""
+    assert record.verification is not None
+    return record.verification.protocols[0].accuracy
+
+
+@pytest.mark.usefixtures("_deployed")
+def test_requests_drift_and_the_model_is_trained_anew_with_what_people_have_corrected(
+    name: str, tmp_path: Path
+) -> None:
+    content = configuration(
+        {"one": QUICK | {"epochs": 3}},
+        name=name,
+        data={"dataset": f"npz:/workspace/{name}.npz", "validation": 500, "shards": 4},
+        serving={"replicas": 1, "log": {"share": 1.0, "images_per_hour": 600_000}},
+    )
+    post(tmp_path, {"kind": "train", "id": name, "configuration": content})
+    before = succeeded(f"train-{name}", content)
+
+    with inference_is(name):
+        # Of verification, which asks what the validation split is like.
+        assert "drift-" not in look()
+        asked = np.concatenate([MISLABELLED] * 3)
+        already = logged()
+        assert (ask(name, asked) == WRONG).mean() > 0.9
+        corrections = [
+            {"image": image.decode(), "label": DATA.classes[RIGHT]}
+            for image in requests.keys(MISLABELLED).tolist()
+        ]
+        event = {"kind": "feedback", "id": name, "model": name, "corrections": corrections}
+        post(tmp_path, event | {"time": "2026-11-24T09:00:00Z"})
+        assert Run(f"feedback-{name}", {}).wait() == "Succeeded"
+        wait_until(lambda: logged() >= already + len(asked), "the log of what was asked", 180)
+
+        said = look()
+        (posted,) = re.findall(rf"^(train-drift-\d+-{name}): accepted$", said, re.MULTILINE)
+        assert "answers known to be wrong" in said
+        assert "predicted classes" in said
+        assert f"{posted}: was posted before" in look(), "one in a day is enough"
+        after = succeeded(posted, content)
+
+        assert after.gate is not None
+        assert after.gate.verdict == "passed", after.gate
+        assert after.served[-1].version != before.served[-1].version
+        wait_until(
+            lambda: (ask(name, MISLABELLED) == RIGHT).mean() > 0.9, "answers of the new version", 60
+        )
+    assert accuracy(before) < 0.92 < 0.97 < accuracy(after)
+    print(json.dumps({"before": accuracy(before), "after": accuracy(after)}))
