@@ -86,6 +86,10 @@ edge: $(READY) ## Write the current model into a folder for a Raspberry Pi, with
 watch: $(READY) ## Do the events that are dropped into workspace/inbox, until Ctrl-C. WORKSPACE=
 	@$(PIPELINE) watch --workspace $(call quoted,WORKSPACE)
 
+.PHONY: site
+site: $(READY) ## Write one page of all models and runs of the workspace, which leads to their reports. WORKSPACE=
+	@$(PIPELINE) site --workspace $(call quoted,WORKSPACE)
+
 .PHONY: runs
 runs: $(READY) $(TRACKING)/.ready ## Compare the runs in MLflow's page on 127.0.0.1 until Ctrl-C. WORKSPACE= RUNS_PORT=
 	@$(PIPELINE) track --workspace $(call quoted,WORKSPACE)

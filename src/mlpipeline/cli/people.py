@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
         "Begin": (new,),
         "Run the pipeline, use its model": (run, serve, rollback, predict, edge),
         "Events": (watch, post_event),
-        "Look at what was done": (models, drift, report, lineage, track),
+        "Look at what was done": (models, drift, report, site, lineage, track),
         "Keep house": (gc,),
     }
     for panel, commands in panels.items():
@@ -280,6 +280,13 @@ def report(
     from mlpipeline.runs import report as reports
 
     typer.echo(reports.write(workspace, Run.load(layout.RunFolder(run).record)))
+
+
+def site(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+    """Write one page of all models and runs, which leads to their reports."""
+    from mlpipeline.runs.report import site as sites
+
+    typer.echo(sites.write(workspace))
 
 
 def lineage(

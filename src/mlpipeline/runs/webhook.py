@@ -120,7 +120,6 @@ def summary(run: Run) -> dict[str, Any]:
         run: The record.
     """
     served = run.served[-1] if run.served else None
-    figures = run.verification.protocols if run.verification else ()
     return {
         "run": run.run,
         "model": run.name,
@@ -131,7 +130,7 @@ def summary(run: Run) -> dict[str, Any]:
         "seconds": run.seconds,
         "version": served.version if served else None,
         "candidate": served.candidate if served else None,
-        "accuracy": figures[0].accuracy if figures else None,
+        "accuracy": run.verification.accuracy if run.verification else None,
         "gate": {"verdict": run.gate.verdict, "reason": run.gate.reason} if run.gate else None,
         "tasks": {task.name: task.state for task in run.tasks},
         "error": run.error[:_MOST_LETTERS] if run.error else None,

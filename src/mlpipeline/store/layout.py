@@ -19,6 +19,7 @@
     requests/MODEL/VERSION/ what it was asked, where that is logged (`store.requests`)
     serving/                logs of `mlpipeline serve`, and of `rollback` in rollback/
     report.html             the latest run's
+    index.html              all runs and versions, with their figures and reports
     mlflow.db               what MLflow knows, where it has no server
 
 Each folder with a KEY or a VERSION is an artifact: published whole, with a manifest, and never
@@ -482,6 +483,11 @@ class Workspace:
     def ports_lease(self, host: str, port: int) -> Path:
         """Return what the run holds that serves on a port of a host."""
         return self.serving_logs / f".{host}-{port}.lease"
+
+    @property
+    def site(self) -> Path:
+        """The page of all runs and versions."""
+        return self.root / "index.html"
 
     @property
     def report(self) -> Path:

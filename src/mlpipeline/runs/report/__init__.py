@@ -12,8 +12,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
-
 from mlpipeline.runs.report import evidence, figures, formats, measures
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
@@ -52,17 +50,7 @@ def build(workspace: Workspace, run: Run) -> str:
         run: The record of the run.
     """
     collected = evidence.collect(workspace, run)
-    # Names and messages come from the user's files, so everything is escaped.
-    environment = Environment(
-        loader=PackageLoader("mlpipeline.runs.report", ""),
-        autoescape=True,
-        undefined=ChainableUndefined,  # what a run did not get to is shown as a dash
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= formats.FILTERS
-    template = environment.get_template("page.html.j2")
-    return template.render(
+    return formats.template("page.html.j2").render(
         evidence=collected,
         run=run,
         curves=figures.learning_curves(collected.candidates),

@@ -69,6 +69,32 @@ def learning_curves(candidates: Sequence[CandidateOutcome]) -> dict[str, Markup]
     }
 
 
+def verified(model: str, points: Sequence[tuple[str, float]]) -> Markup:
+    """Draw the accuracy on the test split of what runs have served, one after the other.
+
+    Args:
+        model: Its name, which tells the figures of a page apart.
+        points: Version and accuracy, the oldest first; a version that follows another one is drawn
+            with another mark.
+    """
+
+    def plot(axes: Axes) -> None:
+        accuracies = [min(accuracy, _BEST_DRAWN) for _, accuracy in points]
+        places = range(1, len(points) + 1)
+        axes.plot(places, accuracies, color=_COLOURS[0], linewidth=1.8)
+        versions = list(dict.fromkeys(version for version, _ in points))
+        for place, (version, _), accuracy in zip(places, points, accuracies, strict=True):
+            mark = _MARKS[versions.index(version) % len(_MARKS)]
+            axes.plot([place], [accuracy], color=_COLOURS[0], marker=mark)
+        _even_by_mistakes(axes, accuracies)
+        axes.set_xlabel("run")
+        axes.set_title("accuracy on the test split", loc="left", fontsize=11, color=_MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="x", visible=False)
+
+    return _draw(f"verified-{model}", plot)
+
+
 def reliability(calibration: Calibration) -> Markup:
     """Draw how often the model was right by how sure it was."""
 
@@ -148,11 +174,15 @@ def _accuracy_curves(axes: Axes, candidates: Sequence[CandidateOutcome]) -> None
             values = [min(value, _BEST_DRAWN) for value in _series(candidate, measure)]
             _line(axes, candidate, values, validation=validation)
             drawn += values
+    _even_by_mistakes(axes, drawn)
+    _finish(axes, "accuracy")
+
+
+def _even_by_mistakes(axes: Axes, drawn: Sequence[float]) -> None:
     axes.set_yscale("function", functions=(_height, lambda height: 1 - 10.0**-height))
     axes.yaxis.set_major_locator(FixedLocator(_accuracy_ticks(min(drawn), max(drawn))))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(_percent)
-    _finish(axes, "accuracy")
 
 
 def _height(accuracy: ArrayLike) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How the report writes figures: one format for each kind, and a dash for what is not known."""
+"""How pages write figures: one format for each kind, and a dash for what is not known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypeGuard
 
 import yaml
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Template
 
 _UNKNOWN = "\N{EN DASH}"
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -85,3 +86,16 @@ FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (percent, count, decimal, difference, duration, moment, short, as_yaml)
 }
+
+
+def template(name: str) -> Template:
+    """Return a page's template; names and messages are the user's, so everything is escaped."""
+    environment = Environment(
+        loader=PackageLoader("mlpipeline.runs.report", ""),
+        autoescape=True,
+        undefined=ChainableUndefined,  # what a run did not get to is shown as a dash
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS
+    return environment.get_template(name)

@@ -64,6 +64,12 @@ class Verification(Document):
     protocols: tuple[ProtocolFigures, ...]
     test_images: int | None = None
 
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy by the protocol that sent most images; None where none sent any."""
+        most = max(self.protocols, key=lambda figures: figures.images, default=None)
+        return most.accuracy if most else None
+
 
 class TaskRecord(Part):
     """What a task did.
