@@ -8,7 +8,7 @@ refuse_braces() { # NAME=VALUE
     "none: Argo evaluates what follows, so what runs is not what was submitted" "write it in another way"
 }
 
-# Who submits, for the record; what Argo's server knows of them comes before it.
+# Who submits, for the record; what Argo knows of them comes before it.
 caller() { echo "$(id -un 2>/dev/null || id -u)@$(uname -n)"; }
 
 # Says that a workflow is submitted, shows it, and waits until it has succeeded.
