@@ -1,16 +1,8 @@
-"""The report in a real browser: it loads by itself, without an error, and fits phone and desktop.
-
-In Chromium or Chrome with its driver (Debian: chromium, chromium-driver), or else in what
-Selenium's own manager fetches.
-"""
+"""The report in a real browser: it loads by itself, without an error, on phone and desktop."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,44 +11,30 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.selenium_manager import SeleniumManager
 
 from mlpipeline.runs import report
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
-from support.fabricated_run import CLASSES, fabricate
-from support.not_tested import leave_out
-
-_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",  # for root, as in a container
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
+from support import browsers
+from support.browsers import (
+    RESOLVED_COLOUR,
+    WIDTHS,
+    contrast,
+    luminance,
+    open_page,
+    read_log,
+    requests,
 )
-_TO_DO = "install a browser and its driver: apt-get install chromium chromium-driver"
-_WIDTHS = (390, 1280)  # a phone, a desktop
+from support.fabricated_run import CLASSES, fabricate
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location, driver_path = _installed() or _fetched()
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver_path))
-    yield driver
-    driver.quit()
+    with browsers.started(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return report.write(Workspace(workspace), Run.parse(fabricate(workspace), origin="")).as_uri()
 
 
-@pytest.fixture(params=_WIDTHS)
+@pytest.fixture(params=WIDTHS)
 def width(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -76,13 +54,13 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 def test_it_loads_without_an_error_or_a_request(browser: webdriver.Chrome, address: str) -> None:
-    _read_log(browser, "browser")
-    _read_log(browser, "performance")
+    read_log(browser, "browser")
+    read_log(browser, "performance")
 
     browser.get(address)
 
-    assert _read_log(browser, "browser") == []
-    assert _requests(browser) == [address]
+    assert read_log(browser, "browser") == []
+    assert requests(browser) == [address]
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
 
 
@@ -99,7 +77,7 @@ def test_its_parts_are_there(browser: webdriver.Chrome, address: str) -> None:
 def test_its_images_and_figures_are_drawn(
     browser: webdriver.Chrome, address: str, width: int
 ) -> None:
-    _open(browser, address, width)
+    open_page(browser, address, width)
 
     images = browser.execute_script(
         "return [...document.images].map(i => [i.naturalWidth, i.naturalHeight, i.width])"
@@ -130,7 +108,7 @@ def test_nothing_is_wider_than_the_screen(
 ) -> None:
     run = fabricate(tmp_path, classes=tuple(names))
     run["error"] = run["config_file"] = "a/very/long/path/of/a/file" * 10
-    _open(browser, report.write(Workspace(tmp_path), Run.parse(run, origin="")).as_uri(), width)
+    open_page(browser, report.write(Workspace(tmp_path), Run.parse(run, origin="")).as_uri(), width)
 
     assert browser.execute_script("return innerWidth") == width
     too_wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
@@ -152,7 +130,7 @@ def test_with_a_hundred_classes_the_matrix_is_a_picture_beside_the_weakest(
     images = np.zeros((3_000, 28, 28), np.uint8)
     run = fabricate(tmp_path, images=images, labels=labels, classes=names)
     address = report.write(Workspace(tmp_path), Run.parse(run, origin="")).as_uri()
-    _open(browser, address, 1280, scheme=scheme)
+    open_page(browser, address, 1280, scheme=scheme)
 
     drawn, left, table = browser.execute_script(
         "const map = document.querySelector('img.map'), box = map.getBoundingClientRect();"
@@ -182,10 +160,10 @@ def test_with_a_hundred_classes_the_matrix_is_a_picture_beside_the_weakest(
 def test_text_has_contrast_in_both_schemes(
     browser: webdriver.Chrome, address: str, scheme: str
 ) -> None:
-    _open(browser, address, 1280, scheme=scheme)
+    open_page(browser, address, 1280, scheme=scheme)
 
     colours = {
-        name: _luminance(browser.execute_script(_RESOLVED_COLOUR, f"var(--{name})"))
+        name: luminance(browser.execute_script(RESOLVED_COLOUR, f"var(--{name})"))
         for name in ("paper", "ink", "muted", "accent", "good", "bad", "warn", *_series())
     }
 
@@ -193,95 +171,18 @@ def test_text_has_contrast_in_both_schemes(
     faint = {
         name: round(ratio, 2)
         for name, colour in colours.items()
-        if name != "paper" and (ratio := _contrast(colour, colours["paper"])) < 4.5
+        if name != "paper" and (ratio := contrast(colour, colours["paper"])) < 4.5
     }
     assert faint == {}, "WCAG AA asks for 4.5"
 
 
 def test_figures_take_the_schemes_colours(browser: webdriver.Chrome, address: str) -> None:
     stroke = "return getComputedStyle(document.querySelector('#accuracy-line2d_1 path')).stroke"
-    _open(browser, address, 1280, scheme="light")
+    open_page(browser, address, 1280, scheme="light")
     light = browser.execute_script(stroke)
-    _open(browser, address, 1280, scheme="dark")
+    open_page(browser, address, 1280, scheme="dark")
     assert browser.execute_script(stroke) != light
-
-
-_RESOLVED_COLOUR = """
-const probe = document.body.appendChild(document.createElement('i'));
-probe.style.color = arguments[0];
-const colour = getComputedStyle(probe).color;
-probe.remove();
-return colour.match(/\\d+/g).slice(0, 3).map(Number);
-"""
-
-
-def _installed() -> tuple[str, str] | None:
-    """Return the browser and the driver of this machine."""
-    browser = _first("chromium", "chromium-browser", "google-chrome")
-    driver = _first("chromedriver")
-    return (browser, driver) if browser and driver else None
-
-
-def _first(*programs: str) -> str | None:
-    return next(filter(None, map(shutil.which, programs)), None)
-
-
-def _fetched() -> tuple[str, str]:
-    """Return a browser and a driver that Selenium's manager has fetched, into ~/.cache/selenium.
-
-    It fits one to the other, and takes the browser of this machine where only the driver lacks.
-    """
-    os.environ["SE_AVOID_STATS"] = "true"  # nobody is told
-    try:
-        found = SeleniumManager().binary_paths(["--browser", "chrome"])
-    except WebDriverException as error:
-        leave_out("browser", why=f"Selenium's manager says: {error.msg}", to_do=_TO_DO)
-    # A machine without a desktop may lack the libraries that a browser needs.
-    version = [found["browser_path"], "--version"]
-    started = subprocess.run(version, capture_output=True, text=True, check=False)
-    if started.returncode:
-        leave_out("browser", why=f"the fetched one does not start: {started.stderr}", to_do=_TO_DO)
-    return found["browser_path"], found["driver_path"]
-
-
-def _open(browser: webdriver.Chrome, address: str, width: int, *, scheme: str = "light") -> None:
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(address)
-
-
-def _read_log(browser: webdriver.Chrome, kind: str) -> list[Any]:
-    # Selenium types the method for remote drivers only.
-    return list(browser.get_log(kind))  # type: ignore[no-untyped-call]
-
-
-def _requests(browser: webdriver.Chrome) -> list[str]:
-    """Return what the browser asked for since the log was last read, other than data URIs."""
-    events = [
-        json.loads(entry["message"])["message"] for entry in _read_log(browser, "performance")
-    ]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    return [url for url in asked if not url.startswith("data:")]
 
 
 def _series() -> list[str]:
     return [f"series-{place}" for place in range(6)]
-
-
-def _luminance(colour: list[int]) -> float:
-    """Relative luminance as WCAG 2 defines it."""
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (channel / 255 for channel in colour)
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def _contrast(one: float, other: float) -> float:
-    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
