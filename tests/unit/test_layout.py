@@ -35,6 +35,7 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.model("m", "v").card, "models/m/v/model.json"),
         (WORKSPACE.model("m", "v").page, "models/m/v/card.md"),
         (WORKSPACE.model("m", "v").example, "models/m/v/request.json"),
+        (WORKSPACE.model("m", "v").examples, "models/m/v/examples.json"),
         (WORKSPACE.model("m", "v").saved_model, "models/m/v/saved_model"),
         (WORKSPACE.current_version("m"), "models/m/current"),
         (WORKSPACE.current_lease("m"), "models/m/.current.lease"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -24,7 +25,7 @@ from mlpipeline.store import artifacts, layout
 from mlpipeline.store.layout import DatasetFolder, ModelFolder, SelectionFolder
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.dataset import DatasetCard
-from mlpipeline.store.schemas.selection import Decision, ModelCard, ServedVariant
+from mlpipeline.store.schemas.selection import Decision, Examples, ModelCard, ServedVariant
 from support.stored_documents import metrics as metrics_of
 from support.whole_split import read_split
 
@@ -436,6 +437,30 @@ def test_the_registered_model_has_a_request_to_try_it_with(workspace: Workspace)
     request = json.loads((layout.ModelFolder(workspace.model).example).read_text())
     images, _ = read_split(workspace.dataset, "test")
     assert request == {"instances": [images[0].tolist()]}
+
+
+def test_the_registered_model_has_an_example_of_each_class(workspace: Workspace) -> None:
+    examples = Examples.load(layout.ModelFolder(workspace.model).examples)
+    images, labels = read_split(workspace.dataset, "test")
+    assert examples.labels == (0, 1)
+    firsts = [images[list(labels).index(label)] for label in examples.labels]
+    assert base64.b64decode(examples.images) == np.array(firsts).tobytes()
+
+
+@pytest.mark.parametrize(("room", "labels"), [(SHAPE[0] * SHAPE[1], (0,)), (1, None)])
+def test_examples_are_as_many_as_there_is_room_for(
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    labels: tuple[int, ...] | None,
+) -> None:
+    monkeypatch.setattr(selection, "_EXAMPLES_BYTES", room)
+    _select(workspace, tmp_path)
+    file = layout.ModelFolder(tmp_path / "model").examples
+    assert (Examples.load(file).labels if file.exists() else None) == labels
+    served = serving.load(tmp_path / "model").examples
+    assert (served and served.labels) == labels
 
 
 def test_only_the_chosen_candidate_is_tested(

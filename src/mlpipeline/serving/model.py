@@ -13,7 +13,7 @@ from mlpipeline.image_files.kind import ImageKind, UnreadableImageError
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import ModelFolder
-from mlpipeline.store.schemas.selection import ModelCard
+from mlpipeline.store.schemas.selection import Examples, ModelCard
 
 PLATFORMS: dict[engines.Kind, str] = {
     "litert": "litert_tflite",
@@ -34,6 +34,7 @@ class PublishedModel:
         preparation: How pictures become its images; None where files have no such channels.
         engine: What computes it.
         variant: As what, such as `float32` or `int8-full`.
+        examples: Test images to try it with; None in older versions.
     """
 
     version: str
@@ -44,6 +45,7 @@ class PublishedModel:
     preparation: ImageKind | None = None
     engine: engines.Kind = "litert"
     variant: str = "float32"
+    examples: Examples | None = None
 
     @property
     def platform(self) -> str:
@@ -87,6 +89,7 @@ def load(folder: Path, *, is_alone: bool = False) -> PublishedModel:
         card.preparation or _preparation_of_older(shape),
         card.engine,
         card.variant,
+        Examples.load(registered.examples) if registered.examples.exists() else None,
     )
     got = model.predict(np.zeros((2, *shape), np.uint8))
     if got.shape != (2, len(classes)) or got.dtype != np.float32 or not np.isfinite(got).all():

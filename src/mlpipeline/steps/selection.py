@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.selection import (
     ComparedCandidate,
     Decision,
+    Examples,
     ModelCard,
     TestFigures,
 )
@@ -37,6 +39,8 @@ from mlpipeline.store.schemas.selection import (
 _log = logging.getLogger(__name__)
 
 _MISTAKES_KEPT = 40
+_EXAMPLES_KEPT = 100
+_EXAMPLES_BYTES = 2 << 20  # of pixels: a replica holds them, and a browser loads all of them
 _NOTHING_SAID = Card()
 
 
@@ -116,6 +120,7 @@ def select(
             registered.tflite.write_bytes(tflite)
         first, _ = next(split.batches(1))
         artifacts.write_json(registered.example, {"instances": first.tolist()})
+        _save_examples(registered.examples, split, labels)
         accuracy = served.validation_accuracy
         if accuracy is None:  # TensorFlow serves what the candidate was measured by
             accuracy = metrics[choice.chosen].validation_accuracy
@@ -176,3 +181,12 @@ def _save_mistakes(
         predicted=predicted[surest],
         probability=probabilities[surest].max(axis=1),
     )
+
+
+def _save_examples(file: Path, split: StoredSplit, labels: NDArray[np.int64]) -> None:
+    """Keep the first image of each class, as far as there is room."""
+    rows = rows_in_a_batch(split.shape)
+    room = min(_EXAMPLES_KEPT, _EXAMPLES_BYTES // math.prod(split.shape))
+    classes, places = np.unique(labels, return_index=True)
+    if room:
+        Examples.of(split.images(places[:room], rows=rows), classes[:room]).save(file)

@@ -5,7 +5,8 @@
     candidates/.KEY.work/   the same while it is trained; result/ is what a TFJob has made of it
     */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
-    models/NAME/VERSION/    model.json  card.md  request.json  model.tflite  saved_model/
+    models/NAME/VERSION/    model.json  card.md  request.json  examples.json  model.tflite
+                            saved_model/
     models/NAME/current     the version that is served
     models/NAME/changes.json
                             which version was current when, and why
@@ -190,6 +191,11 @@ class ModelFolder(Folder):
     def example(self) -> Path:
         """A request of the V1 protocol with one test image, to try the model with."""
         return self.path / "request.json"
+
+    @property
+    def examples(self) -> Path:
+        """A test image of each class; none in older versions, and none of very large images."""
+        return self.path / "examples.json"
 
     @property
     def tflite(self) -> Path:

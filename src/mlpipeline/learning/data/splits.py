@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +84,8 @@ class StoredSplit:
             DamagedArtifactError: A file is missing, truncated or altered.
         """
         found = np.empty((len(places), *self.shape), np.uint8)
-        for number, (images, _) in enumerate(self.batches(rows)):
+        batches = places.max(initial=-1) // rows + 1  # what comes after the last one is not read
+        for number, (images, _) in enumerate(itertools.islice(self.batches(rows), batches)):
             here = np.flatnonzero(places // rows == number)
             found[here] = images[places[here] - number * rows]
         return found

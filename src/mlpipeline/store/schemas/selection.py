@@ -1,8 +1,12 @@
-"""`decision.json` and `model.json`: which candidate was chosen, and the model it became."""
+"""`decision.json`, `model.json`, `examples.json`: the chosen candidate, and the model it became."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import base64
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mlpipeline.image_files.kind import ImageKind
 from mlpipeline.store.schemas.candidate import TrainingFigures
@@ -141,3 +145,28 @@ class ModelCard(Document):
     engine: Literal["litert", "tensorflow"] = "tensorflow"
     variant: str = "float32"
     engine_reason: str = ""
+
+
+class Examples(Document):
+    """The content of `examples.json`: test images to try a model with, for its page.
+
+    Attributes:
+        labels: The class of each, as a place among the model's classes.
+        images: Their raw pixels, one image after the other, in base64.
+    """
+
+    CALLED: ClassVar[str] = "model's examples"
+
+    labels: tuple[int, ...]
+    images: str
+
+    @classmethod
+    def of(cls, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Self:
+        """Return images as examples.
+
+        Args:
+            images: uint8 `[N, H, W]` or `[N, H, W, C]`.
+            labels: int64 `[N]`.
+        """
+        content = base64.b64encode(images.tobytes()).decode()
+        return cls(labels=tuple(labels.tolist()), images=content)
