@@ -412,6 +412,23 @@ def test_serve_publishes_the_version_that_was_selected(
 
 
 @pytest.mark.parametrize(
+    ("feedback", "given"),
+    [("/events/feedback", ["--feedback", "/events/feedback"]), ("inbox", [])],
+)
+def test_no_replica_in_a_pod_has_an_inbox(
+    tmp_path: Path, invoke: Invoke, rolled_out: list[Any], feedback: str, given: list[str]
+) -> None:
+    for name in ("train-cnn", "train-dropout", "select"):
+        _publish(TASKS[name], tmp_path)
+    serving = {"host": "0.0.0.0", "feedback": feedback}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"serving": serving}))
+    invoke("serve")
+    ((service, _, _),) = rolled_out
+    (container,) = service["spec"]["predictor"]["containers"]
+    assert container["args"][-2:] == (given or ["--host", "0.0.0.0"])
+
+
+@pytest.mark.parametrize(
     ("engine", "given", "image", "requested"),
     [
         ("litert", "mlpipeline-predictor:2", "mlpipeline-predictor:2", "256Mi"),

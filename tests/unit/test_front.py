@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from mlpipeline.cli import app
 from mlpipeline.serving.front import HttpReplica, Resolver
+from mlpipeline.serving.page import Part
 from mlpipeline.serving.sharding import RefusalError, ReplicaError
 from mlpipeline.steps import front
 
@@ -158,6 +160,36 @@ def test_all_else_says_nothing_of_the_request(status: int, body: bytes, told: st
             if status != 400:
                 with pytest.raises(ReplicaError, match=told):
                     await replica.describe()
+
+    asyncio.run(test())
+
+
+def test_the_page_is_the_replicas() -> None:
+    async def test() -> None:
+        headers = {"content-type": "text/css", "content-security-policy": "default-src 'none'"}
+        async with _saying(200, b"p {}", headers) as replica:
+            part = await replica.part_of_page("page.css")
+            assert part == Part(b"p {}", "text/css", "default-src 'none'")
+        async with _saying(404, b'{"error": "turned off"}') as replica:
+            assert await replica.part_of_page("page.css") is None
+        async with _saying(200, b"p {}") as replica:
+            with pytest.raises(ReplicaError, match="content-type"):
+                await replica.part_of_page("page.css")
+        async with _saying(503, b"{}") as replica:
+            with pytest.raises(ReplicaError, match="503"):
+                await replica.part_of_page("page.css")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(202, None), (400, RefusalError), (404, ReplicaError)]
+)
+def test_feedback_is_the_replicas(status: int, error: type[Exception] | None) -> None:
+    async def test() -> None:
+        async with _saying(status, b'{"error": "no such class"}') as replica:
+            with pytest.raises(error) if error else contextlib.nullcontext():
+                await replica.post_feedback(b"{}")
 
     asyncio.run(test())
 

@@ -13,6 +13,7 @@ import pytest
 
 from mlpipeline.learning.data import images as data_images
 from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.page import Part
 from mlpipeline.serving.sharding import (
     Description,
     Limits,
@@ -73,6 +74,15 @@ class FakeReplica:
         finally:
             self.running -= 1
         return images.astype(np.float32), self.version
+
+    async def part_of_page(self, name: str) -> Part | None:
+        if not self.is_there:
+            raise ReplicaError("connection refused")
+        return Part(f"{name} of {self.name}".encode(), "text/plain", "")
+
+    async def post_feedback(self, event: bytes) -> None:
+        if not self.is_there:
+            raise ReplicaError("connection refused")
 
     async def close(self) -> None:
         self.closed = True
@@ -177,6 +187,22 @@ def test_a_piece_of_large_images_has_fewer_of_them_in_whole_batches(
     run(test())
     sizes = [len(piece) // 5 for replica in world.replicas.values() for piece in replica.pieces]
     assert sorted(sizes) == [12, 16, 16, 16]
+
+
+def test_what_one_can_say_is_asked_of_another_where_it_does_not_answer() -> None:
+    world = World(FakeReplica("a"), FakeReplica("b"), FakeReplica("c", version="v0"))
+
+    async def test() -> None:
+        async with world.running() as service:
+            world.replicas["a"].is_there = False
+            part = await service.ask_one(lambda replica: replica.part_of_page("x"))
+            assert part is not None
+            assert part.content == b"x of b"
+            world.replicas["b"].is_there = False
+            with pytest.raises(NoAnswerError, match="b: connection refused"):
+                await service.ask_one(lambda replica: replica.part_of_page("x"))
+
+    run(test())
 
 
 def test_a_slow_replica_answers_fewer_pieces() -> None:

@@ -22,6 +22,7 @@ from mlpipeline.events import feedback
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
+from mlpipeline.plan.config import INBOX
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, VERIFY
 from mlpipeline.store import artifacts, layout, registry, rollback
@@ -241,6 +242,13 @@ def _roll_out(
     card = ModelCard.load(registered.card)
     is_litert, (image, predictor_image) = card.engine == "litert", images
     requests = workspace.requests(settings.name).relative_to(workspace.root)
+    serving = settings.serving
+    if serving.feedback == INBOX:
+        _log.warning(
+            "serving.feedback is %r, which is of one machine: here the page takes no feedback",
+            INBOX,
+        )
+        serving = serving.model_copy(update={"feedback": ""})
     service = inference_service.complete(
         manifests.load(templates, "inference-service", variant=card.engine),
         name=settings.name,
@@ -248,9 +256,7 @@ def _roll_out(
         content=inference_service.digest_of(folder),
         code=code_version(*_SERVING),
         image=predictor_image if is_litert and predictor_image else image,
-        arguments=predictor_arguments(
-            settings.name, version, workspace=workspace, serving=settings.serving
-        ),
+        arguments=predictor_arguments(settings.name, version, workspace=workspace, serving=serving),
         reads=folder.parent.relative_to(workspace.root),
         writes=requests if settings.serving.log.share else None,
         replicas=settings.serving.replicas,

@@ -292,6 +292,14 @@ def serve(
             help="How to log requests; by default serving.log.",
         ),
     ] = None,
+    page: Annotated[
+        bool | None,
+        typer.Option(help="Whether / is a page for browsers; by default serving.page."),
+    ] = None,
+    feedback: Annotated[
+        str | None,
+        typer.Option(help="Where that page may post feedback; by default serving.feedback."),
+    ] = None,
 ) -> None:
     """Serve one replica of a registered model in the foreground."""
     if name is None:
@@ -315,6 +323,9 @@ def serve(
         replica=replica or socket.gethostname(),
         metrics=serving.metrics if metrics is None else metrics,
         log=(workspace.requests(name), log) if log.share else None,
+        page=serving.page if page is None else page,
+        feedback=serving.feedback if feedback is None else feedback,
+        inbox=workspace.inbox,
     )
 
 

@@ -94,6 +94,10 @@ def predictor_arguments(
         arguments.append("--no-metrics")
     if serving.log.share:
         arguments += ["--log", serving.log.model_dump_json()]
+    if not serving.page:
+        arguments.append("--no-page")
+    if serving.feedback:
+        arguments += ["--feedback", serving.feedback]
     return arguments + _server_options(port, grpc_port, replica)
 
 

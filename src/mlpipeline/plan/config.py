@@ -197,6 +197,13 @@ class RequestLogging(Section):
     """The most that the files of a model may have; the oldest ones are removed."""
 
 
+INBOX = "inbox"
+"""What `serving.feedback` calls the inbox of the workspace."""
+
+# It becomes part of a page's Content-Security-Policy: nothing that would mean something there.
+_FEEDBACK = rf"^({INBOX}|(https?://[0-9A-Za-z._:\[\]-]+)?(/[0-9A-Za-z._~%-]+)*/?)$"
+
+
 class Serving(Section):
     """How the model is served: of this only `engine` and `precision` are in a key, selection's."""
 
@@ -223,6 +230,12 @@ class Serving(Section):
     own metrics, of requests, are there anyway."""
     log: RequestLogging = RequestLogging()
     """A sample of requests, for `mlpipeline drift` and for people who label."""
+    page: bool = True
+    """Whether `/` is a page that tries the model in a browser: docs/how-to/try.md. It shows a test
+    image of each class."""
+    feedback: Annotated[str, Field(pattern=_FEEDBACK)] = ""
+    """Where the page may post that an answer is wrong: `inbox` is the workspace's, on one machine;
+    `/PATH` or `https://HOST/PATH` is whoever hands events on to Argo. Empty: nowhere."""
 
     @property
     def replica_names(self) -> list[str]:

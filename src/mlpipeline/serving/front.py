@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from kserve.errors import InvalidInput
 
 from mlpipeline import addresses
-from mlpipeline.serving import clients
+from mlpipeline.serving import clients, page
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.dataplane import StrictDataPlane
 from mlpipeline.serving.images_model import ImagesModel
+from mlpipeline.serving.page import Part
 from mlpipeline.serving.refusals import Unavailable, explain
 from mlpipeline.serving.server import ReplicaServer, ServerSettings
 from mlpipeline.serving.sharding import (
     Description,
     NoAnswerError,
     RefusalError,
+    Replica,
     ReplicaError,
     ShardedService,
 )
+
+_Result = TypeVar("_Result")
 
 _CONNECT_SECONDS = 5.0  # the address of a pod that has gone says nothing at all
 # Less than uvicorn's 5 s: nothing is sent on a connection that the replica is about to close.
@@ -90,6 +94,37 @@ class HttpReplica:
             prediction = clients.binary_prediction(response)
             return prediction.probabilities, prediction.version
 
+    async def part_of_page(self, name: str) -> Part | None:
+        """Return a file of its page; None if it has no such file, or no page.
+
+        Args:
+            name: Name of the file.
+
+        Raises:
+            ReplicaError: It did not answer, or not as a replica does.
+        """
+        response = await self._request("GET", f"{page.FOLDER}/{name}")
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        if not response.is_success:
+            raise ReplicaError(f"{self._http.base_url}: {response.status_code}")
+        with self._reading():
+            kind, policy = (response.headers[each] for each in ("content-type", page.POLICY_HEADER))
+            return Part(response.content, kind, policy)
+
+    async def post_feedback(self, event: bytes) -> None:
+        """Hand a `feedback` event on.
+
+        Args:
+            event: Its JSON.
+
+        Raises:
+            ReplicaError: It did not answer, or has no page.
+            RefusalError: It refused the event.
+        """
+        headers = {"content-type": "application/json"}
+        await self._send("POST", f"{page.FOLDER}/{page.FEEDBACK}", event, headers)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
@@ -97,10 +132,7 @@ class HttpReplica:
     async def _send(
         self, method: str, path: str, content: bytes = b"", headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        try:
-            response = await self._http.request(method, path, content=content, headers=headers)
-        except httpx.HTTPError as error:
-            raise ReplicaError(f"{self._http.base_url}: {error!r}") from error
+        response = await self._request(method, path, content, headers)
         if response.is_success:
             return response
         if response.is_client_error and response.status_code not in _NOT_THE_REQUESTS_FAULT:
@@ -108,6 +140,14 @@ class HttpReplica:
                 raise RefusalError(response.json()["error"])
         text = f"{response.status_code} {response.text[:200]}"
         raise ReplicaError(f"{self._http.base_url}: {text}")
+
+    async def _request(
+        self, method: str, path: str, content: bytes = b"", headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        try:
+            return await self._http.request(method, path, content=content, headers=headers)
+        except httpx.HTTPError as error:
+            raise ReplicaError(f"{self._http.base_url}: {error!r}") from error
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -219,6 +259,49 @@ class Front(ImagesModel):
         return description
 
 
+class FrontPage:
+    """The page as the replicas have it: a front knows nothing of the model, and no settings."""
+
+    def __init__(self, service: ShardedService) -> None:
+        """Make a page.
+
+        Args:
+            service: The replicas that have one.
+        """
+        self._service = service
+
+    async def part(self, name: str) -> Part | None:
+        """Return a file of the page; None if there is none of that name, or no page.
+
+        Args:
+            name: Name of the file.
+
+        Raises:
+            Unavailable: No replica answers.
+        """
+        return await self._of_one(lambda replica: replica.part_of_page(name))
+
+    async def post(self, event: bytes) -> None:
+        """Hand a `feedback` event on.
+
+        Args:
+            event: Its JSON.
+
+        Raises:
+            InvalidInput: A replica does not accept it.
+            Unavailable: No replica answers.
+        """
+        await self._of_one(lambda replica: replica.post_feedback(event))
+
+    async def _of_one(self, ask: Callable[[Replica], Awaitable[_Result]]) -> _Result:
+        try:
+            return await self._service.ask_one(ask)
+        except RefusalError as error:
+            raise InvalidInput(str(error)) from None
+        except NoAnswerError as error:
+            raise _unavailable(f"from the replicas: {error}") from None
+
+
 class _FrontDataPlane(StrictDataPlane):
     async def ready(self) -> bool:
         """Whether a prediction would be answered; KServe's own is ready whenever it listens."""
@@ -243,7 +326,7 @@ class FrontServer(ReplicaServer):
             service: The replicas behind it.
             at_least: It listens once so many replicas answer.
         """
-        super().__init__(settings, on_ready)
+        super().__init__(settings, on_ready, FrontPage(service))
         self.dataplane = _FrontDataPlane(self.registered_models)
         self._service = service
         self._at_least = at_least

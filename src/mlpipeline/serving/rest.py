@@ -26,6 +26,7 @@ from mlpipeline.serving.bodies import CODINGS, LEAST_RATE, PAUSE_SECONDS, Bodies
 from mlpipeline.serving.connections import HttpProtocol
 from mlpipeline.serving.dataplane import unreadable
 from mlpipeline.serving.metrics import SharedMetrics
+from mlpipeline.serving.page import Page, PageEndpoints
 from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain
 from mlpipeline.serving.room import Room
 from mlpipeline.serving.v2 import V2Endpoints
@@ -44,6 +45,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         room: Room,
         linger: float,
         metrics: SharedMetrics,
+        page: Page | None,
         on_ready: Callable[[], None],
         **options: Any,
     ) -> None:
@@ -56,12 +58,13 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
             room: What the bodies of all requests share.
             linger: Seconds to go on answering after SIGTERM.
             metrics: What `/metrics` tells.
+            page: What a browser sees at `/`; None for no page.
             on_ready: Called once when it listens.
             **options: Options of KServe's `RESTServer`.
         """
         super().__init__(*arguments, **options)
         self._max_body, self._room = max_body, room
-        self._metrics = metrics
+        self._metrics, self._page = metrics, page
         self.config.http = HttpProtocol
         self.config.ws = "none"
         self.config.headers = [("x-served-by", replica)]
@@ -85,6 +88,8 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         # request for what to give to the endpoint: a fifth of the time of a quick prediction.
         app.add_route("/v1/models/{model_name}:predict", self._predict, methods=["POST"])
         V2Endpoints(self.dataplane).register(app)
+        if self._page:
+            PageEndpoints(self._page, self.dataplane).register(app)
         app.add_api_route("/metrics", self._tell_metrics, response_model=None)
         app.add_api_route(
             "/v1/models/{model_name}:explain",

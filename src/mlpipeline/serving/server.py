@@ -19,6 +19,7 @@ from mlpipeline import addresses
 from mlpipeline.serving.dataplane import FixedRepository, StrictDataPlane
 from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.metrics import SharedMetrics
+from mlpipeline.serving.page import Page
 from mlpipeline.serving.rest import SharedPortServer
 from mlpipeline.serving.room import Room
 from mlpipeline.serving.rpc import SharedPortGrpcServer, port_in_use
@@ -56,12 +57,15 @@ class ServerSettings:
 class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
     """KServe's server with our data plane, sockets and shutdown."""
 
-    def __init__(self, settings: ServerSettings, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: ServerSettings, on_ready: Callable[[], None], page: Page | None = None
+    ) -> None:
         """Make a server that does not listen yet.
 
         Args:
             settings: Where and how it serves.
             on_ready: Called once it listens.
+            page: What a browser sees at `/`; None for no page.
         """
         super().__init__(
             http_port=settings.http_port,
@@ -71,6 +75,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         )
         self._settings = settings
         self._on_ready = on_ready
+        self._page = page
         self.dataplane = StrictDataPlane(self.registered_models)
         self.model_repository_extension = FixedRepository(self.registered_models)
         # KServe sets its own logging up only where there is none (`mlpipeline.logs`): then these
@@ -109,6 +114,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             room=self._room,
             linger=settings.linger,
             metrics=self._metrics,
+            page=self._page,
             on_ready=self._begin,
         )
         self._grpc_server = SharedPortGrpcServer(

@@ -28,6 +28,7 @@ import numpy as np
 
 from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.page import Part
 
 _BATCH = 64  # a replica's
 
@@ -87,6 +88,12 @@ class Replica(Protocol):
         Args:
             images: uint8 (N, H, W) or (N, H, W, C), at most `Limits.piece` of them.
         """
+
+    async def part_of_page(self, name: str) -> Part | None:
+        """Return a file of its page; None if it has no such file, or no page."""
+
+    async def post_feedback(self, event: bytes) -> None:
+        """Hand a `feedback` event on."""
 
     async def close(self) -> None:
         """End the connection."""
@@ -199,6 +206,27 @@ class ShardedService:
         except TimeoutError:
             seconds = self.limits.request_seconds
             raise NoAnswerError(f"no answer within {seconds:.0f} s") from None
+
+    async def ask_one(self, ask: Callable[[Replica], Awaitable[_Result]]) -> _Result:
+        """Ask a replica, and where it does not answer the next one.
+
+        Args:
+            ask: What to ask.
+
+        Raises:
+            RefusalError: The refusal of a replica, as it is.
+            NoAnswerError: None of them answers.
+        """
+        described = self.description()
+        why = ""
+        for member in self._answering():
+            if member.description and described and member.description.version == described.version:
+                try:
+                    async with asyncio.timeout(self.limits.attempt_seconds):
+                        return await ask(member.replica)
+                except (ReplicaError, TimeoutError) as error:
+                    why = f"{member.description.replica}: {error or 'no answer in time'}"
+        raise NoAnswerError(why or "there is none that answers")
 
     async def _predict(self, images: Images, version: str) -> JoinedPrediction:
         size = self._images_in_a_piece(images.shape[1:])

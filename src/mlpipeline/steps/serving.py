@@ -6,14 +6,19 @@ It is the command of the InferenceService's predictor, and locally of each of se
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from mlpipeline import progress
-from mlpipeline.plan.config import RequestLogging
+from mlpipeline.events import dropping
+from mlpipeline.plan.config import INBOX, RequestLogging
 from mlpipeline.serving import model
+from mlpipeline.serving.model import PublishedModel
+from mlpipeline.serving.page import ReplicaPage
 from mlpipeline.serving.predictor import Predictor
 from mlpipeline.serving.request_log import RequestLog
 from mlpipeline.serving.server import ReplicaServer, ServerSettings
+from mlpipeline.store.layout import InboxFolder
 
 
 def serve(
@@ -26,6 +31,9 @@ def serve(
     host: str = "0.0.0.0",
     metrics: bool = True,
     log: tuple[Path, RequestLogging] | None = None,
+    page: bool = True,
+    feedback: str = "",
+    inbox: InboxFolder | None = None,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT, then finish the requests under way and return.
 
@@ -41,6 +49,9 @@ def serve(
         host: The address to listen on. In a pod that must be all of them.
         metrics: Whether `/metrics` tells of the model, too.
         log: The folder that a sample of requests is written to, and how much; None for no log.
+        page: Whether `/` is a page for browsers.
+        feedback: Where that page may post corrected labels, as `serving.feedback` has it.
+        inbox: The inbox that this may mean.
 
     Raises:
         ArtifactError: The model is missing or damaged.
@@ -55,5 +66,19 @@ def serve(
             stack.callback(requests.close)
             predictor.add_observer(requests)
         address = ServerSettings(host, http_port, grpc_port, replica)
-        server = ReplicaServer(address, lambda: progress.report(1, 1, ready=replica))
+        server = ReplicaServer(
+            address,
+            lambda: progress.report(1, 1, ready=replica),
+            _page(name, published, feedback, inbox) if page else None,
+        )
         server.start([predictor])
+
+
+def _page(
+    name: str, published: PublishedModel, feedback: str, inbox: InboxFolder | None
+) -> ReplicaPage:
+    if feedback != INBOX:
+        return ReplicaPage(name, published, feedback=feedback)
+    assert inbox is not None, "who says so has one"
+    drop = partial(dropping.drop, inbox, model=name, classes=published.classes)
+    return ReplicaPage(name, published, post=drop)

@@ -274,10 +274,11 @@ def _greeting(config: Config, workspace: Workspace, version: str, who: str) -> s
     command = ["curl", *(("--noproxy", "*") if environment.has_proxy() else ())]
     command += ["-H", "Content-Type: application/json", "-d", f"@{request}"]
     command += [f"http://{address}/v1/models/{config.name}:predict"]
+    page = f"\nor open http://{address}/ in a browser\n" if config.serving.page else ""
     return (
         f"{config.name}, version {version}: {who} "
         f"behind {address} (gRPC: {config.serving.grpc_port}); "
-        f"Ctrl-C stops them. Try:\n\n{shlex.join(command)}\n"
+        f"Ctrl-C stops them. Try:\n\n{shlex.join(command)}\n{page}"
     )
 
 
