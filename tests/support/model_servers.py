@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from mlpipeline.backends.local.processes import free_ports, python_m
 from mlpipeline.environment import ends_with_us
 from mlpipeline.plan.commands import front_arguments
 from mlpipeline.store import artifacts
+from mlpipeline.store.schemas.selection import Examples
 from support.stored_documents import model_card
 
 NAME = "fashion-mnist"
@@ -115,9 +117,22 @@ class Published:
 
 
 def publish(
-    folder: Path, images: npt.NDArray[np.uint8], engine: engines.Kind = "litert"
+    folder: Path,
+    images: npt.NDArray[np.uint8],
+    engine: engines.Kind = "litert",
+    *,
+    examples: Examples | None = None,
+    **card: Any,
 ) -> Published:
-    """Publish a small convolutional model with batch normalisation, as the selection does."""
+    """Publish a small convolutional model with batch normalisation, as the selection does.
+
+    Args:
+        folder: Where to.
+        images: What to say the probabilities of.
+        engine: What serves it.
+        examples: Its examples, if it is to have some.
+        card: What its card says otherwise.
+    """
     import keras
     import tensorflow as tf
 
@@ -147,6 +162,8 @@ def publish(
         archive.write_out(str(draft / "saved_model"), verbose=False)
         if engine == "litert":
             (draft / "model.tflite").write_bytes(conversion.convert(draft / "saved_model"))
-        card = model_card(name=NAME, version=folder.name, classes=CLASSES, engine=engine)
-        card.save(draft / "model.json")
+        about = {"name": NAME, "version": folder.name, "classes": CLASSES, "engine": engine}
+        model_card(**about | card).save(draft / "model.json")
+        if examples:
+            examples.save(draft / "examples.json")
     return Published(folder, network.predict(images, verbose=0))
