@@ -53,6 +53,7 @@ CLASSES = (ATTACK, "a_long_name_of_a_class_without_a_gap" * 4, *(f"class {n}" fo
 IMAGES = np.random.default_rng(5).integers(0, 256, (10, 28, 28), np.uint8)
 KIND = ImageKind((28, 28), 1, "pad", dark_ground=True)
 SECONDS = 20
+NAME_OF_OURS = "page.test"  # by plain HTTP, and so no secure context
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -95,7 +96,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with browsers.started(tmp_path_factory.mktemp("profile")) as driver:
+    names = f"--host-resolver-rules=MAP {NAME_OF_OURS} 127.0.0.1"
+    with browsers.started(tmp_path_factory.mktemp("profile"), names) as driver:
         yield driver
 
 
@@ -395,6 +397,24 @@ def test_there_is_no_button_where_it_is_not_allowed(
     page.choose(file)
     assert page.find("#answer").is_displayed()
     assert not page.find("#feedback").is_displayed()
+
+
+def test_a_name_that_may_lead_elsewhere_tomorrow_takes_no_feedback(
+    browser: webdriver.Chrome, service: Service, file: Path
+) -> None:
+    address = service.addresses["replica"].replace("127.0.0.1", NAME_OF_OURS)
+    page = Page(browser).open(address)
+    page.choose(file)
+    assert not page.find("#feedback").is_displayed()
+    assert "HTTPS or at localhost" in page.text("#no-feedback")
+    posting = (
+        "const done = arguments[0], headers = {'content-type': 'application/json'};"
+        "fetch('page/feedback', {method: 'POST', headers, body: '{}'})"
+        ".then(async response => done([response.status, await response.text()]))"
+    )
+    status, why = browser.execute_async_script(posting)
+    assert status == 400
+    assert f"from http://{NAME_OF_OURS}" in why
 
 
 def test_what_the_test_split_says_cannot_be_corrected(page: Page) -> None:

@@ -47,11 +47,11 @@ return colour.match(/\\d+/g).slice(0, 3).map(Number);
 
 
 @contextlib.contextmanager
-def started(profile: Path) -> Iterator[webdriver.Chrome]:
-    """Start a browser with a new profile; it is over when the body is."""
+def started(profile: Path, *flags: str) -> Iterator[webdriver.Chrome]:
+    """Start a browser with a new profile and more flags; it is over when the body is."""
     options = webdriver.ChromeOptions()
     options.binary_location, driver_path = _installed() or _fetched()
-    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(driver_path))
