@@ -12,7 +12,7 @@ import typer
 from mlpipeline import environment, loading
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
 from mlpipeline.errors import EventError
-from mlpipeline.events import retraining, schema
+from mlpipeline.events import dropping, retraining, schema
 from mlpipeline.plan import config as configuration
 from mlpipeline.store import layout
 from mlpipeline.store.schemas.gate import Forced
@@ -263,10 +263,8 @@ def drift(
     console.print(compared.table())
     console.print(compared.verdict)
     if train and compared.is_drift:
-        from mlpipeline.backends.local import inbox
-
         event = retraining.event(workspace, name, hours=cool_down, now=datetime.now(UTC))
-        said = "waits in the inbox" if inbox.drop(workspace, event) else "was posted before"
+        said = "waits in the inbox" if dropping.put(workspace.inbox, event) else "was posted before"
         console.print(f"{event.name}: {said}")
     if fail and compared.is_drift:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Puts feedback into the inbox of a workspace, for who can only ask a model server."""
+"""Puts events into the inbox of a workspace: for programs, and for who can only ask a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from mlpipeline.store import artifacts
 from mlpipeline.store.layout import InboxFolder
 
 _MOST_WAITING = 1_000  # of somebody who posts for ever, whoever that is
+
+
+def put(inbox: InboxFolder, event: schema.Event) -> bool:
+    """Put an event into the inbox; return whether it is new.
+
+    One that was put there before stays as it is, whatever became of it.
+
+    Args:
+        inbox: The inbox.
+        event: What is to be done.
+    """
+    file = inbox.waits(event.name)
+    if any(before.exists() for before in (file, inbox.done(event.name), inbox.failed(file))):
+        return False
+    artifacts.write_json(file, event.model_dump(mode="json", exclude_unset=True))
+    return True
 
 
 def drop(inbox: InboxFolder, text: str, *, model: str, classes: Collection[str]) -> None:
@@ -29,7 +45,7 @@ def drop(inbox: InboxFolder, text: str, *, model: str, classes: Collection[str])
         raise _unfit(f"a `{event.kind}` event", f"a `feedback` event of {model}")
     if unknown := {each.label for each in event.corrections} - set(classes):
         raise _unfit(f"the label {min(unknown)!r}", f"a class of {model}")
-    file = inbox.path / f"{event.name}.json"
+    file = inbox.waits(event.name)
     if file.exists():
         if schema.read_posted(file) != event:
             raise _unfit(f"another event with the id {event.id}", "an id for each event")

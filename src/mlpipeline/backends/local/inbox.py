@@ -34,23 +34,6 @@ _LOOK_AGAIN_MS = 2_000  # for file systems that tell of no change, such as most 
 _log = logging.getLogger(__name__)
 
 
-def drop(workspace: Workspace, event: schema.Event) -> bool:
-    """Put an event where `Inbox.watch` finds it; return whether it is new.
-
-    One that was dropped before stays as it is, whatever became of it.
-
-    Args:
-        workspace: The folder of all artifacts.
-        event: What is to be done.
-    """
-    inbox = workspace.inbox
-    file = inbox.waits(event.name)
-    if any(before.exists() for before in (file, inbox.done(event.name), inbox.failed(file))):
-        return False
-    artifacts.write_json(file, event.model_dump(mode="json", exclude_unset=True))
-    return True
-
-
 @dataclass(frozen=True)
 class Inbox:
     """The events of a workspace."""
