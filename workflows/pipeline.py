@@ -48,6 +48,7 @@ from mlpipeline.store.layout import (
     SELECTIONS,
     RunFolder,
 )
+from mlpipeline.store.signatures import SIGNING_KEY
 
 IMAGE, PREDICTOR_IMAGE = "mlpipeline:0.2.0", "mlpipeline-predictor:0.2.0"
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -118,6 +119,14 @@ _WEBHOOK = [
     )
     for name, key in ((WEBHOOK_URL, "url"), (WEBHOOK_FORM, "form"))
 ]
+
+# The gate signs what it lets pass, where there is this Secret. It runs nobody's code but ours.
+_SIGNING = m.EnvVar(
+    name=SIGNING_KEY,
+    value_from=m.EnvVarSource(
+        secret_key_ref=m.SecretKeySelector(name="signing-key", key="pem", optional=True)
+    ),
+)
 
 # Whose code a configuration may name: manifests/base/plugins.yaml. Without that no pod starts.
 _PLUGINS = m.EnvVar(
@@ -275,6 +284,7 @@ def add_steps() -> Steps:
         ],
         inputs=["name", "among"],
         outputs=["version", "verdict", "said", "table", "forced"],
+        environment=[_SIGNING],
         reads=[OF_RUN, CANDIDATES, DATASETS],
         writes=_places([MODEL]),
         memory=TENSORFLOW_MEMORY,

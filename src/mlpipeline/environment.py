@@ -39,6 +39,8 @@ _OTHERS = (
     "WEB_CONCURRENCY",  # uvicorn takes it for its own number of processes
 )
 _CLUSTER = "TF_CONFIG"
+# No process that we start gets it, but the step that signs: the others may run a user's code.
+_PRIVATE = "MLPIPELINE_SIGNING_KEY"
 # However this process ends, and be it by SIGKILL, the kernel then asks what it started to end, too:
 # prctl(2), PR_SET_PDEATHSIG. `setpriv` does the same, but not every system has it, nor does each
 # one know this. What Python ignores for itself alone would be ignored by the command as well. Of
@@ -74,9 +76,9 @@ def of_children() -> dict[str, str]:
     """Return the variables of a process that this one starts.
 
     A `TF_CONFIG` that was left over here would have it wait for strangers. It writes UTF-8,
-    whatever the terminal does: we read it.
+    whatever the terminal does: we read it. A key to sign with is for none but who signs.
     """
-    kept = {name: value for name, value in os.environ.items() if name != _CLUSTER}
+    kept = {n: value for n, value in os.environ.items() if n not in (_CLUSTER, _PRIVATE)}
     return kept | {"PYTHONIOENCODING": "utf-8"}
 
 

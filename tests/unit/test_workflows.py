@@ -19,6 +19,7 @@ from mlpipeline.plan import config
 from mlpipeline.plan.pipeline import GATE, SERVE, STEPS, needs_of
 from mlpipeline.runs import garbage, webhook
 from mlpipeline.store import layout
+from mlpipeline.store.signatures import SIGNING_KEY
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -411,14 +412,21 @@ def test_what_all_runs_have_published_the_record_cannot_change() -> None:
 
 
 @each_pod
-def test_who_is_told_of_the_end_of_a_run_only_the_record_knows(pod: Manifest) -> None:
+def test_a_secret_is_known_to_the_step_that_needs_it_alone(pod: Manifest) -> None:
     given = {e["name"]: e["valueFrom"] for e in pod["container"]["env"]}
     secrets = {name: e["secretKeyRef"] for name, e in given.items() if "secretKeyRef" in e}
-    webhook_of = {webhook.URL_VARIABLE: "url", webhook.FORM_VARIABLE: "form"}
-    expected = {
-        name: {"name": "webhook", "key": key, "optional": True} for name, key in webhook_of.items()
+    known = {
+        "record": {
+            webhook.URL_VARIABLE: ("webhook", "url"),
+            webhook.FORM_VARIABLE: ("webhook", "form"),
+        },
+        "gate": {SIGNING_KEY: ("signing-key", "pem")},
     }
-    assert secrets == (expected if pod["name"] == "record" else {})
+    expected = {
+        name: {"name": secret, "key": key, "optional": True}
+        for name, (secret, key) in known.get(pod["name"], {}).items()
+    }
+    assert secrets == expected
 
 
 @each_pod

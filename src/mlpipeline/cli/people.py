@@ -11,10 +11,10 @@ import typer
 
 from mlpipeline import environment, loading
 from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
-from mlpipeline.errors import EventError
+from mlpipeline.errors import ConfigurationError, EventError
 from mlpipeline.events import dropping, retraining, schema
 from mlpipeline.plan import config as configuration
-from mlpipeline.store import layout
+from mlpipeline.store import layout, registry, signatures
 from mlpipeline.store.schemas.gate import Forced
 from mlpipeline.store.schemas.run import Run
 
@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to a command line, in the order in which its help shows them."""
     panels = {
         "Begin": (new,),
-        "Run the pipeline, use its model": (run, serve, rollback, predict, edge),
+        "Run the pipeline, use its model": (run, serve, rollback, sign, predict, edge),
         "Events": (watch, post_event),
         "Look at what was done": (models, drift, report, site, lineage, track),
         "Keep house": (gc,),
@@ -122,6 +122,25 @@ def rollback(
     commands.rollback(
         settings, config, workspace, version, why=why.strip(), force=force, say=typer.echo
     )
+
+
+def sign(
+    version: Annotated[
+        str, typer.Argument(help="The version to sign; by default the current one.")
+    ] = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Sign a version with the key of MLPIPELINE_SIGNING_KEY, for replicas that trust no other."""
+    name = configuration.load(config).name
+    folder = workspace.model(name, version or registry.current(workspace, name))
+    if not signatures.sign(folder):
+        raise ConfigurationError(
+            f"{signatures.SIGNING_KEY} is not set",
+            expected="a key to sign with, as PEM",
+            remedy="docs/how-to/sign.md says how one is made",
+        )
+    typer.echo(f"{folder.version}: {folder.signature}")
 
 
 def predict(

@@ -38,7 +38,7 @@ from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY
 from mlpipeline.plan.config import Config, RequestLogging, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
-from mlpipeline.store import artifacts, files, history, layout, registry
+from mlpipeline.store import artifacts, files, history, layout, registry, signatures
 from mlpipeline.store.layout import ModelFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.gate import Forced, GateTable
@@ -201,6 +201,8 @@ def gate(
     table = _judged(settings, workspace, version, forced)
     if table.kept:
         history.hold_back(workspace, settings.name, version, run=run, why=table.reason)
+    else:
+        signatures.sign(workspace.model(settings.name, version))
     typer.echo(f"{version}: {table.summary}")
     if output:
         table.save(output)

@@ -18,7 +18,9 @@ from mlpipeline.serving.page import ReplicaPage
 from mlpipeline.serving.predictor import Predictor
 from mlpipeline.serving.request_log import RequestLog
 from mlpipeline.serving.server import ReplicaServer, ServerSettings
-from mlpipeline.store.layout import InboxFolder
+from mlpipeline.store import signatures
+from mlpipeline.store.files import damaged
+from mlpipeline.store.layout import InboxFolder, ModelFolder
 
 
 def serve(
@@ -55,9 +57,16 @@ def serve(
 
     Raises:
         ArtifactError: The model is missing or damaged.
-        ServingError: It is not such a model, or a port is in use.
+        ServingError: It is not such a model, or not signed as it must be, or a port is in use.
+        ConfigurationError: The key that is trusted is none.
     """
+    registered = ModelFolder(version)
+    signed = signatures.check(registered, name)
     published = model.load(version, is_alone=True)
+    if signed and published.digest != signed:
+        raise damaged(
+            registered.manifest, "it is not what was signed", "no change while it is loaded"
+        )
     predictor = Predictor(name, published, metrics=metrics)
     with contextlib.ExitStack() as stack:
         if log:

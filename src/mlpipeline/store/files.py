@@ -84,10 +84,15 @@ def write_json(file: Path, content: Any) -> None:
 
 def write_text(file: Path, content: str) -> None:
     """Write `content` so that a reader sees the old file or the whole new one."""
+    write_bytes(file, content.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write `content` so that a reader sees the old file or the whole new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.draft")
     try:
-        draft.write_text(content, encoding="utf-8")
+        draft.write_bytes(content)
         sync(draft)
         draft.replace(file)
     finally:

@@ -57,6 +57,7 @@ see all else and run other people's code."""
 
 MANIFEST = "MANIFEST.json"
 """The file in every artifact that has the SHA-256 of each of its other files."""
+_SIGNATURE = f"{MANIFEST}.sig"
 
 
 def _is_open(folder: Path) -> bool:
@@ -171,6 +172,11 @@ class SelectionFolder(Folder):
 @dataclass(frozen=True)
 class ModelFolder(Folder):
     """A registered version of a model; the folder's name is the version."""
+
+    @property
+    def signature(self) -> Path:
+        """The signature of its manifest, if somebody has signed it: see `store.signatures`."""
+        return self.path / _SIGNATURE
 
     @property
     def version(self) -> str:

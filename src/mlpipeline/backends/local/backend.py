@@ -29,6 +29,7 @@ from mlpipeline.plan.config import Config, module_of
 from mlpipeline.plan.gate import refusal
 from mlpipeline.plan.pipeline import GATE, INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
+from mlpipeline.store import signatures
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import GateTable
 from mlpipeline.store.schemas.run import Verification
@@ -204,11 +205,14 @@ class Execution:
         record.add(task, "succeeded", seconds)
         display.finish(task, "succeeded", seconds, said)
 
-    async def _run_process(self, task: Task, **about: Any) -> None:
+    async def _run_process(
+        self, task: Task, *, variables: Mapping[str, str] | None = None, **about: Any
+    ) -> None:
         """Do a task as a process; `about` is what `Task.arguments` takes beside where all is."""
         await processes.run(
             self._command(task, **about),
             log=self.backend.record.folder.log(task.name),
+            environment=variables,
             on_progress=partial(self.backend.display.advance, task),
         )
 
@@ -231,8 +235,14 @@ class Execution:
         if gate.compares:
             await self.service.hold_ports()
         output, forced = record.folder.gate, record.folder.forced
-        about = {"output": output, "version": version, "forced": forced, "run": record.run}
-        await self._run_process(task, **about)
+        await self._run_process(
+            task,
+            variables=signatures.key_to_sign(),
+            output=output,
+            version=version,
+            forced=forced,
+            run=record.run,
+        )
         record.judge(task, GateTable.load(output))
 
     def _is_held(self) -> bool:
@@ -245,8 +255,8 @@ class Execution:
         output = record.folder.verification
         gate = record.content().gate
         forced = record.folder.forced if gate and gate.forced else None
-        about = {"version": self.service.version, "forced": forced, "run": record.run}
-        await self._run_process(task, output=output, **about)
+        version = self.service.version
+        await self._run_process(task, output=output, version=version, forced=forced, run=record.run)
         record.verification = Verification.load(output)
 
     def _note_served(self) -> None:
