@@ -22,11 +22,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import REGISTRY, exposition
+from prometheus_client import REGISTRY, Counter, exposition
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 _SOCKETS = Path("/proc/net/unix")
+REQUESTS = Counter(
+    "mlpipeline_requests",
+    "Requests for predictions, by what they were answered.",
+    ("model", "protocol", "code"),
+)
+"""Counted by the servers of both protocols: the codes are HTTP's and gRPC's."""
+
 _SECONDS = 1.0  # for a sibling to answer: a stopped one must not take the others' figures away
 
 

@@ -20,17 +20,18 @@ from kserve.protocol.rest.server import RESTServer
 from kserve.protocol.rest.v1_endpoints import V1Endpoints
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlpipeline.serving.bodies import CODINGS, LEAST_RATE, PAUSE_SECONDS, Bodies
 from mlpipeline.serving.connections import HttpProtocol
 from mlpipeline.serving.dataplane import unreadable
-from mlpipeline.serving.metrics import SharedMetrics
+from mlpipeline.serving.metrics import REQUESTS, SharedMetrics
 from mlpipeline.serving.page import Page, PageEndpoints
 from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain
 from mlpipeline.serving.room import Room
 from mlpipeline.serving.v2 import V2Endpoints
 
+_PREDICTIONS = (":predict", "/infer")  # what their paths end with, in V1 and V2
 _SETTLE_SECONDS = 0.5  # from a client's connection to its request
 
 
@@ -83,6 +84,11 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         self.create_application()
         await self._server.serve(sockets=[listener])
 
+    @property
+    def _model(self) -> str:
+        """What is served: one model."""
+        return str(next(iter(self.dataplane.model_registry.get_models())))
+
     def _register_endpoints(self, app: fastapi.FastAPI) -> None:
         # First come, first served: KServe's own follow. Those are FastAPI's, which looks at each
         # request for what to give to the endpoint: a fifth of the time of a quick prediction.
@@ -104,6 +110,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         # a request that does nothing, and /metrics has the times anyway.
         app.add_middleware(Bodies, max_body=self._max_body, room=self._room)
         app.add_middleware(_Addresses)
+        app.add_middleware(_Counted, model=self._model)
 
     def _add_exception_handlers(self, app: fastapi.FastAPI) -> None:
         super()._add_exception_handlers(app)
@@ -150,7 +157,7 @@ class SharedPortServer(RESTServer):  # type: ignore[misc]  # KServe is untyped
         return _error_response(HTTPStatus.NOT_FOUND, text)
 
     async def _refuse_request(self, request: Request, error: Any) -> JSONResponse:
-        name = next(iter(self.dataplane.model_registry.get_models()))
+        name = self._model
         expected, remedy = {
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
                 f"at most {self._max_body} bytes",
@@ -193,6 +200,32 @@ class _Addresses:
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             scope = {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
         await self._app(scope, receive, send)
+
+
+class _Counted:
+    """Counts how requests for predictions are answered."""
+
+    def __init__(self, app: ASGIApp, model: str) -> None:
+        self._app, self._model = app, model
+        REQUESTS.labels(model, "rest", HTTPStatus.OK.value)  # from the beginning, not the first one
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].rstrip("/").endswith(_PREDICTIONS):
+            await self._app(scope, receive, send)
+            return
+        # Of an error that nobody handles, the layer around this one makes an answer.
+        code = HTTPStatus.INTERNAL_SERVER_ERROR.value
+
+        async def noting(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            REQUESTS.labels(self._model, "rest", code).inc()
 
 
 class _LingeringServer(uvicorn.Server):

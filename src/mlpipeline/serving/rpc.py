@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from grpc import StatusCode, aio
@@ -21,6 +23,7 @@ from kserve.utils.utils import to_headers
 
 from mlpipeline.errors import ServingError
 from mlpipeline.serving.health import HealthServicer
+from mlpipeline.serving.metrics import REQUESTS
 from mlpipeline.serving.refusals import Unavailable, VersionNotFound, explain, not_images, refusal
 from mlpipeline.serving.room import Room
 
@@ -141,6 +144,7 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
         super().__init__()
         self._identity = ("x-served-by", replica)
         self._models = models
+        REQUESTS.labels(models[0], "grpc", StatusCode.OK.name)  # from the beginning
         self._room = room
 
     async def intercept_service(
@@ -155,7 +159,7 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
     async def intercept(
         self, method: Callable[..., Any], request: Any, context: Any, method_name: str
     ) -> Any:
-        with self._room.share() as share:
+        with _counted(self._models[0], context, method_name), self._room.share() as share:
             if hasattr(request, "__aiter__"):
                 request = _each_readable(request)  # of reflection: they are small
             elif isinstance(request, _Unreadable):
@@ -187,6 +191,26 @@ class _Interceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # KServ
     def _no_model(self, error: ModelNotFound) -> str:
         served = ", ".join(self._models)
         return explain(str(error), expected=served, remedy="ask for a model that is served")
+
+
+@contextlib.contextmanager
+def _counted(model: str, context: Any, method_name: str) -> Iterator[None]:
+    """Count how a request for predictions is answered in the body."""
+    if not method_name.endswith("/ModelInfer"):
+        yield
+        return
+    code = StatusCode.UNKNOWN  # what gRPC makes of an error that is none of its own
+    try:
+        yield
+        code = StatusCode.OK
+    except aio.AbortError:
+        code = context.code()
+        raise
+    except asyncio.CancelledError:  # the client waits no longer
+        code = StatusCode.CANCELLED
+        raise
+    finally:
+        REQUESTS.labels(model, "grpc", code.name).inc()
 
 
 def _reading(
