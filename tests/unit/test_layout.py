@@ -27,6 +27,7 @@ WORKSPACE = Workspace(Path("/w"))
         (WORKSPACE.candidate("k").checkpoints, "candidates/k/checkpoints"),
         (WORKSPACE.candidate("k").tensorboard, "candidates/k/tensorboard"),
         (WORKSPACE.candidate("k").work.history, "candidates/.k.work/history.json"),
+        (WORKSPACE.candidate("k").work.progress, "candidates/.k.work/progress.json"),
         (WORKSPACE.candidate("k").work.result.path, "candidates/.k.work/result"),
         (WORKSPACE.selection("k").decision, "selections/k/decision.json"),
         (WORKSPACE.selection("k").test_probabilities, "selections/k/test_probabilities.npy"),

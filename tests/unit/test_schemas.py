@@ -10,7 +10,7 @@ import pytest
 
 from mlpipeline.errors import DamagedArtifactError, MissingArtifactError, UnknownSchemaError
 from mlpipeline.store.layout import FeedbackFolder
-from mlpipeline.store.schemas.candidate import Epoch, Metrics, TrainingHistory
+from mlpipeline.store.schemas.candidate import Epoch, Metrics, TrainingHistory, TrainingProgress
 from mlpipeline.store.schemas.document import Document
 from mlpipeline.store.schemas.feedback import Correction, Snapshot
 from mlpipeline.store.schemas.history import Change, HeldBack, ModelHistory
@@ -32,6 +32,9 @@ DOCUMENTS: list[Document] = [
     documents.model_card(),
     documents.verification("a", "b"),
     TrainingHistory(epochs=(EPOCH,)),
+    TrainingProgress(
+        step=1, steps=2, epoch=1, loss=0.5, accuracy=0.8, images_per_second=9.5, step_seconds=0.1
+    ),
     Manifest(files={"saved_model/saved_model.pb": "0" * 64}),
     PredictionSummary(model="toy", version="toy-1", files=4, unreadable=1),
     Snapshot(corrections=CORRECTIONS),

@@ -22,7 +22,7 @@ import tensorflow as tf
 from mlpipeline import progress
 from mlpipeline.errors import TrainingError
 from mlpipeline.learning.model import augmentation
-from mlpipeline.learning.training import parameter_server, synchronous, trainers
+from mlpipeline.learning.training import journal, parameter_server, synchronous, trainers
 from mlpipeline.learning.training.cluster_spec import ClusterSpec, ParameterServerSpec
 from mlpipeline.learning.training.parameter_server import Chief, Helper
 from mlpipeline.learning.training.run import (
@@ -37,6 +37,8 @@ from mlpipeline.learning.training.train_state import TrainState
 from mlpipeline.learning.training.worker_group import WorkerGroup
 from mlpipeline.plan.config import Candidate, Data, Training
 from mlpipeline.steps import ingestion
+from mlpipeline.store.layout import CandidateFolder
+from mlpipeline.store.schemas.candidate import TrainingProgress
 
 SERVERS = ParameterServerSpec("127.0.0.1:1", ("127.0.0.1:2",), ("127.0.0.1:3",))
 TWO_WORKERS = ClusterSpec(("127.0.0.1:1", "127.0.0.1:2"), 1)
@@ -157,6 +159,18 @@ def test_a_stopped_run_is_resumed_and_a_finished_one_has_nothing_left_to_do(
     assert weights(again) == weights(outcome)
     assert again.epochs == outcome.epochs
     assert again.sent_bytes_per_step is None
+
+
+def test_its_progress_is_written_down_now_and_then(
+    make: Callable[[Job, Attempt], Trainer], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parameter_server, "_REPORT_SECONDS", 0)
+    monkeypatch.setattr(journal, "_PROGRESS_SECONDS", 1_000)
+    make(job, Attempt()).run()
+    first = TrainingProgress.load(CandidateFolder(job.work).progress)
+    assert 0 < first.step <= STEPS == first.steps
+    assert first.epoch == 1
+    assert first.step_seconds == pytest.approx(CANDIDATE.batch_size / first.images_per_second)
 
 
 def test_a_resumed_synchronous_run_ends_with_the_very_weights_of_an_undisturbed_one(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlpipeline.errors import ConfigurationError
+from mlpipeline.errors import RETRY_STATUS, ConfigurationError
 from mlpipeline.learning.training import trainers
 from mlpipeline.learning.training.cluster_spec import ClusterSpec, ParameterServerSpec
+from mlpipeline.learning.training.run import Interrupted
 from mlpipeline.plan.config import Candidate, Training
 from mlpipeline.steps import training
+from mlpipeline.store.layout import CandidateFolder
 
 ALONE = ClusterSpec()
 WORKERS = ClusterSpec(("a:1", "b:1"))
@@ -70,3 +73,20 @@ def test_a_cluster_of_another_strategy_is_refused(
     with pytest.raises(ConfigurationError, match=f"training.strategy is `{strategy}`"):
         _train(tmp_path, strategy, cluster)
     assert not any(tmp_path.iterdir())
+
+
+def test_its_progress_goes_when_it_ends_in_whatever_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = CandidateFolder(tmp_path / "work").progress
+
+    class Trainer:
+        def run(self) -> None:
+            progress.write_text("{}")
+            raise Interrupted("stopped")
+
+    monkeypatch.setattr(trainers, "connect", lambda *_: Trainer())
+    monkeypatch.setattr(training, "_leave", sys.exit)
+    with pytest.raises(SystemExit, match=str(RETRY_STATUS)):
+        _train(tmp_path, "multi_worker_mirrored", WORKERS)
+    assert not progress.exists()

@@ -31,7 +31,7 @@ MODULES = {
         "watchfiles",
     ),
     "tracking": ("mlflow", "sqlalchemy", "openlineage", "matplotlib", "jinja2", "markupsafe"),
-    "cluster": ("kubernetes", "urllib3"),
+    "cluster": ("kubernetes", "urllib3", "cryptography"),
 }
 
 

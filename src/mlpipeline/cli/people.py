@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
         "Begin": (new,),
         "Run the pipeline, use its model": (run, serve, rollback, sign, predict, edge),
         "Events": (watch, post_event),
-        "Look at what was done": (models, drift, report, site, lineage, track),
+        "Look at what was done": (models, drift, metrics, report, site, lineage, track),
         "Keep house": (gc,),
     }
     for panel, commands in panels.items():
@@ -287,6 +288,25 @@ def drift(
         console.print(f"{event.name}: {said}")
     if fail and compared.is_drift:
         raise typer.Exit(1)
+
+
+def metrics(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 is any.")] = 9_464,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    certificate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT", help="A server whose certificate may expire; repeatable."
+        ),
+    ] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Tell Prometheus of the workspace's runs and trainings, at /metrics, until Ctrl-C."""
+    from mlpipeline.runs import workspace_metrics
+
+    collector = workspace_metrics.WorkspaceMetrics(workspace, certificate or ())
+    with contextlib.suppress(KeyboardInterrupt):
+        workspace_metrics.serve(collector, host, port).join()
 
 
 def report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -63,7 +64,10 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     trainer = trainers.connect(Job(candidate, settings, seed, dataset, work), cluster)
     try:
-        outcome = trainer.run()
+        with contextlib.ExitStack() as stack:
+            if cluster.is_chief:  # what is left of one that was killed is another thing
+                stack.callback(CandidateFolder(work).progress.unlink, missing_ok=True)
+            outcome = trainer.run()
     except Interrupted as interrupted:
         _log.info("%s", interrupted)
         _leave(RETRY_STATUS)

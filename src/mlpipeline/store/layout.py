@@ -2,7 +2,8 @@
 
     datasets/KEY/           dataset.json  README.md  SPLIT-00000-of-00004.tfrecord …
     candidates/KEY/         metrics.json  history.json  saved_model/  checkpoints/  tensorboard/
-    candidates/.KEY.work/   the same while it is trained; result/ is what a TFJob has made of it
+    candidates/.KEY.work/   the same while it is trained, with progress.json; result/ is what a
+                            TFJob has made of it
     */.KEY.lease            who makes it (`store.leases`)
     selections/KEY/         decision.json  test_probabilities.npy  test_labels.npy  mistakes.npz
     models/NAME/VERSION/    model.json  card.md  request.json  examples.json  model.tflite
@@ -117,6 +118,11 @@ class CandidateFolder(Folder):
     def history(self) -> Path:
         """Its figures after each epoch."""
         return self.path / "history.json"
+
+    @property
+    def progress(self) -> Path:
+        """How far its training is; there only while it goes on, or if it was killed."""
+        return self.path / "progress.json"
 
     @property
     def saved_model(self) -> Path:
@@ -407,6 +413,14 @@ class Workspace:
     def candidate(self, key: str) -> CandidateFolder:
         """Return the candidate that is published under a key."""
         return CandidateFolder(self.root / CANDIDATES / key)
+
+    def trainings(self) -> list[tuple[str, CandidateFolder]]:
+        """Return the folders of candidates that are trained now, or were not to the end, by key."""
+        folders = (self.root / CANDIDATES).glob(".*.work")
+        return [
+            (folder.name.removeprefix(".").removesuffix(".work"), CandidateFolder(folder))
+            for folder in sorted(folders)
+        ]
 
     def selection(self, key: str) -> SelectionFolder:
         """Return the selection that is published under a key; the key is the model's version."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +17,12 @@ from mlpipeline.learning.training.history import History
 from mlpipeline.learning.training.run import Attempt, Job, Outcome
 from mlpipeline.learning.training.train_state import TrainState
 from mlpipeline.store.layout import CandidateFolder
+from mlpipeline.store.schemas.candidate import TrainingProgress
 
 _log = logging.getLogger(__name__)
+
+# A training is watched every quarter of a minute; its folder may be on storage over a network.
+_PROGRESS_SECONDS = 5.0
 
 
 class Journal:
@@ -42,6 +49,7 @@ class Journal:
             write=write,
         )
         self._history = History(job.work, write=write)
+        self._written = -math.inf  # when progress was written last
 
     @property
     def current_epoch(self) -> int:
@@ -66,7 +74,7 @@ class Journal:
     def report(
         self, step: int, epoch: int, sums: Sequence[float] | NDArray[np.float64], rate: float
     ) -> None:
-        """Print the progress, if this process is the chief.
+        """Print the progress, if this process is the chief; now and then write it down.
 
         Args:
             step: Number of steps taken.
@@ -74,15 +82,30 @@ class Journal:
             sums: Loss, hits and images of the epoch so far, float64 `[3]`.
             rate: Images per second.
         """
-        if self._write:
-            progress.report(
-                step,
-                self._total_steps,
-                epoch=f"{epoch}/{self._job.candidate.epochs}",
-                loss=float(sums[0] / sums[2]),
-                accuracy=float(sums[1] / sums[2]),
-                images_per_second=round(rate),
-            )
+        if not self._write:
+            return
+        loss, accuracy = float(sums[0] / sums[2]), float(sums[1] / sums[2])
+        progress.report(
+            step,
+            self._total_steps,
+            epoch=f"{epoch}/{self._job.candidate.epochs}",
+            loss=loss,
+            accuracy=accuracy,
+            images_per_second=round(rate),
+        )
+        if time.monotonic() - self._written < _PROGRESS_SECONDS or not rate:
+            return
+        self._written = time.monotonic()
+        with contextlib.suppress(OSError):  # a full disk: the next checkpoint says so
+            TrainingProgress(
+                step=step,
+                steps=self._total_steps,
+                epoch=epoch,
+                loss=loss,
+                accuracy=accuracy,
+                images_per_second=rate,
+                step_seconds=self._job.candidate.batch_size / rate,
+            ).save(CandidateFolder(self._job.work).progress)
 
     def finish_epoch(
         self,

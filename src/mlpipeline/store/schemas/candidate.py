@@ -94,6 +94,30 @@ class Epoch:
     cpu_seconds: float | None
 
 
+class TrainingProgress(Document):
+    """The content of `progress.json`, which the chief writes anew every few seconds.
+
+    Attributes:
+        step: How many steps are done.
+        steps: How many there will be.
+        epoch: The epoch that goes on, from 1.
+        loss: The mean loss of this epoch so far, over the training images.
+        accuracy: The share of hits on them, 0 to 1.
+        images_per_second: How many images all workers together take in a second.
+        step_seconds: How long a step takes.
+    """
+
+    CALLED: ClassVar[str] = "training's progress"
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    step_seconds: float
+
+
 class TrainingHistory(Document):
     """The content of `history.json`.
 
