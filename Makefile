@@ -20,6 +20,7 @@ RELEASE   ?= $(NAMESPACE)
 export NAMESPACE RELEASE
 UI_PORT   ?= 2746
 RUNS_PORT ?= 5000
+PROMETHEUS_PORT ?= 9090
 TENSORBOARD_PORT ?= 6006
 VARIANT   ?= cpu
 # By content: a node that has an image by this name has this very one.
@@ -148,7 +149,7 @@ push: ## Build both images and push them to a registry. REGISTRY=registry.exampl
 	@echo $(CONTAINER) >.image
 
 .PHONY: deploy
-deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|gpu|cloud NAMESPACE= RELEASE= FORCE=1
+deploy: ## Install Argo, the training operator, KServe and our namespace. OVERLAY=kind|sharded|queued|tracking|monitored|gpu|cloud NAMESPACE= RELEASE= FORCE=1
 	@FORCE=$(FORCE) scripts/deploy.sh $(OVERLAY)
 
 .PHONY: undeploy
@@ -184,8 +185,8 @@ inside: ## Run a command in a pod that sees the cluster's workspace. COMMAND="ls
 	@scripts/inside.sh $(LAST_CONTAINER) run $(call quoted,COMMAND)
 
 .PHONY: ui
-ui: ## Open the cluster's web pages, Argo's and MLflow's, on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT=
-	@scripts/ui.sh $(UI_PORT) $(RUNS_PORT)
+ui: ## Open the cluster's web pages, Argo's, MLflow's, Prometheus', on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT= PROMETHEUS_PORT=
+	@scripts/ui.sh $(UI_PORT) $(RUNS_PORT) $(PROMETHEUS_PORT)
 
 ##@ Develop
 
@@ -222,7 +223,7 @@ docs: $(READY) ## Build the site of docs/ into site/; a broken link or a page wi
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 .PHONY: reference
-reference: $(READY) ## Write the generated parts of docs/ and the configuration's JSON schema anew.
+reference: $(READY) ## Write the generated parts of docs/, the JSON schema and the operator's rules anew.
 	$(VENV)/bin/python scripts/reference_pages.py
 
 .PHONY: render

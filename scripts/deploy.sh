@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the platform and a release of the pipeline into the current cluster. Safe to run again.
-# Use: make deploy [OVERLAY=kind|sharded|queued|tracking|gpu|cloud] [NAMESPACE=mlpipeline RELEASE=mlpipeline]
+# Use: make deploy [OVERLAY=kind|sharded|queued|tracking|monitored|gpu|cloud] [NAMESPACE=mlpipeline RELEASE=mlpipeline]
 # FORCE=1: what was changed by hand becomes again what the manifests say.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/ and the JSON schema of the configuration.
+"""Writes the generated parts of docs/, the configuration's JSON schema and the operator's rules.
 
 A page says where a part stands by two comments, `<!-- generated: NAME -->` and `<!-- end -->`; the
 text between them is replaced. `make reference` calls it; a unit test fails where a part is not what
@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from reference import artifact_files, command_line, configuration, remedies, versions
+from reference import alerts, artifact_files, command_line, configuration, remedies, versions
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "configs" / "schema.json"
 PARTS: dict[str, Callable[[], str]] = {
+    "alerts": lambda: alerts.render(ROOT),
     "artifacts": artifact_files.render,
     "command line": command_line.render,
     "configuration": configuration.render,
@@ -35,6 +36,7 @@ def generated() -> dict[Path, str]:
         if _PART.search(text):
             files[page] = _PART.sub(_replacement, text)
     files[SCHEMA] = json.dumps(configuration.schema(), indent=2, ensure_ascii=False) + "\n"
+    files[ROOT / alerts.OPERATORS] = alerts.prometheus_rule(ROOT)
     return files
 
 

@@ -40,6 +40,7 @@ def render(root: Path) -> str:
     """
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     dockerfile = root / "docker" / "Dockerfile"
+    monitoring = root / "manifests" / "components" / "monitoring"
     platform = [
         (title, find(root / f"manifests/platform/{name}/kustomization.yaml", r"\?ref=v?([^&\s]+)"))
         for name, title in _PLATFORM.items()
@@ -55,6 +56,8 @@ def render(root: Path) -> str:
         ("uv of the images", find(dockerfile, r"uv==([\d.]+)")),
         ("uv of the environment", find(root / "Makefile", r"^UV_VERSION := (\S+)")),
         ("MLflow's server", find(root / "docker" / "tracking.in", r"^mlflow==(\S+)")),
+        ("Prometheus", find(monitoring / "prometheus.yaml", r"image: prom/prometheus:v(\S+)")),
+        ("Alertmanager", find(monitoring / "alertmanager.yaml", r"prom/alertmanager:v(\S+)")),
     ]
     return "\n\n".join(
         f"## {title}\n\n{tables.table(('what', 'version'), [(a, f'`{b}`') for a, b in rows])}"

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
+OVERLAYS = sorted(folder.name for folder in (MANIFESTS / "overlays").iterdir())
 
 
 def _kubectl(*arguments: str, send: str | None = None) -> str:
@@ -21,7 +22,7 @@ def _kubectl(*arguments: str, send: str | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("overlay", ["cloud", "gpu", "kind", "queued", "sharded", "tracking"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_api_server_would_take_the_overlay(
     overlay: str, request: pytest.FixtureRequest
 ) -> None:

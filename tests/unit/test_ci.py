@@ -171,6 +171,7 @@ def test_what_renovate_looks_for_is_there() -> None:
                 ".github/workflows/ci.yaml",
                 "docker/tracking.in",
                 "manifests/components/mlflow/server.yaml",
+                "manifests/components/monitoring/prometheus.yaml",
             )
             if re.search(pattern.strip("/"), path)
         ]

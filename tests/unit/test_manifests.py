@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,18 +30,25 @@ OPTIONAL = {
     "gateway",
     "housekeeping",
     "drift",
+    "monitoring-operator",
 }  # in no overlay of ours: overlays/cloud says how to take it
 OF_RELEASES = ("release", "any-node-port")  # scripts/apply.sh puts them on an overlay
 
 STORAGE = ("kind-storage", "shared-storage")
 WAYS_IN = ("node-port", "load-balancer", "gateway")
-EXTRAS = ("network-policies", "gpu", "kueue", "events", "drift", "mlflow", "housekeeping")
+EXTRAS = (
+    *("network-policies", "gpu", "kueue", "events", "drift"),
+    *("mlflow", "housekeeping", "monitoring"),
+)
+OPERATORS = "monitoring-operator"  # in place of monitoring
+BROUGHT = "workspace-metrics"  # by either of the two
 SHARDED = "sharded-serving"  # it changes the way in, so it comes after that
 
 NAMESPACE = "mlpipeline"
 UNNAMESPACED = {"Namespace", "PersistentVolume", "ClusterQueue"}
 # They are of the whole cluster, too; kustomize does not know and writes a namespace, in vain.
 DROPPED_NAMESPACE = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+WATCHING = {"prometheus", "alertmanager", "workspace-metrics"}
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 
 Manifest = dict[str, Any]
@@ -200,14 +208,24 @@ def _pods() -> dict[str, tuple[Manifest, list[Manifest]]]:
     (service,) = _read(BASE / "templates" / "inference-service.yaml")
     sharded = MANIFESTS / "components" / "sharded-serving" / "inference-service.patch.yaml"
     (patch,) = _read(sharded)
-    server, _ = _read(MANIFESTS / "components" / "mlflow" / "server.yaml")
+    components = MANIFESTS / "components"
+    deployments = {
+        "mlflow": components / "mlflow" / "server.yaml",
+        "prometheus": components / "monitoring" / "prometheus.yaml",
+        "alertmanager": components / "monitoring" / "alertmanager.yaml",
+        "workspace-metrics": components / "workspace-metrics" / "exporter.yaml",
+    }
     pods = {
-        "mlflow": server["spec"]["template"]["spec"],
+        name: _read(file)[0]["spec"]["template"]["spec"] for name, file in deployments.items()
+    } | {
         "worker": job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"],
         "predictor": service["spec"]["predictor"],
         "front": patch["spec"]["transformer"],
     }
-    found = {name: (spec, list(spec["containers"])) for name, spec in pods.items()}
+    found = {
+        name: (spec, [*spec.get("initContainers", ()), *spec["containers"]])
+        for name, spec in pods.items()
+    }
     for path, document in _ours():
         if document.get("kind") in ("Workflow", "WorkflowTemplate"):
             spec = document["spec"]
@@ -221,7 +239,8 @@ def _pods() -> dict[str, tuple[Manifest, list[Manifest]]]:
 def test_every_pod_of_ours_meets_restricted(name: str) -> None:
     pod, containers = _pods()[name]
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] == 1000
+    # Of the pipeline, or nobody: what watches it is not to read all of the workspace.
+    assert pod["securityContext"]["runAsUser"] == (65534 if name in WATCHING else 1000)
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     for volume in pod.get("volumes", []):
@@ -433,10 +452,12 @@ def _combinations() -> Iterator[tuple[str, ...]]:
         yield (STORAGE[0], WAYS_IN[0], extra)
     for way_in in WAYS_IN:
         yield (STORAGE[0], way_in, *EXTRAS, SHARDED)
+    yield (STORAGE[0], WAYS_IN[0], OPERATORS)
 
 
 def test_the_combinations_below_are_of_all_components() -> None:
-    assert sorted([*STORAGE, *WAYS_IN, *EXTRAS, SHARDED, *OF_RELEASES]) == COMPONENTS
+    combined = [*STORAGE, *WAYS_IN, *EXTRAS, SHARDED, OPERATORS]
+    assert sorted([*combined, BROUGHT, *OF_RELEASES]) == COMPONENTS
 
 
 @needs_kubectl
@@ -475,6 +496,69 @@ def test_the_image_of_mlflows_server_is_of_the_version_that_the_steps_have() -> 
         assert f"\nmlflow-skinny=={version} " in (ROOT / lock).read_text()
     tracking = (ROOT / "docker" / "requirements-tracking.lock").read_text()
     assert f"\nmlflow=={version} " in tracking, "`make lock` follows docker/tracking.in"
+
+
+@needs_kubectl
+def test_the_pod_that_reads_the_workspace_has_the_image_of_the_steps(tmp_path: Path) -> None:
+    for folder in (MANIFESTS, WORKFLOWS):
+        shutil.copytree(folder, tmp_path / folder.name)
+    cloud = tmp_path / "manifests" / "overlays" / "cloud"
+    (parameters,) = _read(cloud / "parameters.yaml")
+    listed = (cloud / "kustomization.yaml").read_text()
+    taken = listed.replace("components:\n", "components:\n  - ../../components/monitoring\n")
+    (cloud / "kustomization.yaml").write_text(taken)
+    pod = _one(_render(cloud), "Deployment", BROUGHT)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == parameters["data"]["image"]
+
+
+@needs_kubectl
+def test_the_names_that_prometheus_looks_up_are_those_of_services() -> None:
+    config = yaml.safe_load(
+        (MANIFESTS / "components" / "monitoring" / "prometheus-config.yaml").read_text()
+    )
+    models, workspace = config["scrape_configs"]
+    (discovery,) = models["dns_sd_configs"]
+    documents = _render(MANIFESTS / "overlays" / "monitored")
+    for name in discovery["names"]:
+        service = _one(documents, "Service", name)["spec"]
+        assert service["clusterIP"] == "None"
+        assert service["publishNotReadyAddresses"] is True
+        assert service["ports"][0]["port"] == discovery["port"]
+    targets = [
+        *workspace["static_configs"][0]["targets"],
+        *config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"],
+    ]
+    for target in targets:
+        name, _, port = target.partition(":")
+        service = _one(documents, "Service", name)["spec"]
+        assert service["ports"][0]["port"] == int(port)
+        pods = _one(documents, "Deployment", name)["spec"]["template"]
+        assert service["selector"].items() <= pods["metadata"]["labels"].items()
+        (port_of_pod,) = pods["spec"]["containers"][0]["ports"]
+        assert port_of_pod == {
+            "name": service["ports"][0]["targetPort"],
+            "containerPort": int(port),
+        }
+
+
+def test_the_operator_scrapes_the_same_jobs_by_ports_that_the_pods_have() -> None:
+    components = MANIFESTS / "components"
+    config = yaml.safe_load((components / "monitoring" / "prometheus-config.yaml").read_text())
+    monitors = _read(components / "monitoring-operator" / "pod-monitors.yaml")
+    endpoints = [endpoint for m in monitors for endpoint in m["spec"]["podMetricsEndpoints"]]
+    jobs = [
+        relabeling["replacement"]
+        for endpoint in endpoints
+        for relabeling in endpoint["relabelings"]
+        if relabeling.get("targetLabel") == "job"
+    ]
+    assert jobs == [job["job_name"] for job in config["scrape_configs"]]
+    pods = _pods()
+    ports = [
+        {port["name"] for container in pods[name][1] for port in container["ports"]}
+        for name in ("predictor", BROUGHT)
+    ]
+    assert all(e["port"] in names for e, names in zip(endpoints, ports, strict=True))
 
 
 @needs_kubectl

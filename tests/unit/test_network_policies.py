@@ -21,11 +21,13 @@ POLICIES: list[dict[str, Any]] = [
 COMPONENT = "app.kubernetes.io/component"
 STEPS = ("plan", "ingest", "train", "select", "serve", "verify", "record")
 OF_A_ROLLBACK = ("find-way-back", "restore", "settle")
+MONITORING = ("prometheus", "alertmanager", "workspace-metrics")
 PODS: dict[str, dict[str, str]] = {
     **{name: {COMPONENT: name} for name in (*STEPS, *OF_A_ROLLBACK, "worker", "mlflow")},
     "model": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "predictor"},
     "front": {"serving.kserve.io/inferenceservice": "fashion-mnist", "component": "transformer"},
     "controller": {"app": "workflow-controller"},
+    **{name: {COMPONENT: name} for name in MONITORING},
 }
 INTERNET, API_SERVER, CREDENTIALS = "151.101.1.1", "10.96.0.1", "169.254.169.254"
 
@@ -80,7 +82,7 @@ def _reaches(source: str, target: str, port: int) -> bool:
 
 
 def test_pods_reach_those_that_they_must_and_no_others() -> None:
-    ports = (2222, 2746, 5000, 8080, 8081, 9090)
+    ports = (2222, 2746, 5000, 8080, 8081, 9090, 9093, 9464)
     reached = {
         (source, target, port)
         for source in PODS
@@ -97,6 +99,10 @@ def test_pods_reach_those_that_they_must_and_no_others() -> None:
         ("front", "model", 8080),
         ("record", "mlflow", 5000),
         ("settle", "mlflow", 5000),
+        ("prometheus", "model", 8080),
+        ("prometheus", "front", 8080),
+        ("prometheus", "workspace-metrics", 9464),
+        ("prometheus", "alertmanager", 9093),
     }
 
 
@@ -105,7 +111,7 @@ def test_steps_and_argo_reach_the_api_server(pod: str) -> None:
     assert _open("egress", pod, API_SERVER, 443)
 
 
-@pytest.mark.parametrize("pod", ["worker", "model", "front", "mlflow"])
+@pytest.mark.parametrize("pod", ["worker", "model", "front", "mlflow", *MONITORING[::2]])
 def test_what_only_computes_or_answers_reaches_nothing_outside(pod: str) -> None:
     for address in (INTERNET, API_SERVER, CREDENTIALS):
         assert not any(_open("egress", pod, address, port) for port in (80, 443, 6443))
@@ -114,6 +120,11 @@ def test_what_only_computes_or_answers_reaches_nothing_outside(pod: str) -> None
 def test_ingest_alone_downloads_by_http_too() -> None:
     assert [pod for pod in PODS if _open("egress", pod, INTERNET, 80)] == ["ingest"]
     assert _open("egress", "ingest", INTERNET, 443)
+
+
+def test_alertmanager_reaches_a_webhook_and_no_api_server() -> None:
+    assert _open("egress", "alertmanager", INTERNET, 443)
+    assert not _open("egress", "alertmanager", API_SERVER, 6443)
 
 
 def test_nobody_reaches_the_address_where_clouds_hand_out_credentials() -> None:
@@ -136,3 +147,10 @@ def test_the_pods_are_labelled_as_the_policies_expect() -> None:
     assert f"{COMPONENT}: worker\n" in job
     server = (FOLDER.parent / "mlflow" / "server.yaml").read_text()
     assert server.count(f"{COMPONENT}: mlflow}}") == 2, "of the pods, and of what selects them"
+    components = FOLDER.parent
+    for name, file in {
+        "prometheus": components / "monitoring" / "prometheus.yaml",
+        "alertmanager": components / "monitoring" / "alertmanager.yaml",
+        "workspace-metrics": components / "workspace-metrics" / "exporter.yaml",
+    }.items():
+        assert file.read_text().count(f"{COMPONENT}: {name}}}") == 2
