@@ -875,7 +875,8 @@ def test_whoever_is_asked_tells_the_metrics_of_all(places: dict[str, Place]) -> 
         assert {name: now[name] - before[name] for name in now} == {
             name: answered.count(name) for name in ("replica-0", "replica-1")
         }
-        series = [line.split(" ")[0] for line in scrape.text.splitlines() if line[0] != "#"]
+        lines = [line for line in scrape.text.splitlines() if line[0] != "#"]
+        series = [line.rpartition(" ")[0] for line in lines]
         assert len(series) == len(set(series))
         assert all("replica=" in each for each in series)
 
