@@ -122,8 +122,26 @@ def test_the_distance_is_the_textbooks() -> None:
 
 
 def test_the_index_is_the_textbooks() -> None:
-    value, _ = drift._stability(np.array([5_000, 5_000]), np.array([700, 300]))
+    value, _ = drift.stability(np.array([5_000, 5_000]), np.array([700, 300]))
     assert value == pytest.approx(0.2 * np.log(1.4) + -0.2 * np.log(0.6), rel=0.01)
+
+
+def test_many_classes_are_drawn_a_part_at_a_time_with_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = np.array([50, 60, 70]), np.array([12, 9, 20])
+    whole = drift.stability(*counts)
+    monkeypatch.setattr(drift, "_HELD", 100)
+    assert drift.stability(*counts) == whole
+    monkeypatch.setattr(drift, "_HELD", 1)
+    assert drift.stability(*counts) == whole
+
+
+def test_values_that_were_counted_differ_as_they_did() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 9, 500), random.integers(1, 10, 80)
+    counts = np.bincount(first, minlength=10), np.bincount(second, minlength=10)
+    assert drift.distance(*counts) == drift._distance(first.astype(float), second.astype(float))
 
 
 def test_images_and_probabilities_become_what_is_compared() -> None:

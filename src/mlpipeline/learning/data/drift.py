@@ -10,6 +10,7 @@ small is no alarm either: of many thousand images any difference is significant.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ MORE_WRONG = 0.02
 
 _BINS = 10  # of confidence
 _DRAWS = 4_999
+_HELD = 1 << 20  # counts of draws at a time
 _TERMS = 100
 
 
@@ -125,25 +127,25 @@ def compare(
         corrected: What people have said of the answers to `asked`; None where nobody has. Those
             that nobody has labelled count as right: people correct what is wrong.
     """
-    index, distance = "population stability index", "Kolmogorov-Smirnov distance"
+    psi, ks = "population stability index", "Kolmogorov-Smirnov distance"
     bounds = _quantiles(np.concatenate([reference.confidence, asked.confidence]))
     bins = len(bounds) + 1
     found = [
         (
             "predicted classes",
-            index,
-            *_stability(_counts(reference.predicted, classes), _counts(asked.predicted, classes)),
+            psi,
+            *stability(_counts(reference.predicted, classes), _counts(asked.predicted, classes)),
         ),
         (
             "confidence",
-            index,
-            *_stability(
+            psi,
+            *stability(
                 _counts(np.searchsorted(bounds, reference.confidence), bins),
                 _counts(np.searchsorted(bounds, asked.confidence), bins),
             ),
         ),
-        ("mean of pixels", distance, *_distance(reference.mean, asked.mean)),
-        ("contrast of pixels", distance, *_distance(reference.contrast, asked.contrast)),
+        ("mean of pixels", ks, *_distance(reference.mean, asked.mean)),
+        ("contrast of pixels", ks, *_distance(reference.contrast, asked.contrast)),
     ]
     limits = [MATTERS] * len(found)
     if corrected and corrected.labelled:
@@ -189,39 +191,71 @@ def _counts(places: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
     return np.bincount(places, minlength=bins)
 
 
-def _stability(reference: NDArray[np.int64], asked: NDArray[np.int64]) -> tuple[float, float]:
+def stability(reference: NDArray[np.int64], asked: NDArray[np.int64]) -> tuple[float, float]:
     """Return the population stability index of two counts, and how likely chance makes it so large.
 
     Where both are samples of one population, any part of all images might have been the second one:
     many such parts are drawn, and their indices compared.
+
+    Args:
+        reference: How many there are of each kind, int64 `[K]`.
+        asked: The same of those that are compared with them.
     """
     both = reference + asked
     random = np.random.default_rng(0)  # the same question has the same answer
-    draws = random.multivariate_hypergeometric(both, asked.sum(), _DRAWS, method="marginals")
-    value = _index(reference, asked)
-    as_large = int((_index(both - draws, draws) >= value - 1e-9).sum())
+    value, as_large = index(reference, asked), 0
+    most = max(1, _HELD // len(both))
+    for count in [most] * (_DRAWS // most) + [_DRAWS % most]:
+        draws = random.multivariate_hypergeometric(both, asked.sum(), count, method="marginals")
+        as_large += int((index(both - draws, draws) >= value - 1e-9).sum())
     return float(value), (as_large + 1) / (_DRAWS + 1)
 
 
-def _index(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the population stability index; half an image is added to each count, for none."""
+def index(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the population stability index; half an image is added to each count, for none.
+
+    Args:
+        first: How many there are of each kind, int64 `[..., K]`.
+        second: The same of those that are compared with them.
+    """
     p, q = ((each + 0.5) / (each + 0.5).sum(axis=-1, keepdims=True) for each in (first, second))
-    index: NDArray[np.float64] = ((q - p) * np.log(q / p)).sum(axis=-1)
-    return index
+    indices: NDArray[np.float64] = ((q - p) * np.log(q / p)).sum(axis=-1)
+    return indices
 
 
 def _distance(reference: NDArray[np.float64], asked: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the largest distance of two distribution functions, and the chance of one so large.
-
-    See Press et al., Numerical Recipes, 14.3; values that are equal make it larger than it is.
-    """
+    """Return the largest distance of two distribution functions, and the chance of one so large."""
     values = np.concatenate([reference, asked])
     shares = [
         np.searchsorted(np.sort(each), values, side="right") / len(each)
         for each in (reference, asked)
     ]
+    return _with_chance(shares, len(reference), len(asked))
+
+
+def distance(reference: NDArray[np.int64], asked: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the largest distance of two distribution functions, and the chance of one so large.
+
+    What is known of the values is how many are in each bin, so it is that at the bins' bounds.
+
+    Args:
+        reference: How many are in each bin, int64 `[B]`.
+        asked: The same of those that are compared with them.
+    """
+    shares = [np.cumsum(each) / each.sum() for each in (reference, asked)]
+    return _with_chance(shares, int(reference.sum()), int(asked.sum()))
+
+
+def _with_chance(
+    shares: Sequence[NDArray[np.float64]], reference: int, asked: int
+) -> tuple[float, float]:
+    """Return the largest distance of two distribution functions of so many values each.
+
+    See Press et al., Numerical Recipes, 14.3; values that are equal make the chance of one so large
+    larger than it is.
+    """
     value = float(np.abs(shares[0] - shares[1]).max())
-    size = math.sqrt(len(reference) * len(asked) / len(values))
+    size = math.sqrt(reference * asked / (reference + asked))
     scaled = (size + 0.12 + 0.11 / size) * value
     if scaled < 0.2:  # the series below does not converge there, and the chance is 1
         return value, 1.0
