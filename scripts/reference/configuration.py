@@ -11,6 +11,7 @@ from reference import docstrings, tables
 _SECTIONS: dict[str, tuple[type, str]] = {
     "Config": (config.Config, "the whole file"),
     "Data": (config.Data, "`data:`"),
+    "Expectations": (config.Expectations, "`expectations:`"),
     "Recipe": (config.Recipe, "`recipe:`, and every candidate"),
     "Candidate": (config.Candidate, "`candidates: NAME:`"),
     "Search": (search.Search, "`search: NAME:`"),

@@ -7,6 +7,7 @@ what is worth trying again, and so ends the process with `RETRY_STATUS`:
     PipelineError
     ├── ConfigurationError          the configuration file
     ├── SourceError                 where the data set comes from
+    ├── ExpectationError            images that are not as `expectations.fail` asks
     ├── ArtifactError               what a step has published
     │   ├── MissingArtifactError
     │   ├── DamagedArtifactError
@@ -71,6 +72,10 @@ class ConfigurationError(PipelineError):
 
 class SourceError(PipelineError):
     """No source of the data set answered, or one answered with other data than expected."""
+
+
+class ExpectationError(PipelineError):
+    """The data set is published, but not what the configuration expects of it."""
 
 
 class ArtifactError(PipelineError):

@@ -22,7 +22,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config, Serving
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import CandidateFolder, Workspace
+from mlpipeline.store.layout import CandidateFolder, DatasetFolder, Workspace
 from mlpipeline.store.schemas.gate import Forced, GateTable, Verdict
 from mlpipeline.store.schemas.run import Run
 from mlpipeline.store.schemas.selection import ModelCard
@@ -76,6 +76,9 @@ class Stage:
         step, options = command[4], command[5:]
         among = next((o.removeprefix("--among=") for o in options if o.startswith("--among=")), "")
         if step == pipeline.INGEST.name:
+            key = pipeline.plan(self.config)["ingest"].key
+            with artifacts.publish(self.workspace.dataset(key).path) as draft:
+                documents.dataset_card().save(DatasetFolder(draft).card)
             return
         if step == pipeline.GATE.name:
             self._judge(options)

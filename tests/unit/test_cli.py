@@ -29,7 +29,7 @@ from mlpipeline.plan.pipeline import STEPS, plan
 from mlpipeline.steps import verification
 from mlpipeline.steps.verification import Expected
 from mlpipeline.store import artifacts, history, registry
-from mlpipeline.store.layout import SelectionFolder, Workspace
+from mlpipeline.store.layout import DatasetFolder, SelectionFolder, Workspace
 from mlpipeline.store.schemas.gate import Forced
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import TestFigures
@@ -221,6 +221,7 @@ def test_a_step_whose_result_is_whole_does_nothing_again(
         for folder in task.publishes:
             with artifacts.publish(tmp_path / folder) as draft:
                 (draft / "made").write_text("earlier")
+                documents.dataset_card().save(DatasetFolder(draft).card)
 
     status, text = _invoke("step", step, "--config", config, "--workspace", tmp_path)
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mlpipeline.errors import ConfigurationError, SourceError
-from mlpipeline.learning.data import datasets, duplicates
+from mlpipeline.learning.data import datasets, duplicates, profile
 from mlpipeline.learning.data.images import Dataset, Split, content_digest
 from mlpipeline.learning.data.sources import intake, taken
 from mlpipeline.learning.data.sources.collection import natural_order
@@ -26,7 +26,7 @@ from mlpipeline.plan import config, data_files, own_files, pipeline, sources
 from mlpipeline.plan.config import Data
 from mlpipeline.steps.ingestion import ingest
 from mlpipeline.store.layout import DatasetFolder
-from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.dataset import DatasetCard, Duplicates
 from support.not_tested import leave_out
 
 CLASSES = ("falling", "rising")
@@ -369,9 +369,13 @@ def test_images_in_two_classes_and_in_train_and_test_are_reported(
     assert "1 images are in more than one class, 1 are in train and in test" in caplog.text
 
 
+def found_in(dataset: Dataset) -> Duplicates | None:
+    return duplicates.find(dataset, profile.read(dataset)[0])
+
+
 def test_where_no_images_are_equal_nothing_is_reported(tmp_path: Path) -> None:
     root = write_folder(tmp_path, {"train": 5, "test": 4})
-    assert duplicates.find(load(f"folder:{root}")) is None
+    assert found_in(load(f"folder:{root}")) is None
 
 
 def test_equal_images_of_ones_own_function_are_reported_by_number() -> None:
@@ -383,7 +387,7 @@ def test_equal_images_of_ones_own_function_are_reported_by_number() -> None:
         Split(images[2:], np.array([1, 0])),
         "",
     )
-    found = duplicates.find(dataset)
+    found = found_in(dataset)
     assert found is not None
     assert found.first_in_two_classes == (
         "number 0 (train, falling) = number 2 (train, rising) = number 0 (test, rising)",

@@ -88,6 +88,10 @@ def test_the_card_for_people_shows_names_as_they_are(published: Path, tmp_path: 
     assert [html.unescape(cell) for cell in cells] == [
         *(name.replace("\n", " ") for name in names + others),
         "all",
+        "all of one colour",
+        "equal to an earlier one of the split",
+        "also in a split before it",
+        "equal to one of another class",
     ]
     assert "<b>" not in rendered
     assert "<em>" not in rendered

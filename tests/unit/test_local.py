@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,11 +21,13 @@ from mlpipeline.backends.local.display import Display
 from mlpipeline.backends.local.policies import Synchronous
 from mlpipeline.backends.local.service import Service
 from mlpipeline.backends.local.walker import Ended, walk
-from mlpipeline.errors import ProcessError, TrainingError
+from mlpipeline.errors import ExpectationError, ProcessError, TrainingError
 from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.runs.record import RunRecord
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store import artifacts
+from mlpipeline.store.layout import DatasetFolder, Workspace
+from support.stored_documents import dataset_card
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -44,14 +48,22 @@ class Rehearsal:
         monkeypatch: pytest.MonkeyPatch,
         folder: Path,
         broken: Collection[str] = (),
+        expectations: Mapping[str, Any] = MappingProxyType({}),
         **training: Any,
     ) -> None:
-        raw = {"name": "toy", "candidates": {name: {"model": "cnn"} for name in NAMES}}
+        raw: dict[str, Any] = {
+            "name": "toy",
+            "candidates": {name: {"model": "cnn"} for name in NAMES},
+            "expectations": expectations,
+        }
         settings = config.parse(raw | {"training": training}, origin="")
         workspace, file = Workspace(folder), folder / "config.yaml"
         self.record = RunRecord.begin(settings, file, workspace)
-        display = Display(pipeline.plan(settings), Console(quiet=True))
+        self.shown = StringIO()
+        display = Display(pipeline.plan(settings), Console(file=self.shown, width=300))
         self.backend = LocalBackend(settings, file, workspace, self.record, display)
+        self.card = dataset_card()
+        self.ingested = 0
         self.running: set[str] = set()
         self.most: set[str] = set()
         self.order: list[str] = []
@@ -62,6 +74,10 @@ class Rehearsal:
 
     async def _run_process(self, command: list[str], **_: Any) -> None:
         assert command[3:5] == ["step", "ingest"]
+        self.ingested += 1
+        key = pipeline.plan(self.backend.config)["ingest"].key
+        with artifacts.publish(self.backend.workspace.dataset(key).path) as draft:
+            self.card.save(DatasetFolder(draft).card)
 
     async def train_one(self, name: str, cpus: list[int]) -> None:
         self.running.add(name)
@@ -165,3 +181,35 @@ def test_an_error_of_another_kind_ends_the_others_and_is_raised_by_itself(
     with pytest.raises(OSError, match="No space left"):
         backend.train()
     assert not {"d", "e"} & set(backend.order), "nothing was begun after that"
+
+
+# --- what is expected of the data ---------------------------------------------------------------
+
+UNEQUAL = {"train": (960, 40), "validation": (50, 50), "test": (100, 100)}
+SAID = "balance: images of train that are of class bright: 40 of 1,000"
+
+
+def test_what_is_not_as_expected_is_in_ingestions_line_whether_it_is_reused_or_not(
+    rehearsal: Callable[..., Rehearsal],
+) -> None:
+    for state in ("succeeded", "reused"):
+        backend = rehearsal()
+        backend.card = dataset_card(per_class=UNEQUAL)
+        backend.train()
+        (line,) = (line for line in backend.shown.getvalue().splitlines() if SAID in line)
+        assert line.split()[1:3] == ["ingest", state]
+        assert line.endswith(SAID)
+
+
+def test_data_that_is_reused_fails_a_run_that_expects_more_of_it(
+    rehearsal: Callable[..., Rehearsal],
+) -> None:
+    first = rehearsal()
+    first.card = dataset_card(per_class=UNEQUAL)
+    first.train()
+    strict = rehearsal(expectations={"fail": ["balance"]})
+    with pytest.raises(ExpectationError, match=SAID):
+        strict.train()
+    assert [(task.name, task.state) for task in strict.record.tasks] == [("ingest", "failed")]
+    assert SAID in str(strict.record.tasks[0].error)
+    assert (strict.ingested, strict.order) == (0, [])

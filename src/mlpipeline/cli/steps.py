@@ -31,6 +31,7 @@ from mlpipeline.cli.options import (
 from mlpipeline.errors import GateError, PipelineError
 from mlpipeline.events import feedback as corrections
 from mlpipeline.events import retraining, schema
+from mlpipeline.learning.data import expectations
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import gate as rule
@@ -77,21 +78,26 @@ def _begin(context: typer.Context) -> None:
 
 @app.command()
 def ingest(config: ConfigFile = DEFAULT_CONFIG, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
-    """Fetch the data set, split it, write sharded TFRecords."""
+    """Fetch the data set, split it, write sharded TFRecords, see whether it is as expected."""
     settings = configuration.load(config)
     task = pipeline.plan(settings)[INGEST.name]
-    if _is_reused(task, workspace):
-        return
-    with loading.tensorflow():
-        from mlpipeline.steps import ingestion
+    if not _is_reused(task, workspace):
+        with loading.tensorflow():
+            from mlpipeline.steps import ingestion
 
-    ingestion.ingest(
-        settings.data,
-        workspace.dataset(task.key).path,
-        feedback=workspace.feedback,
-        confirm=partial(own_files.confirm, settings.data.dataset, settings.data),
-        check=lambda data: _check_models(settings, data.train.images.shape[1:], len(data.classes)),
-    )
+        ingestion.ingest(
+            settings.data,
+            workspace.dataset(task.key).path,
+            feedback=workspace.feedback,
+            confirm=partial(own_files.confirm, settings.data.dataset, settings.data),
+            check=lambda data: _check_models(
+                settings, data.train.images.shape[1:], len(data.classes)
+            ),
+        )
+    # What is expected is part of no key, so one that is reused is judged as well.
+    judgement = expectations.of(workspace, settings.expectations, task.key)
+    judgement.tell()
+    judgement.require()
 
 
 @app.command()

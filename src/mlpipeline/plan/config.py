@@ -43,6 +43,8 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_le
 # More is a slip of the hand: an image of 8,192 by 8,192 pixels has 200 MB in memory.
 Side = Annotated[int, Field(ge=1, le=8_192)]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 SCHEMES = ("tfds", "folder", "csv", "npz", "idx")
 """What a data set's name begins with, before a colon, where it says where the data lies."""
 
@@ -89,6 +91,50 @@ class Data(Section):
     names: the data is ingested anew when one of them has changed. `[]` for none."""
     files_digest: Digest | None = None
     """What these files were like when the run began; every run writes it for its steps."""
+
+
+Expectation = Literal[
+    "balance",
+    "blank",
+    "duplicates",
+    "leakage",
+    "contradictions",
+    "class_drift",
+    "pixel_drift",
+]
+
+
+class Expectations(Section):
+    """What the images should be like: part of no key.
+
+    Ingestion measures it and says what is not met; the run fails where that is asked for. Of the
+    splits, the worst one counts. Without a limit nothing is said.
+    """
+
+    balance: Share | None = 0.1
+    """The least that a class may have in any split, where 1 is what all would have if they had the
+    same."""
+    blank: Share | None = 0.01
+    """The largest share of a split's images that may be all of one colour."""
+    duplicates: Share | None = 0.01
+    """The largest share of a split's images that may equal an earlier one of it."""
+    leakage: Share | None = 0.01
+    """The largest share of validation that may be in train as well, and of test that may be in
+    either."""
+    contradictions: Share | None = 0.01
+    """The largest share of a split's images that may equal one of another class, in whatever split.
+    """
+    class_drift: NonNegativeFloat | None = 0.1
+    """The largest population stability index of the training images by class, against the data set
+    that the model's current version was made from."""
+    pixel_drift: Share | None = 0.1
+    """The largest Kolmogorov-Smirnov distance of the training images' means, and of their
+    contrasts, against the same."""
+    fail: tuple[Expectation, ...] = ()
+    """Those that a run fails by; of the others it warns."""
+    against: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]+$")] | None = None
+    """The key of the data set that drift is measured against; none: that of the version that is
+    current when a run begins, which every run writes for its steps."""
 
 
 class Recipe(Section):
@@ -317,6 +363,8 @@ class Config(Section):
     """Random seed of every training."""
     data: Data = Data()
     """Which images, and how they are split and stored."""
+    expectations: Expectations = Expectations()
+    """What the images should be like, and which of it a run fails by."""
     recipe: Recipe = Recipe()
     """What candidates have in common, unless they say otherwise."""
     candidates: Annotated[dict[Label, Candidate], Field(min_length=1)]
@@ -370,6 +418,11 @@ class Config(Section):
             f"{place}.files: expected a function of your own that reads them, got `{reference}`"
             for place, reference, files in readers
             if files is not None and module_of(reference) is None
+        ]
+        problems += [
+            f"expectations.fail names {name}: expected a limit in expectations.{name}, got none"
+            for name in self.expectations.fail
+            if getattr(self.expectations, name) is None
         ]
         if self.training.workers > shards:
             problems.append(

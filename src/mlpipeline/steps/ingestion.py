@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlpipeline import progress
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.learning.data import corrections, datasets, duplicates
+from mlpipeline.learning.data import corrections, datasets, duplicates, profile
 from mlpipeline.learning.data.images import Dataset, Split, canonical_order, content_digest
 from mlpipeline.learning.data.preparation import preparation_of, prepared
 from mlpipeline.learning.data.tfrecords import write_shards
@@ -79,8 +79,7 @@ def ingest(
     dataset = datasets.load(data.dataset, data.source, data, output.parent)
     dataset = prepared(dataset, data, scratch=output.parent)
     check(dataset)
-    equal = duplicates.find(dataset)
-    _tell(dataset, equal)
+    groups, looks = profile.read(dataset)
     order = canonical_order(dataset.train)
     preparation = preparation_of(dataset.train.images, order, fit=data.fit)
     train, validation = cut_validation(dataset.train, order, count=data.validation, seed=data.seed)
@@ -103,6 +102,9 @@ def ingest(
         "validation": Part(dataset.train, validation, _EVALUATION_SHARDS),
         "test": Part(dataset.test, canonical_order(dataset.test), _EVALUATION_SHARDS),
     }
+    # As it is published: what was corrected contradicts nothing any more.
+    equal = duplicates.find(dataset, groups)
+    _tell(dataset, equal)
     with artifacts.publish(output) as draft:
         shards = _write(parts, draft, seed=data.seed)
         card = _card(dataset, parts, shards, seed=data.seed)
@@ -111,9 +113,19 @@ def ingest(
             "preparation": preparation,
             "unreadable": dataset.unreadable,
             "duplicates": equal,
+            "profile": profile.measure(groups, looks, *_all_rows(dataset, parts)),
         }
         card.model_copy(update=known).publish(DatasetFolder(draft))
         confirm()
+
+
+def _all_rows(
+    dataset: Dataset, parts: Parts
+) -> tuple[NDArray[np.int64], dict[SplitName, NDArray[np.int64]]]:
+    """Return the labels of all images, those of `train` first, and the rows of each split."""
+    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+    of_test = parts["test"].rows + len(dataset.train.labels)
+    return labels, {name: part.rows for name, part in parts.items()} | {"test": of_test}
 
 
 def _tell(dataset: Dataset, equal: Duplicates | None) -> None:

@@ -23,6 +23,8 @@ from mlpipeline.backends.local.training import TrainingProcesses, own_processors
 from mlpipeline.backends.local.turns import turn
 from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
+from mlpipeline.learning.data import expectations
+from mlpipeline.learning.data.expectations import Judgement
 from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
 from mlpipeline.plan.config import Config, module_of
@@ -158,10 +160,33 @@ class Execution:
     def _is_reused(self, task: Task) -> bool:
         if not task.is_done(self.backend.workspace):
             return False
+        if task.step == INGEST:
+            self._require_expectations(task)
         self.backend.record.add(task, "reused", 0.0)
         found = pipeline.compared(task, self.backend.config)
-        self.backend.display.finish(task, "reused", 0.0, found)
+        said = "; ".join(filter(None, [found, self._said(task)]))
+        self.backend.display.finish(task, "reused", 0.0, said)
         return True
+
+    def _require_expectations(self, task: Task) -> None:
+        """What is expected may be more than when the data was ingested: no step looks at it now."""
+        try:
+            self._judgement(task).require()
+        except PipelineError as error:
+            self.backend.record.add(task, "failed", 0.0, str(error))
+            self.backend.display.finish(task, "failed", 0.0, error.got)
+            raise
+
+    def _judgement(self, task: Task) -> Judgement:
+        workspace, asked = self.backend.workspace, self.backend.config.expectations
+        return expectations.of(workspace, asked, task.key)
+
+    def _said(self, task: Task) -> str:
+        """What a task that has ended well has to say, beside that."""
+        if task.step == INGEST:
+            return self._judgement(task).summary
+        gates = self.backend.record.gates
+        return gates[task.name].summary if task.name in gates else ""
 
     def _turn(self, task: Task) -> AbstractAsyncContextManager[None]:
         """While another run makes the same, it is waited for, and then reused."""
@@ -201,7 +226,7 @@ class Execution:
             display.finish(task, "failed", seconds, error.got)
             raise
         seconds = time.monotonic() - started
-        said = record.gates[task.name].summary if task.name in record.gates else ""
+        said = self._said(task)
         record.add(task, "succeeded", seconds)
         display.finish(task, "succeeded", seconds, said)
 

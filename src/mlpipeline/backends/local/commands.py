@@ -21,6 +21,7 @@ from mlpipeline.backends.local.inbox import Inbox
 from mlpipeline.backends.local.rollback import roll_back
 from mlpipeline.backends.local.service import Service
 from mlpipeline.events import feedback
+from mlpipeline.learning.data import expectations
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, permissions, pipeline
 from mlpipeline.plan.config import Config
@@ -59,6 +60,7 @@ def run(
     """
     webhook = Webhook.taken_from()  # before there is a process that could read it
     config = own_files.pinned(feedback.joined(config, workspace))
+    config = expectations.against_current(config, workspace)
     record = RunRecord.begin(config, config_file, workspace)
     with runs.under_way(record.folder):
         garbage.wait_for_removal(workspace, f"run {record.run}")

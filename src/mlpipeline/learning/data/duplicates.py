@@ -54,6 +54,13 @@ class Groups:
         return self.order[self.starts[group] :][: self.sizes[group]]
 
     @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The group that each row is in: int64 `[N]`."""
+        numbers = np.empty_like(self.order)
+        numbers[self.order] = np.repeat(np.arange(len(self.starts)), self.sizes)
+        return numbers
+
+    @property
     def sizes(self) -> NDArray[np.int64]:
         """How many rows each group has: int64 `[G]`."""
         return np.diff(self.starts, append=len(self.order))
@@ -75,14 +82,16 @@ def pixel_digests(images: NDArray[np.uint8]) -> NDArray[np.void]:
     return np.fromiter(digests(), dtype="V32", count=len(images))
 
 
-def find(dataset: Dataset) -> Duplicates | None:
-    """Return which images are in two classes, or in both splits; None where none is."""
+def find(dataset: Dataset, groups: Groups) -> Duplicates | None:
+    """Return which images are in two classes, or in both splits; None where none is.
+
+    Args:
+        dataset: The data set.
+        groups: Which of its images are equal, those of `train` before those of `test`.
+    """
     counts = [len(split.labels) for split in (dataset.train, dataset.test)]
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
     is_test = np.repeat(np.arange(2), counts)
-    groups = Groups.of(
-        np.concatenate([pixel_digests(split.images) for split in (dataset.train, dataset.test)])
-    )
     in_two_classes = np.flatnonzero(groups.least(labels) != groups.greatest(labels))
     in_both = np.flatnonzero(groups.least(is_test) != groups.greatest(is_test))
     if not len(in_two_classes) and not len(in_both):

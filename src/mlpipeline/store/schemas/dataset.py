@@ -88,6 +88,27 @@ class Duplicates(Part):
         )
 
 
+class SplitProfile(Part):
+    """What the images of a split are like, in figures that somebody may have expectations of.
+
+    Attributes:
+        blank: How many are all of one colour.
+        repeated: How many equal an earlier one of the same split.
+        leaked: How many are also in a split before this one, in the order train, validation, test:
+            a model knows them before it is measured by them.
+        contradicted: How many equal one of another class, in whatever split.
+        means: How many have a mean of their pixels in each of equal parts from 0 to 1.
+        contrasts: How many have a standard deviation of them in each of equal parts from 0 to 0.5.
+    """
+
+    blank: int
+    repeated: int
+    leaked: int
+    contradicted: int
+    means: tuple[int, ...]
+    contrasts: tuple[int, ...]
+
+
 class DatasetCard(Document):
     """A published data set.
 
@@ -107,6 +128,7 @@ class DatasetCard(Document):
             channels, and in cards of older versions.
         unreadable: What was left out because it could not be read, if anything.
         duplicates: Equal images that should not be, if any.
+        profile: What the images of each split are like; None in cards of older versions.
     """
 
     CALLED: ClassVar[str] = "data set's card"
@@ -125,6 +147,7 @@ class DatasetCard(Document):
     preparation: ImageKind | None = None
     unreadable: Unreadable | None = None
     duplicates: Duplicates | None = None
+    profile: dict[SplitName, SplitProfile] | None = None
 
     def publish(self, folder: DatasetFolder) -> None:
         """Write the card into a data set's folder, and the same for people."""
@@ -151,10 +174,32 @@ Images of shape {list(card.shape)}, uint8. Source: {card.source}.
 
 `validation` was cut from the source's training images, in proportion to the classes, with seed
 {card.seed}. Choose between models by `validation`; measure the chosen one on `test`, once.
-{_describe_feedback(card.feedback)}{_describe_preparation(card.preparation)}{_describe_faults(card)}
+{_describe_profile(card)}{_describe_feedback(card.feedback)}\
+{_describe_preparation(card.preparation)}{_describe_faults(card)}
 - Files: TFRecord, one `tf.train.Example` for each image: `image` (raw bytes), `label` (int64).
   `dataset.json` lists them with their counts and SHA-256.
 - SHA-256 of the content, in whatever order it is stored: `{card.digest}`
+"""
+
+
+def _describe_profile(card: DatasetCard) -> str:
+    if card.profile is None:
+        return ""
+    profiles = [card.profile[name] for name in SPLITS]
+    rows = {
+        "all of one colour": [each.blank for each in profiles],
+        "equal to an earlier one of the split": [each.repeated for each in profiles],
+        "also in a split before it": [each.leaked for each in profiles],
+        "equal to one of another class": [each.contradicted for each in profiles],
+    }
+    lines = "\n".join(
+        f"| {what} | {' | '.join(f'{count:,}' for count in counts)} |"
+        for what, counts in rows.items()
+    )
+    return f"""
+| images | {" | ".join(SPLITS)} |
+| --- | --- | --- | --- |
+{lines}
 """
 
 
