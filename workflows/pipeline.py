@@ -232,7 +232,7 @@ def add_steps() -> Steps:
             # which Argo would evaluate it.
             *OWNER,
         ],
-        outputs=["name", "ingest-key", "select-key", "trainings"],
+        outputs=["name", "ingest-key", "ingest-memo", "select-key", "trainings"],
         # It makes the folders that others mount. Like `record`, it runs nobody's code but ours.
         writes=[ALL],
         account="pipeline",
@@ -241,6 +241,10 @@ def add_steps() -> Steps:
     ingest = _memoized(
         INGEST.name,
         step_arguments(INGEST.name, **_RUN),
+        inputs=["key", "memo"],
+        # It is the key, and with it the limits that a run fails by, where there are any.
+        key=ref("inputs.parameters.memo"),
+        lock=ref("inputs.parameters.key"),
         reads=[ALL, NO_REQUESTS],  # the data may lie anywhere, and be read by anybody's code
         writes=_places(INGEST.publishes),
         memory=TENSORFLOW_MEMORY,
@@ -424,7 +428,10 @@ def begin(steps: Steps) -> Task:
     Task(
         name=INGEST.name,
         template=steps.ingest,
-        arguments={"key": planning.get_parameter("ingest-key")},
+        arguments={
+            "key": planning.get_parameter("ingest-key"),
+            "memo": planning.get_parameter("ingest-memo"),
+        },
         depends=after(INGEST),
     )
     return planning
@@ -555,9 +562,14 @@ def _memoized(
     inputs: Sequence[str] = ("key",),
     outputs: Sequence[str] = (),
     key: str = ref("inputs.parameters.key"),
+    lock: str = "",
     **options: Any,
 ) -> DAG:
-    """Return a step that is answered from the memo if it can be; `options` are those of `step`."""
+    """Return a step that is answered from the memo if it can be; `options` are those of `step`.
+
+    Its inputs are those of its pod, too, by the same names. One of a kind runs at a time: of a
+    `lock`, or else of a key of the memo.
+    """
     pod = step(f"{name}-pod", args, inputs=inputs, outputs=outputs, component=name, **options)
     with DAG(
         name=name,
@@ -573,7 +585,7 @@ def _memoized(
             key=key, max_age="", cache=m.Cache(config_map=m.LocalObjectReference(name=MEMO))
         ),
         # Two runs that need the same at the same moment: the second waits, then finds it.
-        synchronization=mutex(key),
+        synchronization=mutex(lock or key),
     ) as memoized:
         Task(
             name=name,

@@ -31,7 +31,7 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import Workspace
 from support.operators import OperatedCluster
-from support.stored_documents import model_card
+from support.stored_documents import dataset_card, model_card
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = {
@@ -231,6 +231,7 @@ def argo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Argo]:
                 with artifacts.publish(trained / folder) as draft:
                     (draft / "content").write_text(which)
                     model_card(engine="litert").save(draft / "model.json")
+                    dataset_card().save(draft / "dataset.json")
 
     def make() -> Argo:
         cluster = OperatedCluster()

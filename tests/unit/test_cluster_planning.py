@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from mlpipeline.plan import config, pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import DatasetFolder, Workspace
 from support.fake_cluster import FakeCluster
+from support.stored_documents import dataset_card
 
 ROOT = Path(__file__).parents[2]
 TEXT = """
@@ -129,6 +132,8 @@ def _publish(task: Task, workspace: Path) -> None:
     for folder in task.publishes:
         with artifacts.publish(workspace / folder) as draft:
             (draft / "content").write_text(task.name)
+            if task.step is pipeline.INGEST:
+                dataset_card().save(DatasetFolder(draft).card)
 
 
 def _plan(settings: Config, workspace: Path, cluster: FakeCluster) -> dict[str, str]:
@@ -186,8 +191,12 @@ def test_the_outputs_are_what_the_workflow_hands_on(tmp_path: Path, cluster: Fak
         {"candidate": "dropout", "key": keys["train-dropout"]},
         {"candidate": "cnn", "key": keys["train-cnn"]},
     ]
-    expected = {"name": "shirts", "ingest-key": keys["ingest"], "select-key": keys["select"]}
-    assert outputs == expected
+    assert outputs == {
+        "name": "shirts",
+        "ingest-key": keys["ingest"],
+        "ingest-memo": keys["ingest"],
+        "select-key": keys["select"],
+    }
 
 
 def test_nothing_is_forgotten_where_all_is_whole(tmp_path: Path, cluster: FakeCluster) -> None:
@@ -245,6 +254,62 @@ def test_what_of_the_users_own_is_as_it_was_is_said(
     line = next(line for line in capsys.readouterr().out.splitlines() if "ingest" in line)
     said = "done: 1 module and 1 file (0.0 MB, by content) are as they were"
     assert line.endswith(said)
+
+
+def _expecting(**asked: Any) -> Config:
+    return _resolve(TEXT + f"expectations: {json.dumps(asked)}\n")
+
+
+def test_what_is_not_as_expected_of_data_that_is_reused_is_said(
+    tmp_path: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = _expecting(balance=1, against="ingest-1")
+    (ingest, *_) = pipeline.plan(settings).values()
+    with artifacts.publish(tmp_path / ingest.publishes[0]) as draft:
+        unequal = {"train": (900, 100), "validation": (50, 50), "test": (100, 100)}
+        dataset_card(per_class=unequal).save(DatasetFolder(draft).card)
+    with artifacts.publish(Workspace(tmp_path).dataset("ingest-1").path) as draft:
+        dataset_card().save(DatasetFolder(draft).card)
+    _plan(settings, tmp_path, cluster)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "ingest" in line)
+    assert "done: balance: images of train that are of class bright: 100 of 1,000" in line
+    assert "class_drift: images of train by class: population stability index" in line
+
+
+def test_limits_that_a_run_fails_by_are_part_of_what_is_remembered(
+    tmp_path: Path, cluster: FakeCluster
+) -> None:
+    """Or a data set that another run has let pass would never be judged."""
+
+    def memo(**asked: Any) -> str:
+        outputs = _plan(_expecting(**asked), tmp_path, cluster)
+        assert outputs["ingest-key"] == _keys(_resolve())["ingest"], "the artifact is the same"
+        return outputs["ingest-memo"]
+
+    plain = _keys(_resolve())["ingest"]
+    assert memo(leakage=0, against="ingest-1") == plain, "it only warns"
+    strict = memo(leakage=0, fail=["leakage"])
+    assert strict != plain
+    assert re.fullmatch("[0-9a-z-]+", strict), "or Argo does not take it"
+    assert memo(leakage=0, blank=0, fail=["leakage"], against="ingest-1") == strict
+    assert memo(leakage=0.5, fail=["leakage"]) not in (strict, plain)
+    against = {memo(fail=["pixel_drift"], against=key) for key in ("ingest-1", "ingest-2")}
+    assert len(against - {strict, plain}) == 2
+
+
+def test_what_is_remembered_of_data_that_is_gone_is_forgotten_with_its_limits(
+    tmp_path: Path, cluster: FakeCluster
+) -> None:
+    settings = _expecting(fail=["leakage"])
+    (ingest, *_) = pipeline.plan(settings).values()
+    _publish(ingest, tmp_path)
+    remembered = _plan(settings, tmp_path, cluster)["ingest-memo"]
+    cluster.objects["ConfigMap", "memo"]["data"][remembered] = _entry()
+    _plan(settings, tmp_path, cluster)
+    assert remembered in _remembered(cluster)
+    shutil.rmtree(tmp_path / ingest.publishes[0])
+    _plan(settings, tmp_path, cluster)
+    assert remembered not in _remembered(cluster)
 
 
 @pytest.mark.parametrize("data", [None, {}, {"of-others": _entry()}])

@@ -19,6 +19,7 @@ from mlpipeline.cli import last_words
 from mlpipeline.cli.options import Workspace
 from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.events import feedback
+from mlpipeline.learning.data import expectations
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import own_files, pipeline
 from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
@@ -84,6 +85,7 @@ def plan(
     overrides = planning.Overrides.of(given)
     resolved = planning.resolve(given.get("configuration", ""), overrides)
     settings = own_files.pinned(feedback.joined(resolved, workspace))
+    settings = expectations.against_current(settings, workspace)
     planned = planning.plan(settings, workspace, cluster, cache=memo)
     workspace.prepare(settings.name)
     configuration.write(settings, config)  # one that can be planned: the record plans it, too

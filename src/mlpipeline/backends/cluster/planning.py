@@ -15,9 +15,11 @@ from typing import Any
 from mlpipeline.backends.cluster import memo
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.errors import ConfigurationError
+from mlpipeline.learning.data import expectations
 from mlpipeline.plan import braces, config, pipeline, search
-from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN
+from mlpipeline.plan.config import Config, Expectations
+from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
+from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import Forced
 
@@ -190,19 +192,46 @@ def plan(settings: Config, workspace: Workspace, cluster: Cluster, *, cache: str
     done = {name: tasks[name].is_done(workspace) for name in keys}
     for name, key in keys.items():
         # This step's result, as `mlpipeline cluster plan` shows it.
-        found = pipeline.compared(tasks[name], settings) if done[name] else ""
+        found = _found(tasks[name], settings, workspace) if done[name] else ""
         state = f"done: {found}" if found else "done" if done[name] else "to do"
         print(f"{name:<22} {key}  {state}", flush=True)  # noqa: T201
     trainings = [t for t in tasks.values() if t.step is TRAIN]
+    remembered = keys | {INGEST.name: _judged(keys[INGEST.name], settings.expectations)}
     memo.forget(
         cluster,
         cache,
-        {keys[name]: is_done for name, is_done in done.items()},
+        {remembered[name]: is_done for name, is_done in done.items()},
         answers={task.key: "metrics" for task in trainings},
     )
     return {
         "name": settings.name,
         "ingest-key": keys[INGEST.name],
+        "ingest-memo": remembered[INGEST.name],
         "select-key": keys[SELECT.name],
         "trainings": json.dumps([{"candidate": t.candidate, "key": t.key} for t in trainings]),
     }
+
+
+def _found(task: Task, settings: Config, workspace: Workspace) -> str:
+    """What there is to say of a result that is reused."""
+    said = [pipeline.compared(task, settings)]
+    if task.step is INGEST:
+        said.append(expectations.of(workspace, settings.expectations, task.key).summary)
+    return "; ".join(filter(None, said))
+
+
+def _judged(key: str, asked: Expectations) -> str:
+    """Return what Argo remembers of ingestion: a data set, and the limits that it is within.
+
+    They are no part of its key. So where a run fails by one, the pod looks once for each limit,
+    although the data set is there: at another run's, too, that was made while this one waited.
+    """
+    if not asked.fail:
+        return key
+    limits = asked.model_dump(include=set(asked.fail) | _against(asked))
+    return artifacts.make_key(key, code="", parameters=limits, inputs=[])
+
+
+def _against(asked: Expectations) -> set[str]:
+    """What is compared is part of what was judged only where a run fails by the comparison."""
+    return {"against"} if {"class_drift", "pixel_drift"} & set(asked.fail) else set()
