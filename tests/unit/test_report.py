@@ -17,7 +17,8 @@ from PIL import Image
 from mlpipeline.runs import report
 from mlpipeline.runs.report import evidence, figures, formats, measures
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Workspace
+from mlpipeline.store.layout import DatasetFolder, Workspace
+from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard, SplitProfile
 from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
 from support.fabricated_run import CLASSES, artifact_of, fabricate
@@ -263,10 +264,54 @@ def test_a_failed_run_says_why_first_and_shows_what_was_finished(
 
 
 def test_a_run_that_failed_at_once_is_reported(tmp_path: Path, run: dict[str, Any]) -> None:
+    shutil.rmtree(artifact_of(tmp_path, run, "ingest"))
     _fail(run, "ingest", "no data source")
     page = _page(tmp_path, run)
     assert page.headings == ["Candidates", "Time", "Run"]
     assert "no data source" in page.text
+
+
+PROFILE = SplitProfile(
+    blank=0, repeated=0, leaked=0, contradicted=0, means=(9, 0), contrasts=(9, 0)
+)
+
+
+def test_what_is_expected_of_the_data_is_shown_with_what_was_found(
+    tmp_path: Path, run: dict[str, Any]
+) -> None:
+    leaked = PROFILE.model_copy(update={"leaked": 120})
+    changes = {"profile": dict.fromkeys(SPLITS, PROFILE) | {"test": leaked}}
+    card = DatasetCard.load(DatasetFolder(artifact_of(tmp_path, run, "ingest")).card)
+    with artifacts.publish(Workspace(tmp_path).dataset("ingest-2").path) as draft:
+        card.model_copy(update=changes).save(DatasetFolder(draft).card)
+    run["tasks"][0]["key"] = "ingest-2"
+    run["config"]["expectations"] = {"leakage": 0.005, "blank": None, "against": "ingest-1"}
+    page = _page(tmp_path, run)
+    said = "images of test that are also in a split before it"
+    assert page.text.index("The data is not as expected") < page.text.index("Test accuracy")
+    assert page.text.count(said) == 2
+    assert "at most 0.005 ✗ no" in page.text
+    assert "at least 0.1 ✓ yes" in page.text
+    assert "blank" not in page.text.partition("Expectations")[2].partition("balance")[0]
+    assert "Drift is not known" in page.text, "there is no ingest-1"
+
+
+def test_data_that_a_run_failed_by_is_shown(tmp_path: Path, run: dict[str, Any]) -> None:
+    _fail(run, "ingest", "the data is not as expected: balance")
+    run["config"]["expectations"] = {"balance": 1, "fail": ["balance"]}
+    page = _page(tmp_path, run)
+    assert page.headings == ["Candidates", "Time", "Data", "Run"]
+    assert "at least 1.0 ✓ yes" in page.text
+
+
+@pytest.mark.parametrize("asked", [{"balance": "much"}, {"of later": 1}])
+def test_expectations_that_this_version_does_not_know_are_left_out_and_said(
+    tmp_path: Path, run: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    run["config"]["expectations"] = asked
+    page = _page(tmp_path, run)
+    assert "Not everything could be read" in page.text
+    assert "Images by class and split" in page.text
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.errors import ArtifactError
+from mlpipeline.learning.data import expectations
+from mlpipeline.learning.data.expectations import Judgement
+from mlpipeline.plan.config import Expectations
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN
 from mlpipeline.store import artifacts
-from mlpipeline.store.layout import Folder, SelectionFolder, Workspace
+from mlpipeline.store.layout import DatasetFolder, Folder, SelectionFolder, Workspace
 from mlpipeline.store.schemas.candidate import Epoch, Metrics, TrainingHistory
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.run import Run, TaskRecord, TaskState
@@ -103,6 +106,7 @@ class Evidence:
 
     Attributes:
         card: The data set's card.
+        judgement: Whether the data set is as the run's configuration expects.
         candidates: The candidates that the run came to, in the configuration's order.
         decision: The last selection's decision.
         predictions: The chosen model's predictions for the test split.
@@ -114,6 +118,7 @@ class Evidence:
     """
 
     card: DatasetCard | None
+    judgement: Judgement | None
     candidates: Sequence[CandidateOutcome]
     decision: Decision | None
     predictions: TestPredictions | None
@@ -140,7 +145,7 @@ def collect(workspace: Workspace, run: Run) -> Evidence:
     ingest = next((task for task in run.tasks if task.step == INGEST.name), None)
     # An asynchronous run selects several times, the last time among all candidates.
     select = next((task for task in reversed(run.tasks) if task.step == SELECT.name), None)
-    dataset = workspace.dataset(ingest.key) if ingest and _is_there(ingest) else None
+    dataset = _dataset(workspace, ingest) if ingest else None
     selection = workspace.selection(select.key) if select and _is_there(select) else None
     card = reader.read(dataset, lambda folder: DatasetCard.load(folder.card))
     decision = reader.read(selection, lambda folder: Decision.load(folder.decision))
@@ -148,6 +153,7 @@ def collect(workspace: Workspace, run: Run) -> Evidence:
     names = _class_names(card, predictions)
     return Evidence(
         card=card,
+        judgement=reader.read(dataset, lambda folder: _judgement(workspace, run, folder)),
         candidates=_candidates(reader, workspace, run, decision),
         decision=decision,
         predictions=predictions,
@@ -157,6 +163,18 @@ def collect(workspace: Workspace, run: Run) -> Evidence:
         failures=[task for task in run.tasks if task.state == "failed"],
         left_out=reader.left_out,
     )
+
+
+def _dataset(workspace: Workspace, ingest: TaskRecord) -> DatasetFolder | None:
+    """Where the data set is: one that is not as expected is there, although its task has failed."""
+    folder = workspace.dataset(ingest.key)
+    is_there = _is_there(ingest) or (bool(ingest.key) and artifacts.is_whole(folder.path))
+    return folder if is_there else None
+
+
+def _judgement(workspace: Workspace, run: Run, folder: DatasetFolder) -> Judgement:
+    asked = Expectations.model_validate(run.settings("expectations"))
+    return expectations.of(workspace, asked, folder.path.name)
 
 
 def _is_there(task: TaskRecord) -> bool:
