@@ -139,10 +139,14 @@ def test_plan_writes_the_configuration_and_what_the_workflow_reads(
             "status": {"storedWorkflowTemplateSpec": _parameters(defaults | {"replicas": ""})},
         }
     )
+    workspace = Workspace(tmp_path)
+    _make(workspace.model("shirts", "shirts-0").path, dataset_key="ingest-before")
+    registry.promote(workspace, "shirts", "shirts-0")
     said = invoke("plan")
     assert TASKS["train-cnn"].key in said
     written = config.load(tmp_path / "config.yaml")
     assert (list(written.candidates), written.training.workers) == (["cnn"], 3)
+    assert written.expectations.against == "ingest-before"
     outputs = _outputs(tmp_path)
     assert set(outputs) >= _declared("plan")
     assert json.loads(outputs["trainings"]) == [

@@ -14,6 +14,8 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from mlpipeline.backends.local import commands
+from mlpipeline.backends.local.backend import LocalBackend
 from mlpipeline.cli import app
 from mlpipeline.errors import ExpectationError
 from mlpipeline.learning.data import Dataset, Split, datasets, expectations, images, profile
@@ -26,6 +28,7 @@ from mlpipeline.store import artifacts, registry
 from mlpipeline.store.layout import DatasetFolder, ModelFolder, Workspace
 from mlpipeline.store.schemas.dataset import DatasetCard, SplitName, SplitProfile
 from mlpipeline.store.schemas.feedback import Correction, Snapshot
+from mlpipeline.store.schemas.run import Run
 from support.stored_documents import dataset_card, model_card
 
 CLASSES = ("dark", "bright")
@@ -359,6 +362,21 @@ def test_a_run_names_the_data_of_the_version_that_is_current_when_it_begins(
     serve(workspace, "two", "ingest-2")
     assert expectations.against_current(named, workspace) == named
     assert expectations.against_current(settings, workspace).expectations.against == "ingest-2"
+
+
+def test_a_run_on_this_machine_writes_it_for_its_steps(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(*_: Any, **__: Any) -> None:
+        serve(workspace, "two", "ingest-2")  # another run publishes meanwhile
+
+    serve(workspace, "one", "ingest-1")
+    monkeypatch.setattr(LocalBackend, "run", run)
+    monkeypatch.setattr(commands, "_conclude", lambda record, *_: record.save())
+    commands.run(settings_of(), Path("default.yaml"), workspace)
+    (folder,) = workspace.runs()
+    assert configuration.load(folder.config).expectations.against == "ingest-1"
+    assert Run.load(folder.record).settings("expectations")["against"] == "ingest-1"
 
 
 def test_where_the_current_version_cannot_be_read_nothing_is_named(
