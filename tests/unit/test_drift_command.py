@@ -142,6 +142,7 @@ def published_by_a_run(workspace: Workspace) -> dict[str, Any]:
         "name": "m",
         "data": {"dataset": "synthetic", "feedback": "0" * 16, "files_digest": "1" * 16},
         "candidates": {"cnn": {"model": "cnn", "files_digest": "2" * 16}},
+        "expectations": {"against": "ingest-1"},
     }
     Run(
         run="run-1",
@@ -156,7 +157,8 @@ def published_by_a_run(workspace: Workspace) -> dict[str, Any]:
     workspace.current_version("m").unlink()
     registry.promote(workspace, "m", VERSION, run="run-1")
     data = {"dataset": "synthetic", "feedback": None, "files_digest": None}
-    return content | {"data": data, "candidates": {"cnn": {"model": "cnn"}}}
+    others = {"candidates": {"cnn": {"model": "cnn"}}, "expectations": {}}
+    return content | {"data": data} | others
 
 
 def inbox(workspace: Workspace) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def _as_published(workspace: Workspace, name: str) -> Config:
     unpinned = {"files_digest": None}
     data = settings.data.model_copy(update=unpinned | {"feedback": None})
     candidates = {n: each.model_copy(update=unpinned) for n, each in settings.candidates.items()}
-    return settings.model_copy(update={"data": data, "candidates": candidates})
+    expectations = settings.expectations.model_copy(update={"against": None})
+    of_today = {"data": data, "candidates": candidates, "expectations": expectations}
+    return settings.model_copy(update=of_today)
 
 
 def _id(name: str, start: datetime) -> str:
