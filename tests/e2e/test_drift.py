@@ -20,7 +20,6 @@ from mlpipeline.store.schemas.run import Run as Record
 from support.workflows_on_kind import (
     HTTP,
     IMAGE,
-    QUICK,
     ROOT,
     WORKSPACE,
     Run,
@@ -37,17 +36,20 @@ from support.workflows_on_kind import (
 pytestmark = pytest.mark.timeout(2400)
 
 DATA = datasets.synthetic()
-RIGHT, WRONG = 3, 7  # whose images somebody had labelled by another class
-MISLABELLED = DATA.train.images[DATA.train.labels == RIGHT]
+RIGHT, WRONG = 3, 7  # most images of a class have the label of another one
+_OF_CLASS = np.flatnonzero(DATA.train.labels == RIGHT)
+MISLABELLED = np.delete(_OF_CLASS, np.s_[::5])
+LEARNS = {"model": "cnn", "options": {"widths": [8, 16], "units": 32}, "epochs": 10}
 TEMPLATE = ROOT / "manifests" / "components" / "drift" / "drift.yaml"
 _TOGETHER = 100  # images in a request
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A model with training data of its own, of which a class has the labels of another."""
+    """A model with training data of its own, of which most of a class have another's label."""
     made = f"e2e-{uuid.uuid4().hex[:8]}"
-    labels = np.where(DATA.train.labels == RIGHT, WRONG, DATA.train.labels)
+    labels = DATA.train.labels.copy()
+    labels[MISLABELLED] = WRONG
     file = WORKSPACE / f"{made}.npz"
     np.savez(
         file,
@@ -90,11 +92,15 @@ def ask(name: str, images: Array) -> Array:
     return classes
 
 
-def logged() -> int:
-    """How many images the only replica has written into its log."""
+def is_all_logged() -> bool:
+    """Whether the only replica has written all that it was asked into its log."""
     text = httpx.get(f"{HTTP}/metrics", timeout=60).raise_for_status().text
-    found = re.search(r"^mlpipeline_logged_images_total\{.*\} ([\d.e+]+)$", text, re.MULTILINE)
-    return int(float(found[1])) if found else 0
+
+    def total(metric: str) -> int:
+        found = re.findall(rf"^mlpipeline_{metric}_total\{{.*\}} ([\d.e+]+)$", text, re.MULTILINE)
+        return sum(int(float(number)) for number in found)
+
+    return total("logged_images") == total("predictions") > 0
 
 
 def look() -> str:
@@ -125,10 +131,11 @@ def test_requests_drift_and_the_model_is_trained_anew_with_what_people_have_corr
     name: str, tmp_path: Path
 ) -> None:
     content = configuration(
-        {"one": QUICK | {"epochs": 3}},
+        {"one": LEARNS},
         name=name,
         data={"dataset": f"npz:/workspace/{name}.npz", "validation": 500, "shards": 4},
         serving={"replicas": 1, "log": {"share": 1.0, "images_per_hour": 600_000}},
+        gate={"worse_by": 0.01},
     )
     post(tmp_path, {"kind": "train", "id": name, "configuration": content})
     before = succeeded(f"train-{name}", content)
@@ -136,17 +143,17 @@ def test_requests_drift_and_the_model_is_trained_anew_with_what_people_have_corr
     with inference_is(name):
         # Of verification, which asks what the validation split is like.
         assert "drift-" not in look()
-        asked = np.concatenate([MISLABELLED] * 3)
-        already = logged()
-        assert (ask(name, asked) == WRONG).mean() > 0.9
+        mislabelled = DATA.train.images[MISLABELLED]
+        asked = np.concatenate([mislabelled] * 4)
+        assert (ask(name, asked) == WRONG).mean() > 0.5
         corrections = [
             {"image": image.decode(), "label": DATA.classes[RIGHT]}
-            for image in requests.keys(MISLABELLED).tolist()
+            for image in requests.keys(mislabelled).tolist()
         ]
         event = {"kind": "feedback", "id": name, "model": name, "corrections": corrections}
         post(tmp_path, event | {"time": "2026-11-24T09:00:00Z"})
         assert Run(f"feedback-{name}", {}).wait() == "Succeeded"
-        wait_until(lambda: logged() >= already + len(asked), "the log of what was asked", 180)
+        wait_until(is_all_logged, "the log of what was asked", 180)
 
         said = look()
         (posted,) = re.findall(rf"^(train-drift-\d+-{name}): accepted$", said, re.MULTILINE)
@@ -159,7 +166,7 @@ def test_requests_drift_and_the_model_is_trained_anew_with_what_people_have_corr
         assert after.gate.verdict == "passed", after.gate
         assert after.served[-1].version != before.served[-1].version
         wait_until(
-            lambda: (ask(name, MISLABELLED) == RIGHT).mean() > 0.9, "answers of the new version", 60
+            lambda: (ask(name, mislabelled) == RIGHT).mean() > 0.5, "answers of the new version", 60
         )
-    assert accuracy(before) < 0.92 < 0.97 < accuracy(after)
+    assert accuracy(before) + 0.05 < accuracy(after)
     print(json.dumps({"before": accuracy(before), "after": accuracy(after)}))
