@@ -8,12 +8,14 @@ Who looks has no right in the cluster. Who posts may do nothing else, and sees n
 from __future__ import annotations
 
 from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
+from hera.workflows import models as m
 
 from workflows.manifests import by_the_clock, common
 from workflows.pipeline import (
     ALL,
     OUTPUTS,
     TENSORFLOW_MEMORY,
+    VOLUMES,
     WORKSPACE,
     arguments,
     ref,
@@ -22,6 +24,22 @@ from workflows.pipeline import (
 
 _ARGO = "http://argo-server:2746"
 _EVERY_HOUR = "17 * * * *"
+# The service account `sender` gives no token by itself; this one lasts as long as it takes to post.
+_TOKEN = m.Volume(
+    name="token",
+    projected=m.ProjectedVolumeSource(
+        sources=[
+            m.VolumeProjection(
+                service_account_token=m.ServiceAccountTokenProjection(
+                    path="token", expiration_seconds=600
+                )
+            )
+        ]
+    ),
+)
+_OF_TOKEN = m.VolumeMount(
+    name=_TOKEN.name, mount_path="/var/run/secrets/kubernetes.io/serviceaccount", read_only=True
+)
 _OPTIONS = {
     "images": ("1000", "How many of the newest images are looked at."),
     "false-alarms": ("0.01", "The share of looks that may find drift where there is none."),
@@ -43,7 +61,12 @@ def render() -> dict[str, str]:
         Parameter(name=name, value=value, description=text)
         for name, (value, text) in _OPTIONS.items()
     ]
-    options = common() | {"entrypoint": "drift", "on_exit": None, "arguments": [image, *given]}
+    options = common() | {
+        "entrypoint": "drift",
+        "on_exit": None,
+        "arguments": [image, *given],
+        "volumes": [*VOLUMES, _TOKEN],
+    }
     with WorkflowTemplate(name="drift", **options) as template:
         _add_templates()
     made = [template, by_the_clock(template, _EVERY_HOUR)]
@@ -72,6 +95,7 @@ def _add_templates() -> None:
         account="sender",
         timeout="10m",
     )
+    post.volume_mounts = [*(post.volume_mounts or []), _OF_TOKEN]
     with DAG(name="drift"):
         looking = Task(name="find-drift", template=look)
         Task(

@@ -10,7 +10,7 @@ import pytest
 import typer
 import yaml
 
-from mlpipeline.cli import app
+from mlpipeline.cli import app, cluster
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "manifests" / "components" / "drift" / "drift.yaml"
@@ -55,6 +55,12 @@ def test_who_looks_can_do_nothing_and_who_posts_sees_nothing() -> None:
     assert [mount.get("readOnly") for mount in mounts("find-drift")] == [True]
     assert (post["serviceAccountName"], post["automountServiceAccountToken"]) == ("sender", True)
     assert mounts("post") == []
+    (token,) = (v for v in TEMPLATE["spec"]["volumes"] if v["name"] == "token")
+    (source,) = token["projected"]["sources"]
+    (mount,) = (v for v in post["container"]["volumeMounts"] if v["name"] == "token")
+    file = Path(mount["mountPath"], source["serviceAccountToken"]["path"])
+    assert file == cluster._TOKEN, "the account of the sender mounts none by itself"
+    assert "token" not in {v["name"] for v in look["container"]["volumeMounts"]}
 
 
 def test_a_look_goes_by_the_clock_and_is_not_suspended() -> None:
