@@ -100,7 +100,7 @@ def test_a_node_is_drained_and_the_model_answers_and_the_training_goes_on(runs: 
     predictors = f"serving.kserve.io/inferenceservice={model}"
     assert len(on_nodes(find("pods", predictors))) == 2, "the replicas are to be on two nodes"
 
-    # A drain evicts what has ended, too: the pods of an hour of tests take longer than this training.
+    # A drain evicts what has ended, too: an hour's pods would take longer than this training.
     for phase in ("Succeeded", "Failed"):
         kubectl("delete", "pods", f"--field-selector=status.phase={phase}", seconds=300)
     run = runs.submit(configuration({"long": LONG}))
