@@ -10,8 +10,6 @@ import contextlib
 import json
 import queue
 import re
-import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -37,6 +35,7 @@ from support.model_servers import HOST, NAME, Ports, Server, publish, started_re
 from support.not_tested import needs
 from support.past_runs import add_run
 from support.registered import NAME as REGISTERED
+from support.tls import tls_server
 
 # isort: split
 # KServe reads sys.argv when it is imported, unless `mlpipeline.serving` did so before.
@@ -80,7 +79,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         replica = stack.enter_context(
             started_replica(published.folder, model, "replica-0", folder / "replica.log")
         )
-        certificate = stack.enter_context(_tls_server(folder))
+        certificate = stack.enter_context(tls_server(folder))
         hook, told = stack.enter_context(_webhook())
         options = ["--workspace", str(_workspace(folder)), "--certificate", certificate]
         _start(stack, folder, python_m(["metrics", "--port", str(exporter), *options]))
@@ -114,34 +113,6 @@ def _workspace(folder: Path) -> Path:
         step_seconds=0.01,
     ).save(workspace.candidate("cnn-0123").work.progress)
     return workspace.root
-
-
-@contextlib.contextmanager
-def _tls_server(folder: Path) -> Iterator[str]:
-    """Answer TLS with a certificate of ten days; yield the address."""
-    key, certificate = folder / "key", folder / "certificate"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "10", "-subj", "/CN=a", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-
-    def answer(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # until it is closed
-            while True:
-                connection, _ = listener.accept()
-                connection.settimeout(5)
-                with connection, context.wrap_socket(connection, server_side=True):
-                    pass
-
-    with socket.create_server((HOST, 0)) as listener:
-        threading.Thread(target=answer, args=(listener,), daemon=True).start()
-        yield f"{HOST}:{listener.getsockname()[1]}"
 
 
 @contextlib.contextmanager

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import ssl
-import subprocess
-import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -23,6 +20,7 @@ from mlpipeline.store.schemas.candidate import TrainingProgress
 from mlpipeline.store.schemas.run import TaskRecord
 from support.past_runs import add_run
 from support.registered import NAME
+from support.tls import tls_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "monitor.md"
 PROGRESS = TrainingProgress(
@@ -177,29 +175,8 @@ def test_they_are_told_by_http_on_a_port_of_their_own(workspace: Workspace) -> N
 
 
 def test_it_is_seen_when_a_certificate_expires(workspace: Workspace, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "10", "-subj", "/CN=a", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-
-        def answer() -> None:
-            connection, _ = listener.accept()
-            with context.wrap_socket(connection, server_side=True):
-                pass
-
-        thread = threading.Thread(target=answer, daemon=True)
-        thread.start()
+    with tls_server(tmp_path) as address:
         series = told(WorkspaceMetrics(workspace, [address, "127.0.0.1:1", "no address"]))
-        thread.join(5)
     ((name, expires),) = series.items()
     assert name == f'mlpipeline_certificate_expiry_timestamp_seconds{{address="{address}"}}'
     assert expires - time.time() == pytest.approx(10 * 24 * 60 * 60, abs=60)

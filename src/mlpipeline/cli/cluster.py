@@ -472,10 +472,8 @@ def post(
     posted = schema.parse_argument(event, origin="--event")
     token = _TOKEN.read_text(encoding="utf-8").strip()
     outcome = posting.post(posted, url=url, token=token, namespace=namespace, seconds=_POST_SECONDS)
-    said = "accepted" if outcome.is_new else "was posted before"
-    if outcome.has_failed:  # its own workflow is where people see that
-        said += f", and failed: {reasons.of_message(outcome.message)}"
-    typer.echo(f"{posted.name}: {said}")
+    # One that has failed is no failure of this step: its own workflow is where people see that.
+    typer.echo(f"{posted.name}: {reasons.of_posted(outcome)}")
 
 
 @app.command()

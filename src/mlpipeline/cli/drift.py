@@ -145,7 +145,7 @@ def compare_all(
         false_alarms: Likewise.
     """
     found = {}
-    for name in sorted({model.path.parent.name for model in workspace.models()}):
+    for name in workspace.model_names():
         try:
             found[name] = compare(
                 workspace, name, images=images, hours=hours, false_alarms=false_alarms

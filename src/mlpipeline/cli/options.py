@@ -19,6 +19,16 @@ Workspace = Annotated[
         parser=layout.Workspace.parse, metavar="DIRECTORY", help="The folder of all artifacts."
     ),
 ]
+Looked = Annotated[
+    int, typer.Option(min=1, help="How many images of requests to look at: the newest ones.")
+]
+Hours = Annotated[
+    float | None, typer.Option(min=0, help="How old they may be; by default any age.")
+]
+FalseAlarms = Annotated[
+    float,
+    typer.Option(min=1e-4, max=0.5, help="The share of looks that may find what is not there."),
+]
 Among = Annotated[
     str,
     typer.Option(help="Names of the candidates that count, separated by commas; empty for all."),

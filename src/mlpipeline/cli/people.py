@@ -11,7 +11,15 @@ from typing import Annotated
 import typer
 
 from mlpipeline import environment, loading
-from mlpipeline.cli.options import DEFAULT_CONFIG, DEFAULT_WORKSPACE, ConfigFile, Workspace
+from mlpipeline.cli.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_WORKSPACE,
+    ConfigFile,
+    FalseAlarms,
+    Hours,
+    Looked,
+    Workspace,
+)
 from mlpipeline.errors import ConfigurationError, EventError
 from mlpipeline.events import dropping, retraining, schema
 from mlpipeline.plan import config as configuration
@@ -206,10 +214,9 @@ def post_event(
     failed = []
     for event in [schema.read(file) for file in files]:
         outcome = posting.post(event, url=url, token=token, namespace=namespace, seconds=seconds)
-        said = "accepted" if outcome.is_new else "was posted before"
+        said = reasons.of_posted(outcome)
         if outcome.has_failed:
             failed.append(event.name)
-            said += f", and failed: {reasons.of_message(outcome.message)}"
         elif isinstance(event, schema.PredictEvent):
             said += f"; its answer: {workspace.answer(event.name)}"
         typer.echo(f"{event.name}: {said}")
@@ -246,16 +253,9 @@ def drift(
     ] = "",
     config: ConfigFile = DEFAULT_CONFIG,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    images: Annotated[
-        int, typer.Option(min=1, help="How many images of requests to look at: the newest ones.")
-    ] = 1_000,
-    hours: Annotated[
-        float | None, typer.Option(min=0, help="How old they may be; by default any age.")
-    ] = None,
-    false_alarms: Annotated[
-        float,
-        typer.Option(min=1e-4, max=0.5, help="The share of looks that may find what is not there."),
-    ] = 0.01,
+    images: Looked = 1_000,
+    hours: Hours = None,
+    false_alarms: FalseAlarms = 0.01,
     fail: Annotated[bool, typer.Option("--fail", help="Fail where there is drift.")] = False,
     train: Annotated[
         bool,

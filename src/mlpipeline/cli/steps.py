@@ -26,6 +26,9 @@ from mlpipeline.cli.options import (
     DEFAULT_WORKSPACE,
     Among,
     ConfigFile,
+    FalseAlarms,
+    Hours,
+    Looked,
     Workspace,
 )
 from mlpipeline.errors import GateError, PipelineError
@@ -483,16 +486,9 @@ def feedback(event: EventText, workspace: Workspace = DEFAULT_WORKSPACE) -> None
 @app.command(rich_help_panel=_EVENTS)
 def find_drift(
     workspace: Workspace = DEFAULT_WORKSPACE,
-    images: Annotated[
-        int, typer.Option(min=1, help="How many images of requests to look at: the newest ones.")
-    ] = 1_000,
-    hours: Annotated[
-        float | None, typer.Option(min=0, help="How old they may be; by default any age.")
-    ] = None,
-    false_alarms: Annotated[
-        float,
-        typer.Option(min=1e-4, max=0.5, help="The share of looks that may find what is not there."),
-    ] = 0.01,
+    images: Looked = 1_000,
+    hours: Hours = None,
+    false_alarms: FalseAlarms = 0.01,
     cool_down: Annotated[
         int,
         typer.Option(min=1, metavar="HOURS", help="One event of a model at most in so many hours."),

@@ -106,7 +106,7 @@ def find(
     # What is not older than these may be of one that was killed, and has not written it down.
     since = min((_began(folder) for folder in newest), default=0.0)
     versions, runs = set(served), {folder.run for folder in newest}
-    for name in {model.path.parent.name for model in workspace.models()}:
+    for name in workspace.model_names():
         kept, published_by = _kept_versions(workspace, name)
         versions |= {(name, version) for version in kept}
         runs |= published_by
@@ -118,7 +118,7 @@ def find(
             versions |= {(run.name, served.version) for served in run.served}
     for model in workspace.models():
         if model.path.stat().st_mtime >= since:
-            versions.add((model.path.parent.name, model.version))
+            versions.add((model.model, model.version))
     for name, version in versions:
         named |= set(_made_from(workspace, name, version))
 
@@ -195,15 +195,12 @@ def _take(lease: Lease, describe_holder: Callable[[str], str]) -> None:
     Raises:
         ProcessError: Somebody has it all the time.
     """
-    end = time.monotonic() + _LONGEST_WAIT_SECONDS
-    while (holder := lease.take()) is not None:
-        if time.monotonic() > end:
-            raise ProcessError(
-                f"{describe_holder(str(holder))}, and does not end",
-                expected="that it is done in a moment",
-                remedy=f"end that process, then do this again ({lease.file})",
-            )
-        time.sleep(_LOOK_AGAIN_SECONDS)
+    if holder := lease.wait(_LONGEST_WAIT_SECONDS, every=_LOOK_AGAIN_SECONDS):
+        raise ProcessError(
+            f"{describe_holder(str(holder))}, and does not end",
+            expected="that it is done in a moment",
+            remedy=f"end that process, then do this again ({lease.file})",
+        )
 
 
 @contextmanager
@@ -321,8 +318,7 @@ def _pinned(workspace: Workspace, name: str) -> set[str]:
     except MissingArtifactError:
         return set()
     versions = {line.partition("#")[0].strip() for line in lines} - {""}
-    there = {model.version for model in workspace.models() if model.path.parent.name == name}
-    if unknown := sorted(versions - there):
+    if unknown := sorted(versions.difference(workspace.versions(name))):
         raise DamagedArtifactError(
             f"{file} names {', '.join(unknown)}: `{name}` has no such version",
             expected="one of its versions in each line; what follows a `#` is for people",

@@ -43,14 +43,14 @@ def tables(workspace: Workspace, model: str = "") -> Iterator[Table]:
         ServingError: There is no such model, or none at all.
         ArtifactError: A history is damaged, or which version is current cannot be read.
     """
-    names = {folder.path.parent.name for folder in workspace.models()}
+    names = workspace.model_names()
     if (model and model not in names) or not names:
         raise ServingError(
             f"there is no model{f' `{model}`' if model else ''} in {workspace}",
-            expected=f"one of {', '.join(sorted(names))}" if names else "one that a run has made",
+            expected=f"one of {', '.join(names)}" if names else "one that a run has made",
             remedy="name one of these" if names else "run the pipeline first: `make run`",
         )
-    for name in sorted(names & {model} if model else names):
+    for name in [model] if model else names:
         known = history.read(workspace, name)
         yield _of_versions(name, versions(workspace, name, known))
         if known.changes:
@@ -67,7 +67,6 @@ def versions(workspace: Workspace, name: str, known: ModelHistory) -> list[Versi
         name: What the model is called.
         known: Which of them were current, or held back.
     """
-    there = [f.version for f in workspace.models() if f.path.parent.name == name]
     were_current = [change.version for change in reversed(known.changes)]
     current = were_current[0] if history.pointed_at(workspace, name) else ""
     return [
@@ -77,7 +76,7 @@ def versions(workspace: Workspace, name: str, known: ModelHistory) -> list[Versi
             served=_served(version, known),
             is_current=version == current,
         )
-        for version in dict.fromkeys([*were_current, *there])
+        for version in dict.fromkeys([*were_current, *workspace.versions(name)])
     ]
 
 

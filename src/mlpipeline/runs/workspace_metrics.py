@@ -106,9 +106,8 @@ class WorkspaceMetrics:
         """
         self.workspace = workspace
         self._certificates = certificates
-        self._runs: dict[
-            Path, tuple[int, _Recorded | None]
-        ] = {}  # by the time they were written at
+        # When each record was written that was read, and what it says.
+        self._runs: dict[Path, tuple[int, _Recorded | None]] = {}
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics: Prometheus' client calls it.
@@ -179,7 +178,7 @@ class WorkspaceMetrics:
 
     def _current(self) -> Metric:
         family = InfoMetricFamily(*_named("current_version"), labels=("model",))
-        for model in sorted({folder.path.parent.name for folder in self.workspace.models()}):
+        for model in self.workspace.model_names():
             try:
                 version = history.pointed_at(self.workspace, model)
             except ArtifactError as error:

@@ -23,14 +23,13 @@ from mlpipeline.plan.config import Gate
 from mlpipeline.plan.gate import Current, Figures, Validation
 from mlpipeline.serving import model as models
 from mlpipeline.serving.model import PublishedModel
+from mlpipeline.steps.timing import least_milliseconds
 from mlpipeline.store.layout import DatasetFolder, ModelFolder
 from mlpipeline.store.schemas.dataset import DatasetCard
 from mlpipeline.store.schemas.gate import Forced, GateTable
 from mlpipeline.store.schemas.selection import ModelCard
 
 _log = logging.getLogger(__name__)
-
-_TRIES, _SECONDS = 200, 0.3  # of timing
 
 
 def judge(
@@ -128,15 +127,9 @@ def _measure(folder: ModelFolder, model: PublishedModel, split: StoredSplit) -> 
 
 
 def _milliseconds(model: PublishedModel) -> float:
-    """Return the least time that one image takes: what is longer, other processes have taken."""
+    """Return the least time that one image takes; TensorFlow computes in threads of its own."""
     image = np.zeros((1, *model.input_shape), np.uint8)
-    times: list[float] = []
-    end = time.monotonic() + _SECONDS
-    while not times or (time.monotonic() < end and len(times) < _TRIES):
-        start = time.perf_counter()
-        model.predict(image)
-        times.append(time.perf_counter() - start)
-    return min(times) * 1000
+    return least_milliseconds(lambda: model.predict(image), time.perf_counter)
 
 
 def _bytes(folder: ModelFolder) -> int:

@@ -23,6 +23,7 @@ from mlpipeline.learning.model import conversion, export
 from mlpipeline.learning.model.conversion import ConversionError
 from mlpipeline.plan import variants as rule
 from mlpipeline.plan.config import EngineChoice, Precision
+from mlpipeline.steps.timing import least_milliseconds
 from mlpipeline.store.schemas.selection import ServedVariant, Variant
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ _FURTHEST = 1e-3
 _COMPARED = 100  # images
 _CALIBRATED = 500  # images
 _BATCH = 64  # images, as many as a replica computes at once
-_TRIES, _SECONDS = 200, 0.3  # of timing
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,4 @@ def _measure(
 
 def _milliseconds(engine: Engine, images: NDArray[np.uint8]) -> float:
     """Return the least time on the processor that some images take: it computes in this thread."""
-    times: list[float] = []
-    end = time.monotonic() + _SECONDS
-    while not times or (time.monotonic() < end and len(times) < _TRIES):
-        start = time.thread_time()
-        engine.predict(images)
-        times.append(time.thread_time() - start)
-    return min(times) * 1000
+    return least_milliseconds(lambda: engine.predict(images), time.thread_time)

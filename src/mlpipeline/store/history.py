@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -231,15 +230,12 @@ def _alone(workspace: Workspace, name: str, who: str) -> Iterator[None]:
         ServingError: Others do for longer than any of them may take.
     """
     lease = Lease(workspace.current_lease(name), who)
-    end = time.monotonic() + _LONGEST_WAIT_SECONDS
-    while (holder := lease.take()) is not None:
-        if time.monotonic() > end:
-            raise ServingError(
-                f"{holder} makes another version of `{name}` current, and does not end",
-                expected="that it is done in a moment",
-                remedy=f"end that process, then do it again ({lease.file})",
-            )
-        time.sleep(_LOOK_AGAIN_SECONDS)
+    if holder := lease.wait(_LONGEST_WAIT_SECONDS, every=_LOOK_AGAIN_SECONDS):
+        raise ServingError(
+            f"{holder} makes another version of `{name}` current, and does not end",
+            expected="that it is done in a moment",
+            remedy=f"end that process, then do it again ({lease.file})",
+        )
     try:
         yield
     finally:

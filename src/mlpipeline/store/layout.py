@@ -180,6 +180,11 @@ class ModelFolder(Folder):
     """A registered version of a model; the folder's name is the version."""
 
     @property
+    def model(self) -> str:
+        """The name of the model that it is a version of."""
+        return self.path.parent.name
+
+    @property
     def signature(self) -> Path:
         """The signature of its manifest, if somebody has signed it: see `store.signatures`."""
         return self.path / _SIGNATURE
@@ -434,6 +439,14 @@ class Workspace:
         """Return all versions of all models that are there."""
         folders = (self.root / MODELS).glob("*/[!.]*")
         return [ModelFolder(folder) for folder in sorted(folders) if folder.is_dir()]
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that have a version, sorted."""
+        return sorted({folder.model for folder in self.models()})
+
+    def versions(self, name: str) -> list[str]:
+        """Return all versions of a model that are there, sorted."""
+        return [folder.version for folder in self.models() if folder.model == name]
 
     def current_version(self, name: str) -> Path:
         """Return the file that holds the current version of a model."""

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -93,6 +94,20 @@ class Lease:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with _alone_in(self.file.parent):
             return None if self._create() else self._take_over()
+
+    def wait(self, seconds: float, *, every: float) -> Holder | None:
+        """Take it as soon as it is free; return who has it where that is not in time.
+
+        Args:
+            seconds: How long to wait at most.
+            every: Seconds between two looks.
+        """
+        end = time.monotonic() + seconds
+        while (holder := self.take()) is not None:
+            if time.monotonic() > end:
+                return holder
+            time.sleep(every)
+        return None
 
     def holder(self) -> Holder | None:
         """Return who has it; None if it is free: whoever is gone does not have it any more."""

@@ -96,8 +96,8 @@ def find(workspace: Workspace, name: str, version: str = "", *, force: bool = Fa
             expected="another one",
             remedy="nothing; or name one that `mlpipeline models` lists",
         )
-    if (folder := _registered(workspace, name, wanted)) is None:
-        others = {model.path.parent.name for model in workspace.models() if model.version == wanted}
+    if wanted not in workspace.versions(name):
+        others = {folder.model for folder in workspace.models() if folder.version == wanted}
         of_whom = f"it is of `{min(others)}`" if others else "no model has it"
         raise ServingError(
             f"`{name}` has no version {wanted}: {of_whom}",
@@ -106,7 +106,7 @@ def find(workspace: Workspace, name: str, version: str = "", *, force: bool = Fa
         )
     _passes_by_force(workspace, name, wanted, force=force)
     try:
-        _check_verifiable(workspace, folder)
+        _check_verifiable(workspace, workspace.model(name, wanted))
     except ArtifactError as error:
         raise ServingError(
             f"version {wanted} of `{name}` cannot be verified, so {current} stays: {error.got}",
@@ -132,11 +132,6 @@ def _passes_by_force(workspace: Workspace, name: str, version: str, *, force: bo
             "why: `mlpipeline rollback --force --why`, or in a cluster `FORCE=1 WHY=`",
         )
     return True
-
-
-def _registered(workspace: Workspace, name: str, version: str) -> ModelFolder | None:
-    versions = (model for model in workspace.models() if model.path.parent.name == name)
-    return next((model for model in versions if model.version == version), None)
 
 
 def _check_verifiable(workspace: Workspace, folder: ModelFolder) -> None:

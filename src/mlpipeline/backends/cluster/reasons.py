@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # its client takes a while to import
+    from mlpipeline.events.posting import Outcome
 
 UNSAID = "it was ended before it was done"
 """What stands for the words of a step that is killed, as where memory is short: it has none."""
@@ -54,6 +58,16 @@ REMEDIES = (
     ),
 )
 """A pattern of messages, what was expected, what to do. scripts/advice.sh says the same."""
+
+
+def of_posted(outcome: Outcome) -> str:
+    """Return what became of an event that was posted, and why it has failed if it has.
+
+    Args:
+        outcome: What Argo's server has answered.
+    """
+    said = "accepted" if outcome.is_new else "was posted before"
+    return f"{said}, and failed: {of_message(outcome.message)}" if outcome.has_failed else said
 
 
 def of_message(message: str, warnings: Sequence[str] = ()) -> str:

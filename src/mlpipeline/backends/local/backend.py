@@ -160,22 +160,23 @@ class Execution:
     def _is_reused(self, task: Task) -> bool:
         if not task.is_done(self.backend.workspace):
             return False
+        said = [pipeline.compared(task, self.backend.config)]
         if task.step == INGEST:
-            self._require_expectations(task)
+            said.append(self._as_expected(task).summary)
         self.backend.record.add(task, "reused", 0.0)
-        found = pipeline.compared(task, self.backend.config)
-        said = "; ".join(filter(None, [found, self._said(task)]))
-        self.backend.display.finish(task, "reused", 0.0, said)
+        self.backend.display.finish(task, "reused", 0.0, "; ".join(filter(None, said)))
         return True
 
-    def _require_expectations(self, task: Task) -> None:
+    def _as_expected(self, task: Task) -> Judgement:
         """What is expected may be more than when the data was ingested: no step looks at it now."""
         try:
-            self._judgement(task).require()
+            judgement = self._judgement(task)
+            judgement.require()
         except PipelineError as error:
             self.backend.record.add(task, "failed", 0.0, str(error))
             self.backend.display.finish(task, "failed", 0.0, error.got)
             raise
+        return judgement
 
     def _judgement(self, task: Task) -> Judgement:
         workspace, asked = self.backend.workspace, self.backend.config.expectations

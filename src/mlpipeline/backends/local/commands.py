@@ -254,7 +254,7 @@ def _under_way(workspace: Workspace) -> str:
     """What is not to be disturbed, in words; empty for nothing."""
     for run in runs.going_on(workspace):
         return f"run {run}"
-    for name in {model.path.parent.name for model in workspace.models()}:
+    for name in workspace.model_names():
         if holder := Lease(workspace.rollback_lease(name), "gc").holder():
             return f"a rollback of `{name}` by {holder}"
     return ""

@@ -73,9 +73,8 @@ def write(workspace: Workspace) -> Path:
         workspace: The folder of all artifacts.
     """
     lines = sorted(_lines(workspace), key=_began, reverse=True)
-    names = {folder.path.parent.name for folder in workspace.models()}
     page = formats.template("site.html.j2").render(
-        models=[_model(workspace, name, lines) for name in sorted(names)], lines=lines
+        models=[_model(workspace, name, lines) for name in workspace.model_names()], lines=lines
     )
     artifacts.write_text(workspace.site, page)
     return workspace.site
