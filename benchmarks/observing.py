@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.servers import HOST, NAME, SCRIPT, Load, median, started, wrk
+from benchmarks.servers import HOST, NAME, by_turns, started
 from mlpipeline.store import artifacts
 
 CONNECTIONS = (1, 8, 32)
@@ -37,7 +36,6 @@ KINDS = {
 def main() -> None:
     """Measure, print, record."""
     arguments = _arguments()
-    loads: dict[tuple[int, str], list[Load]] = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         servers = {
@@ -46,25 +44,17 @@ def main() -> None:
         }
         (about,) = httpx.get(f"{servers['nothing'].url}/v2/models/{NAME}").json()["inputs"]
         height, width = about["shape"][1:]
-        body = json.dumps({"instances": [[[7] * width] * height]})
-        script = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".lua"))
-        script.write(SCRIPT.format(body=body))
-        script.flush()
-        for round_ in range(arguments.rounds + 1):  # the first one warms up
-            for connections in CONNECTIONS:
-                for kind, server in servers.items():
-                    load = wrk(
-                        script.name, server.predict_url(), connections, arguments.seconds, None
-                    )
-                    if round_:
-                        loads.setdefault((connections, kind), []).append(load)
+        body = {"instances": [[[7] * width] * height]}
+        loads = by_turns(
+            servers, body, CONNECTIONS, seconds=arguments.seconds, rounds=arguments.rounds
+        )
     results: dict[str, Any] = {
         "model": arguments.model.name,
         "seconds": arguments.seconds,
         "rounds": arguments.rounds,
         "single_images": {
-            str(connections): {kind: asdict(median(loads[connections, kind])) for kind in KINDS}
-            for connections in CONNECTIONS
+            str(connections): {kind: asdict(load) for kind, load in by_kind.items()}
+            for connections, by_kind in loads.items()
         },
     }
     _show(results)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,41 @@ def wrk(
     if failed or not requests:
         raise RuntimeError(f"{failed} of {requests} requests failed: {command}: {output}")
     return Load(requests / microseconds * 1e6, p50 / 1000, p99 / 1000)
+
+
+def by_turns(
+    servers: Mapping[str, Server],
+    body: Any,
+    connections: Sequence[int],
+    *,
+    seconds: int,
+    rounds: int,
+    cpus: set[int] | None = None,
+) -> dict[int, dict[str, Load]]:
+    """Load servers one after the other, so that what else the machine does meets them all.
+
+    Args:
+        servers: The servers, by what they are called.
+        body: What each request sends, as JSON.
+        connections: How many connections there are, one number after the other.
+        seconds: How long each measurement is.
+        rounds: How many there are; one more comes first, to warm up.
+        cpus: The processors that `wrk` is kept to; None for all.
+
+    Returns:
+        The medians, by the number of connections and the server.
+    """
+    loads: dict[tuple[int, str], list[Load]] = {}
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(SCRIPT.format(body=json.dumps(body)))
+        script.flush()
+        for round_ in range(rounds + 1):
+            for count in connections:
+                for name, server in servers.items():
+                    load = wrk(script.name, server.predict_url(), count, seconds, cpus)
+                    if round_:
+                        loads.setdefault((count, name), []).append(load)
+    return {n: {name: median(loads[n, name]) for name in servers} for n in connections}
 
 
 def median(loads: list[Load]) -> Load:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,15 +31,13 @@ from rich.table import Table
 
 from benchmarks.servers import (
     NAME,
-    SCRIPT,
     Load,
     Server,
-    median,
+    by_turns,
     on_cpus,
     replica_command,
     started,
     v2_binary,
-    wrk,
 )
 from mlpipeline.store import artifacts
 
@@ -158,19 +154,10 @@ def _measure_singles(
     body = {"instances": np.random.default_rng(0).integers(0, 256, (1, *shape)).tolist()}
     for server in [*servers.values()] * 5:  # the first calls of `keras.Model.predict` take seconds
         httpx.post(server.predict_url(), json=body, timeout=60).raise_for_status()
-    loads: dict[tuple[int, str], list[Load]] = {}
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(SCRIPT.format(body=json.dumps(body)))
-        script.flush()
-        for round_ in range(arguments.rounds + 1):  # the first one warms up
-            for connections in CONNECTIONS:
-                for name, server in servers.items():
-                    load = wrk(
-                        script.name, server.predict_url(), connections, arguments.seconds, cpus
-                    )
-                    if round_:
-                        loads.setdefault((connections, name), []).append(load)
-    return [(n, {name: median(loads[n, name]) for name in servers}) for n in CONNECTIONS]
+    found = by_turns(
+        servers, body, CONNECTIONS, seconds=arguments.seconds, rounds=arguments.rounds, cpus=cpus
+    )
+    return [*found.items()]
 
 
 def _measure_batches(
