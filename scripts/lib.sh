@@ -63,12 +63,12 @@ served_by_tensorflow() {
 '{{with .metadata.annotations}}{{with index . "mlpipeline/why-tensorflow"}}{{$name}}: {{.}}{{"\n"}}{{end}}{{end}}{{end}}'
 }
 
-# Of workflows since SINCE, what their gates have said that is more than that all is well.
+# Of workflows since SINCE, what their gates and trials have said that is more than that all is well.
 gated() {
   # shellcheck disable=SC2016 # these are the template's variables
   ours get workflows.argoproj.io --sort-by .metadata.creationTimestamp --output "go-template={{range .items}}\
 {{if ge .metadata.creationTimestamp \"$SINCE\"}}{{\$run := .metadata.name}}"'{{range .status.nodes}}'\
-'{{if and .templateName .outputs}}{{if and (eq .templateName "gate") (eq .type "Retry")}}'\
+'{{if and .templateName .outputs}}{{if and (or (eq .templateName "gate") (eq .templateName "canary-pod")) (eq .type "Retry")}}'\
 '{{range .outputs.parameters}}{{if eq .name "said"}}{{$run}}: {{.value}}{{"\n"}}{{end}}{{end}}'\
 '{{end}}{{end}}{{end}}{{end}}{{end}}' |
     awk '!/^[^ ]+: passed: / || /^[^ ]+: passed: forced by /'

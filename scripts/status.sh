@@ -11,7 +11,7 @@ main() {
   section "platform: deployments that are not ready" unready_deployments
   section "workflows" newest workflows.argoproj.io
   section "steps that wait or failed, and why" troubled_steps
-  section "versions that the gate held back, or let pass by force, and why" gated
+  section "versions that were held back, or let pass by force, and why" gated
   section "training jobs" newest tfjobs.kubeflow.org
   section "training jobs in queues, and why they wait" queued
   section "model" model

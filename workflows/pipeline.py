@@ -1,6 +1,7 @@
 """The workflow: the steps of `mlpipeline.plan.pipeline` as pods, in the same order, same keys.
 
-    plan ──► ingest ──► train × candidates ──► select ──► publish (gate ──► serve ──► verify)
+    plan ──► ingest ──► train × candidates ──► select ──► publish
+    publish: gate ──► canary ──► serve ──► verify
     record, whatever happened
 
 A memoized step is found by its key alone; `plan` has Argo forget those whose artifact is gone.
@@ -27,6 +28,7 @@ from hera.workflows import models as m
 from mlpipeline.plan.commands import step_arguments
 from mlpipeline.plan.permissions import OF_CLUSTER
 from mlpipeline.plan.pipeline import (
+    CANARY,
     GATE,
     INGEST,
     MODEL,
@@ -287,14 +289,20 @@ def add_steps() -> Steps:
             *("--outputs", OUTPUTS),
         ],
         inputs=["name", "among"],
-        outputs=["version", "verdict", "said", "table", "forced"],
+        outputs=["version", "verdict", "said", "table", "forced", "canary"],
         environment=[_SIGNING],
         reads=[OF_RUN, CANDIDATES, DATASETS],
         writes=_places([MODEL]),
         memory=TENSORFLOW_MEMORY,
         timeout="20m",
     )
-    refuse = step("refuse", ["step", "refuse"], timeout="5m")
+    refuse = step(
+        "refuse",
+        ["step", "refuse", f"--by={ref('inputs.parameters.by')}"],
+        inputs=["by"],
+        timeout="5m",
+    )
+    canary = _canary()
     serve = step(
         SERVE.name,
         [
@@ -351,12 +359,23 @@ def add_steps() -> Steps:
     ) as publish:
         gating = Task(name=GATE.name, template=gate, arguments={"name": _NAME, "among": _AMONG})
         verdict = ref(f"tasks.{GATE.name}.outputs.parameters.verdict")
+        tried = ref(f"tasks.{CANARY.name}.outputs.parameters.verdict")
+        Task(
+            name=CANARY.name,
+            template=canary,
+            arguments={
+                "name": _NAME,
+                "version": gating.get_parameter("version"),
+                "wanted": gating.get_parameter("canary"),
+            },
+            depends=after(CANARY),
+        )
         serving = Task(
             name=SERVE.name,
             template=serve,
             arguments={"name": _NAME, "version": gating.get_parameter("version")},
             depends=after(SERVE),
-            when=f"{verdict} == passed",
+            when=f"{verdict} == passed && {tried} == passed",
         )
         Task(
             name=VERIFY.name,
@@ -375,12 +394,14 @@ def add_steps() -> Steps:
         # Beside `serve`, and by a pod of its own, because the gate has to succeed: of a task that
         # failed Argo has no outputs, and the table would be gone. Where the gate itself fails, both
         # are omitted, and their `when` is never looked at.
-        Task(
-            name="refuse",
-            template=refuse,
-            depends=GATE.name,
-            when=f"{verdict} == refused && {last} == true",
-        )
+        for judge, said in ((GATE, verdict), (CANARY, tried)):
+            Task(
+                name=f"refuse-by-{judge.name}",
+                template=refuse,
+                arguments={"by": judge.name},
+                depends=judge.name,
+                when=f"{said} == refused && {last} == true",
+            )
         Task(
             name="undo",
             template=undo,
@@ -399,6 +420,54 @@ def add_steps() -> Steps:
         timeout="5m",
     )
     return Steps(plan, ingest, train, select, publish)
+
+
+def _canary() -> DAG:
+    """Return the trial of a version: a DAG, which says that it has passed where none is wanted.
+
+    Of a task that was skipped Argo has no outputs, and what asks for them would wait for ever.
+    https://argo-workflows.readthedocs.io/en/release-3.7/conditional-artifacts-parameters/
+    """
+    pod = step(
+        f"{CANARY.name}-pod",
+        [
+            *("cluster", "canary", *RUN_OPTIONS, f"--version={_VERSION}", "--outputs", OUTPUTS),
+            f"--predictor-image={ref('workflow.parameters.predictor-image')}",
+            *(*STARTS_PODS, *OWNER),
+        ],
+        inputs=["name", "version"],
+        outputs=["verdict", "said", "table"],
+        reads=[OF_RUN],
+        # The order to the replicas lies beside the versions; what is held back, in their history.
+        writes=_places(CANARY.reads),
+        component=CANARY.name,
+        account="pipeline",
+        # Both trials may take an hour each, and the replica has to start.
+        timeout="180m",
+    )
+    inner = f"{CANARY.name}-pod"
+    otherwise = {"verdict": "passed", "said": "", "table": ""}
+    with DAG(
+        name=CANARY.name,
+        inputs=_inputs(["name", "version", "wanted"]),
+        outputs=[
+            Parameter(
+                name=name,
+                value_from=m.ValueFrom(
+                    expression=f"tasks['{inner}'].status == 'Succeeded' ? "
+                    f"tasks['{inner}'].outputs.parameters.{name} : '{value}'"
+                ),
+            )
+            for name, value in otherwise.items()
+        ],
+    ) as canary:
+        Task(
+            name=inner,
+            template=pod,
+            arguments={n: ref(f"inputs.parameters.{n}") for n in ("name", "version")},
+            when=f"{ref('inputs.parameters.wanted')} == true",
+        )
+    return canary
 
 
 def add_templates() -> None:

@@ -12,7 +12,10 @@ from mlpipeline.store.schemas.document import Document
 from reference import docstrings, tables
 
 # In the order in which a run makes them; what is not named comes last.
-_ORDER = ("dataset", "candidate", "selection", "gate", "run", "prediction", "feedback", "manifest")
+_ORDER = (
+    *("dataset", "candidate", "selection", "gate", "rollout", "run"),
+    *("prediction", "feedback", "manifest"),
+)
 
 
 def tree() -> str:
@@ -43,6 +46,7 @@ def _is_own_document(cls: object, module: str) -> bool:
         and issubclass(cls, Document)
         and cls.__module__.rpartition(".")[2] == module
         and cls is not Document
+        and "CALLED" in vars(cls)  # others are what several have in common
     )
 
 

@@ -122,6 +122,7 @@ def publish(
     engine: engines.Kind = "litert",
     *,
     examples: Examples | None = None,
+    seed: int = 3,
     **card: Any,
 ) -> Published:
     """Publish a small convolutional model with batch normalisation, as the selection does.
@@ -131,6 +132,7 @@ def publish(
         images: What to say the probabilities of.
         engine: What serves it.
         examples: Its examples, if it is to have some.
+        seed: What its weights are drawn by: another one says something else.
         card: What its card says otherwise.
     """
     import keras
@@ -138,7 +140,7 @@ def publish(
 
     from mlpipeline.learning.model import conversion
 
-    keras.utils.set_random_seed(3)
+    keras.utils.set_random_seed(seed)
     network = keras.Sequential(
         [
             keras.Input((28, 28)),

@@ -197,7 +197,7 @@ def test_large_images_go_through_the_model_in_smaller_batches(
 
     async def test() -> None:
         predictor = Predictor("m", PublishedModel("1", "0", ("a", "b"), (4, 4), model))
-        probabilities, _ = await predictor.classify(np.zeros((7, 4, 4), np.uint8), None)
+        probabilities, _ = await predictor.classify(np.zeros((7, 4, 4), np.uint8), None, asked=None)
         assert probabilities.shape == (7, 2)
 
     asyncio.run(test())

@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mlpipeline.backends.cluster import api, inference_service, rollout, tfjob
-from mlpipeline.cli import app
+from mlpipeline.cli import app, stopping
 from mlpipeline.cli import cluster as commands
 from mlpipeline.errors import (
     ArtifactError,
@@ -67,7 +67,7 @@ def clock(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = cluster.clock
     monkeypatch.setattr(tfjob, "time", made)
     monkeypatch.setattr(rollout, "time", made)
-    monkeypatch.setattr(commands, "_stop_event", threading.Event)
+    monkeypatch.setattr(commands, "stop_event", threading.Event)
     return made
 
 
@@ -375,7 +375,7 @@ def rolled_out(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> list[Ro
         return inference_service.Revision("0123", ["a", "b"], rolled=True)
 
     monkeypatch.setattr(rollout, "roll_out", roll_out)
-    monkeypatch.setattr(commands, "_stop_event", threading.Event)
+    monkeypatch.setattr(commands, "stop_event", threading.Event)
     given = _parameters({"image": "mlpipeline:2", "configuration": yaml.safe_dump(CONFIG)})
     cluster.put({"kind": "Workflow", "metadata": {"name": RUN}, "spec": given})
     return seen
@@ -730,7 +730,7 @@ def sigterm() -> Iterator[Callable[[], None]]:
 
 
 def test_sigterm_ends_the_wait_in_order(sigterm: Callable[[], None]) -> None:
-    stop = commands._stop_event()
+    stop = stopping.stop_event()
     assert not stop.is_set()
     sigterm()
     assert stop.is_set()

@@ -44,7 +44,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
     monkeypatch.setattr(api, "connect", lambda: made)
-    monkeypatch.setattr(commands, "_stop_event", threading.Event)
+    monkeypatch.setattr(commands, "stop_event", threading.Event)
     for version, replicas in (("shirts-1", "3"), ("shirts-2", "5")):
         _keep(made, version, replicas)
     _ask(made)

@@ -17,7 +17,8 @@ import yaml
 from typer.testing import CliRunner
 
 from mlpipeline.cli import app
-from mlpipeline.serving.front import HttpReplica, Resolver
+from mlpipeline.serving.front import Resolver
+from mlpipeline.serving.http_replica import HttpReplica
 from mlpipeline.serving.page import Part
 from mlpipeline.serving.sharding import RefusalError, ReplicaError
 from mlpipeline.steps import front

@@ -91,7 +91,7 @@ def judge(workspace: Workspace, tmp_path: Path) -> Callable[..., GateTable]:
             raise done.exception
         table = GateTable.load(tmp_path / "gate.json")
         handed = {file.name: file.read_text() for file in outputs.iterdir()}
-        assert handed.keys() == {"version", "verdict", "said", "table", "forced"}
+        assert handed.keys() == {"version", "verdict", "said", "table", "forced", "canary"}
         file = options[options.index("--forced") + 1] if table.forced else "nobody"
         assert handed["forced"] == file, "the file that says who, and why"
         assert (handed["version"], handed["verdict"]) == (version, table.verdict)

@@ -134,7 +134,7 @@ def asked(predictor: Predictor) -> str:
 
     async def ask() -> str:
         for images in ([BLACK], [WHITE], [STRIPED] * 100):
-            await predictor.classify(np.stack(images), None)
+            await predictor.classify(np.stack(images), None, asked=None)
         predictor._batcher.close()  # a batch is counted once its answer is on its way
         text, _ = await SharedMetrics("here:3", "a", predictor.collectors).exposition("")
         return text.decode()
@@ -174,7 +174,7 @@ def test_an_observer_that_fails_takes_no_answer_away(caplog: pytest.LogCaptureFi
 
     async def ask() -> None:
         for count in (1, 100, 1):
-            probabilities, _ = await predictor.classify(np.stack([WHITE] * count), None)
+            probabilities, _ = await predictor.classify(np.stack([WHITE] * count), None, asked=None)
             assert probabilities.argmax(axis=1).tolist() == [1] * count
 
     asyncio.run(ask())

@@ -15,6 +15,7 @@ from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import fingerprint, pipeline
 from mlpipeline.plan.config import Config, parse
 from mlpipeline.plan.pipeline import (
+    CANARY,
     CANDIDATE,
     DATASET,
     INGEST,
@@ -60,14 +61,24 @@ def test_the_tasks_are_the_steps_in_their_order_one_training_for_each_candidate(
         ("serve", ("gate",)),
         ("verify", ("serve",)),
     ]
-    assert list(dict.fromkeys(task.step for task in tasks)) == list(STEPS)
+    # A trial is a task only where one is asked for.
+    assert list(dict.fromkeys(task.step for task in tasks)) == [s for s in STEPS if s is not CANARY]
     assert [task.candidate for task in tasks] == [None, "cnn", "batch_norm", *[None] * 4]
+
+
+def test_a_trial_comes_between_the_gate_and_service_and_is_in_no_key() -> None:
+    asked = _config(rollout={"canary": {"share": 0.2}})
+    tasks = plan(asked)
+    assert tasks["canary"].needs == ("gate",)
+    assert tasks["serve"].needs == ("canary",)
+    assert {task.step for task in tasks.values()} == set(STEPS)
+    assert _keys(asked) == _keys(_config())
 
 
 def test_a_task_has_a_version_of_its_code_which_changes_with_a_users_own_model() -> None:
     config = _config()
     codes = {name: code_of(task, config) for name, task in plan(config).items()}
-    assert len(set(codes.values())) == len(STEPS), "each step is code of its own"
+    assert len(set(codes.values())) == len(STEPS) - 1, "each step is code of its own"
     own = _config(**_candidates(cnn={"model": "own_project.networks:strided"}))
     changed = {name: code_of(task, own) for name, task in plan(own).items()}
     assert {name for name in codes if codes[name] != changed[name]} == {"train-cnn"}
@@ -265,7 +276,8 @@ def test_a_step_reads_what_an_earlier_one_publishes_and_waits_for_no_more_than_i
         "train": ["ingest"],
         "select": ["train"],
         "gate": ["select"],
-        "serve": ["gate"],
+        "canary": ["gate"],
+        "serve": ["canary"],
         "verify": ["serve"],
     }
     reads = {name: task.reads for name, task in plan(_config()).items()}

@@ -147,7 +147,7 @@ def test_a_model_that_litert_cannot_serve_is_named_with_the_reason(tmp_path: Pat
 
 def test_what_the_gate_held_back_or_was_made_to_let_pass_is_named(tmp_path: Path) -> None:
     said = _status(tmp_path, f"{NEW} Succeeded")
-    section = said.split("versions that the gate held back")[1].split("\n\n")[0]
+    section = said.split("versions that were held back")[1].split("\n\n")[0]
     assert section.splitlines()[1:] == [
         "  run-1: kept shirts-1: accuracy 70.00%",
         "  run-3: passed: forced by ann, because of a new class",

@@ -16,7 +16,7 @@ import yaml
 from mlpipeline.backends.cluster import housekeeping
 from mlpipeline.cli import app, options
 from mlpipeline.plan import config
-from mlpipeline.plan.pipeline import GATE, INGEST, SERVE, STEPS, needs_of
+from mlpipeline.plan.pipeline import CANARY, GATE, INGEST, SERVE, STEPS, needs_of
 from mlpipeline.runs import garbage, webhook
 from mlpipeline.store import layout
 from mlpipeline.store.signatures import SIGNING_KEY
@@ -28,8 +28,8 @@ FILES = (
     *("retrain.yaml", "rollback.yaml", "cron-workflow.yaml", "gc.yaml", "cron-gc.yaml"),
 )
 RUN = ("plan", *(step.name for step in STEPS), "record")
-# What is served may change at any time: the steps gate and serve look.
-MEMOIZED = {step.name for step in STEPS} - {GATE.name, SERVE.name}
+# What is served may change at any time: the steps gate, canary and serve look.
+MEMOIZED = {step.name for step in STEPS} - {GATE.name, CANARY.name, SERVE.name}
 
 Manifest = dict[str, Any]
 
@@ -139,21 +139,39 @@ def test_what_is_not_verified_is_undone_and_that_is_no_success() -> None:
 def test_only_what_the_gate_lets_pass_is_served_and_what_it_refuses_fails_the_run() -> None:
     tasks = {task["name"]: task for task in TEMPLATES["publish"]["dag"]["tasks"]}
     verdict = "{{tasks.gate.outputs.parameters.verdict}}"
-    assert tasks["serve"]["when"] == f"{verdict} == passed"
+    tried = "{{tasks.canary.outputs.parameters.verdict}}"
+    assert tasks["serve"]["when"] == f"{verdict} == passed && {tried} == passed"
+    assert tasks["serve"]["depends"] == "canary"
     last = "{{inputs.parameters.last}} == true"
-    assert tasks["refuse"]["when"] == f"{verdict} == refused && {last}"
-    assert tasks["refuse"]["depends"] == tasks["serve"]["depends"] == "gate"
+    assert tasks["refuse-by-gate"]["when"] == f"{verdict} == refused && {last}"
+    assert tasks["refuse-by-canary"]["when"] == f"{tried} == refused && {last}"
+    assert tasks["refuse-by-gate"]["depends"] == tasks["canary"]["depends"] == "gate"
+    assert tasks["refuse-by-canary"]["depends"] == "canary"
     # Of a task that was left out Argo would otherwise go on.
     assert tasks["verify"]["depends"] == "serve.Succeeded"
     # Inside the mutex by which one run at a time publishes: what is current stays so.
     assert "mutexes" in TEMPLATES["publish"]["synchronization"]
 
 
-def test_what_is_served_is_the_very_version_that_the_gate_has_seen() -> None:
+@pytest.mark.parametrize("step", ["canary", "serve"])
+def test_what_is_tried_and_served_is_the_very_version_that_the_gate_has_seen(step: str) -> None:
     tasks = {task["name"]: task for task in TEMPLATES["publish"]["dag"]["tasks"]}
-    (version,) = (p for p in tasks["serve"]["arguments"]["parameters"] if p["name"] == "version")
+    (version,) = (p for p in tasks[step]["arguments"]["parameters"] if p["name"] == "version")
     assert version["value"] == "{{tasks.gate.outputs.parameters.version}}"
-    assert "--version={{inputs.parameters.version}}" in TEMPLATES["serve"]["container"]["args"]
+    assert "--version={{inputs.parameters.version}}" in _pod_of(step)["container"]["args"]
+
+
+def test_where_nothing_is_to_be_tried_no_pod_runs_and_what_comes_next_goes_on() -> None:
+    trial = TEMPLATES["canary"]
+    (task,) = trial["dag"]["tasks"]
+    assert task["when"] == "{{inputs.parameters.wanted}} == true"
+    given = {t["name"]: t for t in TEMPLATES["publish"]["dag"]["tasks"]}["canary"]["arguments"]
+    values = {p["name"]: p["value"] for p in given["parameters"]}
+    assert values["wanted"] == "{{tasks.gate.outputs.parameters.canary}}"
+    # Of a task that was skipped there are no outputs.
+    said = {p["name"]: p["valueFrom"]["expression"] for p in trial["outputs"]["parameters"]}
+    assert said.keys() == _parameters(_pod_of("canary"), "outputs").keys()
+    assert said["verdict"].endswith(": 'passed'")
 
 
 def test_the_history_is_told_who_has_passed_the_gate_by_a_file_not_by_their_words() -> None:
@@ -205,7 +223,7 @@ def test_steps_come_in_the_order_of_the_plan() -> None:
     needs = {
         task["name"]: set(re.split(r"[^\w-]+", task.get("depends", "").split(".")[0])) - {""}
         for parent, task in _tasks()
-        if parent["name"] in ("pipeline", "publish") and task["name"] not in ("undo", "refuse")
+        if parent["name"] in ("pipeline", "publish") and task["template"] not in ("undo", "refuse")
     }
     expected = {step.name: {needed.name for needed in needs_of(step)} for step in STEPS}
     # Of this workflow alone: `plan` comes before all, and `publish` is a graph of its own.
@@ -378,7 +396,7 @@ def test_a_pod_may_write_to_what_it_publishes_and_to_nothing_else(pod: Manifest)
     elif component == "verify":
         makes_current = "--only-verify" not in pod["container"]["args"]
         assert writes == ({model} if makes_current else set())
-    elif component == "gate":
+    elif component in ("gate", "canary"):
         assert writes == {model}, "it writes down what it holds back"
     elif component == "settle":
         assert writes == {model, "runs"}, "it makes the version current, and tells MLflow"

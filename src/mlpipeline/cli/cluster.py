@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import shutil
-import signal
-import threading
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ import typer
 from mlpipeline import logs
 from mlpipeline.cli import last_words
 from mlpipeline.cli.options import Workspace
+from mlpipeline.cli.stopping import stop_event
 from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
 from mlpipeline.events import feedback
 from mlpipeline.learning.data import expectations
@@ -26,7 +27,7 @@ from mlpipeline.plan.commands import HAND_OVER, predictor_arguments
 from mlpipeline.plan.config import INBOX
 from mlpipeline.plan.fingerprint import code_version
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, VERIFY
-from mlpipeline.store import artifacts, layout, registry, rollback
+from mlpipeline.store import artifacts, history, layout, registry, rollback
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.selection import ModelCard
 
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 # Where Kubernetes puts it.
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _POST_SECONDS = 120.0
+_REPORTS_PORT = 8083  # network-policies/canary.yaml lets replicas reach it
 _SERVING = ("mlpipeline.steps.serving", "mlpipeline.steps.front")  # what the replicas run
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration file.")]
@@ -151,13 +153,87 @@ def train(
                 workflow=owner,
                 pending_seconds=pending_seconds,
                 queue_seconds=queue_seconds,
-                stop=_stop_event(),
+                stop=stop_event(),
             )
         artifacts.take_over(work.result.path, folder.path)
     _remove(work.path)
     metrics = Metrics.load(folder.metrics)
     _log.info("%s", metrics.summary)
     _write_outputs(outputs, {"metrics": json.dumps(metrics.content())})
+
+
+@app.command()
+def canary(
+    config: ConfigFile,
+    workspace: Workspace,
+    outputs: Outputs,
+    templates: Templates,
+    image: Image,
+    workflow: Owner,
+    version: Annotated[str, typer.Option(help="The version, which the gate has let pass.")],
+    predictor_image: PredictorImage = "",
+    pending_seconds: PendingSeconds = 300,
+) -> None:
+    """Have the current version's replicas try another one, and say whether it may be served."""
+    from mlpipeline.backends.cluster import api, challenger, tfjob
+    from mlpipeline.backends.cluster import rollout as rolling
+    from mlpipeline.plan import rollout
+    from mlpipeline.steps import canary as trials
+
+    settings, cluster, stop = configuration.load(config), api.connect(), stop_event()
+    owner = tfjob.WorkflowReference.parse(workflow)
+    current = registry.usable(workspace, settings.name)
+    served = cluster.get("InferenceService", settings.name)
+    reason = rollout.reason_not_to_try(settings, workspace, version)
+    if not served and not reason:
+        reason = f"not tried: nobody serves {current}"
+    if reason:
+        table = rollout.waved_through(version, current, reason)
+    else:
+        assert served is not None
+        images = (image, predictor_image)
+        full = _service(settings, workspace, version, templates=templates, images=images)
+        wait = rolling.Wait(
+            cluster, settings.serving.ready_timeout_seconds * 2, pending_seconds, stop
+        )
+        trial = challenger.served(cluster, challenger.of(full, owner.owner()), wait)
+        with contextlib.ExitStack() as stack:
+            try:
+                find_fault = stack.enter_context(trial)
+            except ClusterError as error:
+                fault = f"its replica does not start: {error.got}"
+                table = rollout.verdict(settings.rollout, version, current, [], fault=fault)
+            else:
+                is_sharded = "transformer" in served["spec"]
+                contest = trials.Contest(
+                    workspace,
+                    settings.name,
+                    champion=current,
+                    challenger=version,
+                    address=challenger.address(full, cluster.namespace),
+                    only_shadow="a sharded service answers by one version" if is_sharded else "",
+                    is_served=True,
+                    find_fault=find_fault,
+                )
+                # Replicas report to this pod itself: no Service leads to a step.
+                listen = socket.gethostbyname(socket.gethostname())
+                table = trials.conduct(
+                    settings.rollout,
+                    contest,
+                    who=owner.name,
+                    listen=listen,
+                    port=_REPORTS_PORT,
+                    stop=stop,
+                )
+    if table.kept:
+        history.hold_back(
+            workspace, settings.name, version, run=owner.name, why=table.reason, by="canary"
+        )
+    _log.info("%s: %s", version, table.summary)
+    _write_outputs(
+        outputs,
+        {"verdict": table.verdict, "said": table.summary, "table": table.model_dump_json()},
+    )
 
 
 @app.command()
@@ -236,7 +312,35 @@ def _roll_out(
         parameters: Those of the run that has published it.
         pending_seconds: Seconds that a pod may take to start.
     """
-    from mlpipeline.backends.cluster import inference_service, manifests, rollout
+    from mlpipeline.backends.cluster import manifests, rollout
+
+    service = _service(settings, workspace, version, templates=templates, images=images)
+    return rollout.roll_out(
+        cluster,
+        service,
+        manifests.load(templates, "disruption-budget"),
+        rollout.Publication(
+            good,
+            parameters,
+            code_version(VERIFY.module),
+            stop=stop_event(),
+            is_over=functools.partial(_is_over, cluster, workflow),
+        ),
+        seconds=_roll_out_seconds(settings),
+        pending_seconds=pending_seconds,
+    )
+
+
+def _service(
+    settings: configuration.Config,
+    workspace: layout.Workspace,
+    version: str,
+    *,
+    templates: Path,
+    images: tuple[str, str],
+) -> Manifest:
+    """Return the InferenceService of a version; the arguments are those of `_roll_out`."""
+    from mlpipeline.backends.cluster import inference_service, manifests
 
     registered = workspace.model(settings.name, version)
     folder = registered.path
@@ -251,7 +355,7 @@ def _roll_out(
             INBOX,
         )
         serving = serving.model_copy(update={"feedback": ""})
-    service = inference_service.complete(
+    return inference_service.complete(
         manifests.load(templates, "inference-service", variant=card.engine),
         name=settings.name,
         version=version,
@@ -263,20 +367,6 @@ def _roll_out(
         writes=requests if settings.serving.log.share else None,
         replicas=settings.serving.replicas,
         why_tensorflow="" if is_litert else card.engine_reason,
-    )
-    return rollout.roll_out(
-        cluster,
-        service,
-        manifests.load(templates, "disruption-budget"),
-        rollout.Publication(
-            good,
-            parameters,
-            code_version(VERIFY.module),
-            stop=_stop_event(),
-            is_over=functools.partial(_is_over, cluster, workflow),
-        ),
-        seconds=_roll_out_seconds(settings),
-        pending_seconds=pending_seconds,
     )
 
 
@@ -455,7 +545,7 @@ def retrain(
         api.connect(),
         tfjob.WorkflowReference.parse(workflow),
         template=template,
-        stop=_stop_event(),
+        stop=stop_event(),
     )
 
 
@@ -561,10 +651,3 @@ def _roll_out_seconds(settings: configuration.Config) -> float:
 def _write_outputs(folder: Path, values: Mapping[str, str]) -> None:
     for name, value in values.items():
         artifacts.write_text(folder / name, value)
-
-
-def _stop_event() -> threading.Event:
-    """An event that SIGTERM sets: so the wait ends in order, where it can look at the workflow."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop

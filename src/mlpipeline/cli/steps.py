@@ -31,6 +31,7 @@ from mlpipeline.cli.options import (
     Looked,
     Workspace,
 )
+from mlpipeline.cli.stopping import stop_event
 from mlpipeline.errors import GateError, PipelineError
 from mlpipeline.events import feedback as corrections
 from mlpipeline.events import retraining, schema
@@ -38,7 +39,7 @@ from mlpipeline.learning.data import expectations
 from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import gate as rule
-from mlpipeline.plan import own_files, pipeline
+from mlpipeline.plan import own_files, pipeline, rollout
 from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY
 from mlpipeline.plan.config import Config, RequestLogging, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
@@ -223,19 +224,67 @@ def gate(
             "table": table.model_dump_json(),
             # Which file says who has passed it: their words are no argument, Argo evaluates those.
             "forced": str(forced) if table.forced else "nobody",
+            "canary": str(_is_to_be_tried(settings, workspace, table)).lower(),
         }
         for name, value in values.items():
             artifacts.write_text(outputs / name, value)
 
 
+def _is_to_be_tried(settings: Config, workspace: layout.Workspace, table: GateTable) -> bool:
+    """Whether a version is to be tried; a workflow does not start a pod to find out."""
+    is_served = not table.kept
+    return is_served and not rollout.reason_not_to_try(settings, workspace, table.version)
+
+
 @app.command()
-def refuse() -> None:
-    """Fail, because the gate has held a version back and the configuration asks for that."""
+def canary(
+    challenger: Annotated[
+        str, typer.Option(help="Where a replica of the new version answers, HOST:PORT of REST.")
+    ],
+    config: ConfigFile = DEFAULT_CONFIG,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    among: Among = "",
+    version: Annotated[
+        str, typer.Option(help="The new version; by default what was selected.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write the table to, as JSON.")
+    ] = None,
+    run: Annotated[str, typer.Option(help="The run that asks.")] = "",
+) -> None:
+    """Have the current version's replicas try what was selected, and say whether it may serve."""
+    from mlpipeline.steps import canary as trials
+
+    settings = configuration.load(config).among(among)
+    version = version or pipeline.plan_of_finished(settings, workspace)[SELECT.name].key
+    contest = trials.Contest(
+        workspace,
+        settings.name,
+        champion=registry.current(workspace, settings.name),
+        challenger=version,
+        address=challenger,
+    )
+    table = trials.conduct(settings.rollout, contest, who=run or "somebody", stop=stop_event())
+    typer.echo(f"{version}: {table.summary}")
+    if output:
+        table.save(output)
+
+
+@app.command()
+def refuse(
+    by: Annotated[str, typer.Option(help="The step that has held a version back.")] = "gate",
+) -> None:
+    """Fail, because a version was held back, and the configuration asks for that."""
+    section = "gate" if by == "gate" else "rollout"
     raise GateError(
-        "the gate has held back what was selected",
-        expected="a version that passes it, as `gate.required` is true",
-        remedy="read what the step gate has said, or the report; to serve it all the same, run it "
-        "again with the parameter `force`, which is the reason",
+        f"the {by} has held back what was selected",
+        expected=f"a version that passes it, as `{section}.required` is true",
+        remedy=f"read what the step {by} has said, or the report; to serve it all the same, "
+        + (
+            "run it again with the parameter `force`, which is the reason"
+            if by == "gate"
+            else "leave `rollout` out of the configuration"
+        ),
     )
 
 

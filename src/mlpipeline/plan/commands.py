@@ -25,6 +25,15 @@ ONLY_VERIFY = "--only-verify"
 """Goes with the step `verify` where its caller makes the version current, or does not."""
 
 
+def canary_arguments(challenger: str) -> list[str]:
+    """Return what the step `canary` is told beside what all steps are.
+
+    Args:
+        challenger: Where a replica of the new version answers, HOST:PORT of REST.
+    """
+    return ["--challenger", challenger]
+
+
 def step_arguments(
     name: str,
     *,

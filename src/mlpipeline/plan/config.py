@@ -325,6 +325,58 @@ class Gate(Section):
         return self.compares or any(limit is not None for limit in limits)
 
 
+class Trial(Section):
+    """How a new version is tried on requests, and what it must not be worse in."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the requests that it is sent: never more."""
+    seconds: Annotated[float, Field(gt=0, le=3_600)] = 120.0
+    """How long. What is clearly bad is ended earlier."""
+    requests: PositiveInt = 20
+    """How many requests it must have been sent by then; with fewer it was not tried."""
+    errors: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """The most that it may fail of these. The current version answers them in its place."""
+    slower_by: Annotated[float, Field(ge=1)] | None = 2.0
+    """How many times as long as the current version it may take, and 10 ms more, or 50 ms with the
+    way to it: of both the time in which nine of ten requests are done. Null asks for nothing."""
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = 0.8
+    """Share of the images of which both must say the same class. Null asks for nothing."""
+
+
+class Canary(Trial):
+    """A trial in which the new version answers."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the requests that it answers: never more."""
+
+
+class Rollout(Section):
+    """How a version that the gate lets pass is tried on real requests: part of no key.
+
+    It is not tried where nothing is asked for, or nobody serves the current version.
+    """
+
+    shadow: Trial | None = None
+    """First: it is sent copies of requests, and nobody sees its answers."""
+    canary: Canary | None = None
+    """Then: it answers a share of the requests."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How long it may take for a request; after that the current version answers."""
+    untried: Literal["hold", "serve"] = "hold"
+    """What is done with a version that too few requests came for."""
+    required: bool = False
+    """Whether a run fails whose version is held back; otherwise it says what was kept."""
+
+    @property
+    def trials(self) -> list[tuple[Literal["shadow", "canary"], Trial]]:
+        """The trials that are asked for, in order, with their modes."""
+        both: list[tuple[Literal["shadow", "canary"], Trial | None]] = [
+            ("shadow", self.shadow),
+            ("canary", self.canary),
+        ]
+        return [(mode, trial) for mode, trial in both if trial]
+
+
 def _all_or_a_number(value: Any) -> Any:
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
@@ -377,6 +429,8 @@ class Config(Section):
     """When a first model is good enough to be served while others still train."""
     gate: Gate = Gate()
     """What a new version must not be worse in than the current one."""
+    rollout: Rollout = Rollout()
+    """How it is tried on real requests before it takes the place of the current one."""
     serving: Serving = Serving()
     """How many replicas answer, at which address."""
     card: Card = Card()
@@ -599,6 +653,8 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
             section = searching.Dimension
         case ("serving", "log"):
             section = RequestLogging
+        case ("rollout", "shadow" | "canary"):
+            section = Trial
         case (name,):
             section = Config.model_fields[name].annotation
     return sorted(section.model_fields)

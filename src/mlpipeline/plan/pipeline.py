@@ -3,7 +3,7 @@
 Read this first. All that needs to know the order is derived from `STEPS`: the local backend, the
 asynchronous mode, the workflow, the lineage, the report and the record.
 
-    ingest ──► train × candidates ──► select ──► gate ──► serve ──► verify
+    ingest ──► train × candidates ──► select ──► gate ──► canary ──► serve ──► verify
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ class Step:
     """Whether there is one task of it, or one for each candidate."""
     identity: Callable[[Config, str | None], Identity] = _of_nothing
     """What its key is made of, for a configuration and a candidate."""
+    is_wanted: Callable[[Config], bool] = lambda _: True
+    """Whether a configuration asks for it; otherwise there is no task of it."""
     typical_seconds: float = 10
     """A guess of how long it takes on two cores, for a first estimate of the time that is left."""
 
@@ -167,12 +169,21 @@ GATE = Step(
     reads=(MODEL, DATASET),
     typical_seconds=2,
 )
+CANARY = Step(
+    "canary",
+    "try the registered model on a share of the requests to the current one",
+    module="mlpipeline.steps.canary",
+    reads=(MODEL,),
+    after=(GATE,),
+    is_wanted=lambda config: bool(config.rollout.trials),
+    typical_seconds=60,
+)
 SERVE = Step(
     "serve",
     "start the replicas of the registered model",
     module="mlpipeline.serving.server",
     reads=(MODEL,),
-    after=(GATE,),
+    after=(GATE, CANARY),
     typical_seconds=2,
 )
 VERIFY = Step(
@@ -183,7 +194,7 @@ VERIFY = Step(
     after=(SERVE,),
     typical_seconds=3,
 )
-STEPS = (INGEST, TRAIN, SELECT, GATE, SERVE, VERIFY)
+STEPS = (INGEST, TRAIN, SELECT, GATE, CANARY, SERVE, VERIFY)
 """All steps, each after those whose results it needs."""
 
 
@@ -275,6 +286,8 @@ def plan(config: Config, *, without: Collection[str] = ()) -> dict[str, Task]:
     permissions.check_configuration(config)
     tasks: dict[str, Task] = {}
     for step in STEPS:
+        if not step.is_wanted(config):
+            continue
         candidates = tuple(config.candidates) if step.per == "candidate" else (None,)
         made = [_task(step, candidate, config, tasks, without) for candidate in candidates]
         tasks |= {task.name: task for task in made}

@@ -126,19 +126,14 @@ def _ending(run: Run) -> dict[str, str]:
 
 
 def _verdict(task: TaskRecord) -> dict[str, str]:
-    """What the gate has said, and each figure that it went by; nothing of other tasks."""
-    if (table := task.gate) is None:
+    """What the gate or a trial has said, and each figure it went by; nothing of other tasks."""
+    if (said := task.judgement) is None:
         return {}
-    tags = {
-        "gate.verdict": table.verdict,
-        "gate.reason": table.reason,
-        "gate.version": table.version,
-        "gate.current": table.current,
-        "gate.forced.who": table.forced.who if table.forced else "",
-        "gate.forced.reason": table.forced.reason if table.forced else "",
-    }
-    tags |= {f"gate.{check.what}": check.summary for check in table.checks}
-    return {name: value for name, value in tags.items() if value}
+    tags = {name: getattr(said, name) for name in ("verdict", "reason", "version", "current")}
+    if task.gate and task.gate.forced:
+        tags |= {"forced.who": task.gate.forced.who, "forced.reason": task.gate.forced.reason}
+    tags |= {name: check.summary for name, check in task.checks.items()}
+    return {f"{task.step}.{name}": value for name, value in tags.items() if value}
 
 
 def _event(
@@ -165,8 +160,8 @@ def _data_of(task: TaskRecord, workspace: Workspace, run: Run) -> tuple[list[str
     if step is None:  # one of the workflow alone, such as `plan`
         return [], []
     reads = [name for artifact in step.reads for name in _read(artifact, task, workspace, run)]
-    if task.gate and task.gate.current not in ("", task.gate.version):
-        reads.append(str(MODEL.path(task.gate.current, run.name)))
+    if (said := task.judgement) and said.current not in ("", said.version):
+        reads.append(str(MODEL.path(said.current, run.name)))
     makes = [str(artifact.path(task.key, run.name)) for artifact in step.publishes]
     return reads, makes if task.has_published else []
 

@@ -23,7 +23,8 @@ from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import Task
 from mlpipeline.store.layout import RunFolder, Workspace
-from mlpipeline.store.schemas.gate import GateTable
+from mlpipeline.store.schemas.gate import GateTable, Judgement
+from mlpipeline.store.schemas.rollout import RolloutTable
 from mlpipeline.store.schemas.run import (
     Machine,
     Run,
@@ -60,7 +61,7 @@ class RunRecord:
         verification: The figures of the last verification.
         error: Why it failed.
         retries: Why the attempts at tasks so far failed, by task, until it is added.
-        gates: What the gate has said, by task, likewise.
+        judgements: What was said of a version that was to be served, by task, likewise.
     """
 
     folder: RunFolder
@@ -76,7 +77,7 @@ class RunRecord:
     verification: Verification | None = None
     error: str | None = None
     retries: dict[str, list[str]] = field(default_factory=dict)
-    gates: dict[str, GateTable] = field(default_factory=dict)
+    judgements: dict[str, Judgement] = field(default_factory=dict)
 
     @property
     def run(self) -> str:
@@ -112,6 +113,7 @@ class RunRecord:
             error: Why it failed.
         """
         began = datetime.now(UTC) - timedelta(seconds=seconds)
+        judgement = self.judgements.pop(task.name, None)
         self.tasks.append(
             TaskRecord(
                 name=task.name,
@@ -124,7 +126,8 @@ class RunRecord:
                 retries=tuple(self.retries.pop(task.name, ())),
                 started=None if state in ("reused", "skipped") else began.isoformat(),
                 code=pipeline.code_of(task, self.config) if self.config else "",
-                gate=self.gates.pop(task.name, None),
+                gate=judgement if isinstance(judgement, GateTable) else None,
+                rollout=judgement if isinstance(judgement, RolloutTable) else None,
             )
         )
         self.save()
@@ -149,14 +152,14 @@ class RunRecord:
         """
         self.retries.setdefault(task.name, []).append(reason)
 
-    def judge(self, task: Task, table: GateTable) -> None:
-        """Note what the gate has said in a task, which is still to be added.
+    def judge(self, task: Task, table: Judgement) -> None:
+        """Note what was said of a version in a task, which is still to be added.
 
         Args:
             task: The task.
-            table: What it has measured, and its verdict.
+            table: What was measured, and the verdict.
         """
-        self.gates[task.name] = table
+        self.judgements[task.name] = table
 
     def save(self) -> None:
         """Write the record as it is now."""

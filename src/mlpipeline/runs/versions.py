@@ -33,7 +33,7 @@ class Version:
 
 
 def tables(workspace: Workspace, model: str = "") -> Iterator[Table]:
-    """Yield the tables of each model: its versions, the changes, and what the gate held back.
+    """Yield the tables of each model: its versions, the changes, and what was held back.
 
     Args:
         workspace: The folder of all artifacts.
@@ -92,8 +92,8 @@ def _served(version: str, known: ModelHistory) -> str:
     ends = [*(change.time for change in changes[1:]), ""]
     periods = [(c.time, end) for c, end in zip(changes, ends, strict=False) if c.version == version]
     if not periods:
-        is_held = any(held.version == version for held in known.held_back)
-        return "never, held back by the gate" if is_held else "never"
+        held_by = [held.by for held in known.held_back if held.version == version]
+        return f"never, held back by the {held_by[-1]}" if held_by else "never"
     since, until = periods[-1]
     return f"{_moment(since)} to {_moment(until)}" if until else f"since {_moment(since)}"
 

@@ -22,6 +22,7 @@ from typing import Any
 from mlpipeline.errors import ArtifactError
 from mlpipeline.store import files
 from mlpipeline.store.layout import RunFolder
+from mlpipeline.store.schemas.gate import Judgement
 from mlpipeline.store.schemas.run import Run
 
 URL_VARIABLE = "MLPIPELINE_WEBHOOK_URL"
@@ -131,7 +132,8 @@ def summary(run: Run) -> dict[str, Any]:
         "version": served.version if served else None,
         "candidate": served.candidate if served else None,
         "accuracy": run.verification.accuracy if run.verification else None,
-        "gate": {"verdict": run.gate.verdict, "reason": run.gate.reason} if run.gate else None,
+        "gate": _verdict(run.gate),
+        "canary": _verdict(run.rollout),
         "tasks": {task.name: task.state for task in run.tasks},
         "error": run.error[:_MOST_LETTERS] if run.error else None,
     }
@@ -148,8 +150,8 @@ def slack(run: Run) -> dict[str, Any]:
     if said["version"]:
         accuracy = f", {said['accuracy']:.2%} on the test split" if said["accuracy"] else ""
         lines.append(f"served: {said['version']} ({said['candidate']}{accuracy})")
-    if run.gate and run.gate.kept:
-        lines.append(f"gate: {run.gate.reason}")
+    if run.judgement and run.judgement.kept:
+        lines.append(f"{run.judgement.BY}: {run.judgement.reason}")
     if said["error"]:
         lines.append(said["error"])
     # https://docs.slack.dev/messaging/formatting-message-text/: what is left would be commands.
@@ -157,6 +159,10 @@ def slack(run: Run) -> dict[str, Any]:
     for letter, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(letter, escaped)
     return {"text": text}
+
+
+def _verdict(said: Judgement | None) -> dict[str, str] | None:
+    return {"verdict": said.verdict, "reason": said.reason} if said else None
 
 
 def _in_words(error: Exception) -> str:

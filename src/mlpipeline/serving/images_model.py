@@ -65,13 +65,14 @@ class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
 
     @abstractmethod
     async def classify(
-        self, images: Images, response_headers: dict[str, str] | None
+        self, images: Images, response_headers: dict[str, str] | None, *, asked: str | None
     ) -> tuple[Probabilities, str]:
         """Compute the probabilities of images.
 
         Args:
             images: uint8 (N, *input_shape).
             response_headers: Where to put what the response's headers shall say, if anywhere.
+            asked: The version that the request is for, if it names one.
 
         Returns:
             The probabilities, float32 (N, classes), and the version of the model that gave them.
@@ -105,7 +106,7 @@ class ImagesModel(Model):  # type: ignore[misc]  # KServe is untyped
             self._require(asked, about["versions"][-1])
         images = messages.read(payload, self.input_shape())
         messages.let_go(payload)
-        probabilities, version = await self.classify(images, response_headers)
+        probabilities, version = await self.classify(images, response_headers, asked=asked)
         if asked:  # behind a front the replicas may have got another meanwhile
             self._require(asked, version)
         classes = about["parameters"]["classes"] if about else ()

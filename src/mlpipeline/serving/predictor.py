@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,9 +14,11 @@ from mlpipeline.learning.data.images import rows_in_a_batch
 from mlpipeline.serving import messages
 from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.batching import Batcher
+from mlpipeline.serving.http_replica import TIMING
 from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.model import PublishedModel
 from mlpipeline.serving.model_metrics import ModelMetrics
+from mlpipeline.serving.trial import Trial
 
 
 class BatchObserver(Collector, Protocol):
@@ -48,6 +51,8 @@ class Predictor(ImagesModel):
         self._batcher = Batcher(model.predict, max_batch=rows, threads=threads)
         self._batcher.measure(np.zeros((1, *model.input_shape), np.uint8))
         self._collectors: list[Collector] = []
+        self.trial: Trial | None = None
+        """What it tries another version on requests by, if it does."""
         if metrics:
             length = self._batcher.queue_length
             self.add_observer(ModelMetrics(name, model, max_batch=rows, queue_length=length))
@@ -79,15 +84,37 @@ class Predictor(ImagesModel):
         return self._model.input_shape
 
     async def classify(
-        self, images: Images, response_headers: dict[str, str] | None
+        self, images: Images, response_headers: dict[str, str] | None, *, asked: str | None
     ) -> tuple[Probabilities, str]:
         """Compute the probabilities of images, in batches with those of other requests.
 
         Args:
             images: uint8 (N, *input_shape).
-            response_headers: Not used.
+            response_headers: They get how long it took, or who has answered, where it was another
+                version.
+            asked: The version that the request is for: no other one is tried on it.
 
         Returns:
             The probabilities, float32 (N, classes), and the version of the model.
         """
-        return await self._batcher.run(images), self._model.version
+        if self.trial and not asked:
+            return await self.trial.answer(images, response_headers)
+        began = time.monotonic()
+        probabilities = await self._batcher.run(images)
+        if response_headers is not None:
+            milliseconds = (time.monotonic() - began) * 1000
+            response_headers[TIMING] = f"compute;dur={milliseconds:.3f}"
+        return probabilities, self.version
+
+    async def compute(self, images: Images) -> Probabilities:
+        """Compute the probabilities of images by this version, whatever is tried.
+
+        Args:
+            images: uint8 (N, *input_shape).
+        """
+        return await self._batcher.run(images)
+
+    @property
+    def version(self) -> str:
+        """The version that it serves."""
+        return self._model.version

@@ -8,7 +8,7 @@ import logging
 import socket
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 from fastapi.exceptions import FastAPIDeprecationWarning
@@ -58,7 +58,11 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
     """KServe's server with our data plane, sockets and shutdown."""
 
     def __init__(
-        self, settings: ServerSettings, on_ready: Callable[[], None], page: Page | None = None
+        self,
+        settings: ServerSettings,
+        on_ready: Callable[[], None],
+        page: Page | None = None,
+        beside: AbstractAsyncContextManager[None] | None = None,
     ) -> None:
         """Make a server that does not listen yet.
 
@@ -66,6 +70,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
             settings: Where and how it serves.
             on_ready: Called once it listens.
             page: What a browser sees at `/`; None for no page.
+            beside: What goes on while it serves, in the same loop.
         """
         super().__init__(
             http_port=settings.http_port,
@@ -76,6 +81,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
         self._settings = settings
         self._on_ready = on_ready
         self._page = page
+        self._beside = beside or nullcontext()
         self.dataplane = StrictDataPlane(self.registered_models)
         self.model_repository_extension = FixedRepository(self.registered_models)
         # KServe sets its own logging up only where there is none (`mlpipeline.logs`): then these
@@ -143,7 +149,7 @@ class ReplicaServer(ModelServer):  # type: ignore[misc]  # KServe is untyped
 
     async def _serve(self) -> None:
         settings = self._settings
-        async with self._metrics.shared():
+        async with self._metrics.shared(), self._beside:
             with _shared_listener(settings.host, settings.http_port) as listener:
                 await self._grpc_server.start(
                     addresses.join(settings.host, settings.grpc_port),

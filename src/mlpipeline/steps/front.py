@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlpipeline import progress
-from mlpipeline.serving.front import Front, FrontServer, HttpReplica, Resolver
+from mlpipeline.serving.front import Front, FrontServer, Resolver
+from mlpipeline.serving.http_replica import HttpReplica
 from mlpipeline.serving.server import ServerSettings
 from mlpipeline.serving.sharding import Limits, ShardedService
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from mlpipeline import progress
 from mlpipeline.events import dropping
 from mlpipeline.plan.config import INBOX, RequestLogging
-from mlpipeline.serving import model
+from mlpipeline.serving import model, orders
 from mlpipeline.serving.model import PublishedModel
 from mlpipeline.serving.page import ReplicaPage
 from mlpipeline.serving.predictor import Predictor
@@ -79,6 +79,7 @@ def serve(
             address,
             lambda: progress.report(1, 1, ready=replica),
             _page(name, published, feedback, inbox) if page else None,
+            beside=orders.following(registered.order, predictor, replica),
         )
         server.start([predictor])
 

@@ -105,15 +105,24 @@ def held_back(workspace: Workspace, name: str, version: str) -> HeldBack | None:
     return next((held for held in reversed(known.held_back) if held.version == version), None)
 
 
-def hold_back(workspace: Workspace, name: str, version: str, *, run: str, why: str) -> None:
-    """Write down that the gate held a version back; nothing if that is its last word already.
+def hold_back(
+    workspace: Workspace,
+    name: str,
+    version: str,
+    *,
+    run: str,
+    why: str,
+    by: Literal["gate", "canary"] = "gate",
+) -> None:
+    """Write down that a version was held back; nothing if that is the last word already.
 
     Args:
         workspace: The folder of all artifacts.
         name: What the model is called.
         version: The version.
         run: The name of the run; empty where somebody has called the step by hand.
-        why: What the gate has found against it.
+        why: What was found against it.
+        by: What has held it back.
 
     Raises:
         ServingError: Others write all the time.
@@ -121,7 +130,7 @@ def hold_back(workspace: Workspace, name: str, version: str, *, run: str, why: s
     """
     with _alone(workspace, name, run or "somebody"):
         stored = _load_or_put_aside(workspace, name)
-        held = HeldBack(version=version, time=_now(), run=run, why=why)
+        held = HeldBack(version=version, time=_now(), run=run, by=by, why=why)
         # A step whose pod was killed is done again, and one version may be judged twice in a run.
         if stored.held_back and stored.held_back[-1].model_copy(update={"time": held.time}) == held:
             return

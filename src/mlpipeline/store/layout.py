@@ -59,6 +59,7 @@ see all else and run other people's code."""
 MANIFEST = "MANIFEST.json"
 """The file in every artifact that has the SHA-256 of each of its other files."""
 _SIGNATURE = f"{MANIFEST}.sig"
+TRIAL_ORDER = "trial.json"
 
 
 def _is_open(folder: Path) -> bool:
@@ -195,6 +196,11 @@ class ModelFolder(Folder):
         return self.path.name
 
     @property
+    def order(self) -> Path:
+        """What its replicas are to try another version by, if anybody has said so."""
+        return self.path.parent / TRIAL_ORDER
+
+    @property
     def card(self) -> Path:
         """What the model is, and what it was made from, for programs."""
         return self.path / "model.json"
@@ -268,6 +274,11 @@ class RunFolder(Folder):
     def gate(self) -> Path:
         """The table of the step `gate`."""
         return self.path / "gate.json"
+
+    @property
+    def rollout(self) -> Path:
+        """The table of the step `canary`."""
+        return self.path / "rollout.json"
 
     @property
     def forced(self) -> Path:
@@ -464,6 +475,14 @@ class Workspace:
         """Return the file in which people name versions of a model that are to stay."""
         return self.root / MODELS / name / "pinned"
 
+    def trial_order(self, name: str) -> Path:
+        """Return the file by which replicas of a model try another version, while one is tried."""
+        return self.root / MODELS / name / TRIAL_ORDER
+
+    def trial_lease(self, name: str) -> Path:
+        """Return what the process holds that tries a version of a model."""
+        return self.root / MODELS / name / ".trial.lease"
+
     def rollback_lease(self, name: str) -> Path:
         """Return what the process holds that goes back to another version of a model."""
         return self.root / MODELS / name / ".rollback.lease"
@@ -513,6 +532,11 @@ class Workspace:
     def rollback_logs(self) -> Path:
         """The folder of the logs of `mlpipeline rollback`."""
         return self.serving_logs / "rollback"
+
+    @property
+    def trial_logs(self) -> Path:
+        """The folder of the logs of a version that is tried on this machine."""
+        return self.serving_logs / "trial"
 
     @property
     def rollback_verification(self) -> Path:

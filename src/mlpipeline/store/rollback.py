@@ -117,7 +117,7 @@ def find(workspace: Workspace, name: str, version: str = "", *, force: bool = Fa
 
 
 def _passes_by_force(workspace: Workspace, name: str, version: str, *, force: bool) -> bool:
-    """Return whether a version needs the force that there is, because the gate held it back.
+    """Return whether a version needs the force that there is, because it was held back.
 
     Raises:
         GateError: It needs force, and there is none.
@@ -126,8 +126,8 @@ def _passes_by_force(workspace: Workspace, name: str, version: str, *, force: bo
         return False
     if not force:
         raise GateError(
-            f"the gate held version {version} of `{name}` back: {held.why}",
-            expected="one that was current once, or that the gate has not held back",
+            f"the {held.by} held version {version} of `{name}` back: {held.why}",
+            expected="one that was current once, or that was not held back",
             remedy="name another one that `mlpipeline models` lists; or go there by force, and say "
             "why: `mlpipeline rollback --force --why`, or in a cluster `FORCE=1 WHY=`",
         )

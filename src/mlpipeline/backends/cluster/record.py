@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mlpipeline.backends.cluster import reasons
 from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.backends.cluster.tfjob import WorkflowReference, delete_unfinished
 from mlpipeline.errors import ArtifactError, ClusterError, ConfigurationError
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import pipeline
+from mlpipeline.plan import gate, pipeline, rollout
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.gate import refusal
-from mlpipeline.plan.pipeline import GATE, SELECT, SERVE, STEPS, TRAIN, VERIFY
+from mlpipeline.plan.pipeline import CANARY, GATE, SELECT, SERVE, STEPS, TRAIN, VERIFY, Step
 from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import RunFolder, Workspace
-from mlpipeline.store.schemas.gate import GateTable
+from mlpipeline.store.schemas.gate import GateTable, Judgement
+from mlpipeline.store.schemas.rollout import RolloutTable
 from mlpipeline.store.schemas.run import (
     Run,
     RunState,
@@ -42,6 +42,7 @@ from mlpipeline.store.schemas.run import (
 from mlpipeline.store.schemas.selection import ModelCard
 
 _log = logging.getLogger(__name__)
+_Table = TypeVar("_Table", bound=Judgement)
 
 # What the workflows are known by whose record this is.
 _PART_OF = ("app.kubernetes.io/part-of", "mlpipeline")
@@ -90,8 +91,10 @@ def record(
             known["key"] = planned[SELECT.name].key
         tasks[place] = task.model_copy(update=known)
     # An early candidate may have been too early: the last one counts.
-    gate = next((task.gate for task in reversed(tasks) if task.gate), None)
-    refused = str(refusal(gate)) if gate and gate.verdict == "refused" else None
+    said = next((task.judgement for task in reversed(tasks) if task.judgement), None)
+    refused = None
+    if said and said.verdict == "refused":
+        refused = str((rollout if isinstance(said, RolloutTable) else gate).refusal(said))
     began = status.get("startedAt") or workflow["metadata"]["creationTimestamp"]
     state: RunState = (
         "interrupted"
@@ -272,9 +275,15 @@ def _of_steps(nodes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     steps = [
         node
         for node in nodes.values()
-        if node.get("templateName") in order and node["type"] in _NODES
+        if node.get("templateName") in order and node["type"] in _NODES and _is_wanted(node)
     ]
     yield from sorted(steps, key=lambda n: (order[n["templateName"]], n.get("startedAt") or ""))
+
+
+def _is_wanted(node: Mapping[str, Any]) -> bool:
+    """Whether a node stands for work: Argo goes through that of a trial where there is none."""
+    is_trial = node["templateName"] == CANARY.name
+    return not is_trial or _parameters(node, "inputs").get("wanted") == "true"
 
 
 def _task(
@@ -307,7 +316,8 @@ def _task(
         retries=tuple(messages),
         started=None if state in ("reused", "skipped") else node.get("startedAt"),
         where=_where(pods[-1]) if pods else None,
-        gate=_table(node),
+        gate=_table(node, GATE, GateTable),
+        rollout=_table(node, CANARY, RolloutTable),
     )
 
 
@@ -388,12 +398,12 @@ def _verification(nodes: Mapping[str, Any]) -> Verification | None:
     return None
 
 
-def _table(node: Mapping[str, Any]) -> GateTable | None:
-    """What the gate has said; None of any other step."""
+def _table(node: Mapping[str, Any], step: Step, kind: type[_Table]) -> _Table | None:
+    """What a step has said of a version; None of any other step."""
     text = _parameters(node, "outputs").get("table")
-    if node["templateName"] != GATE.name or not text:
+    if node["templateName"] != step.name or not text:
         return None
-    return GateTable.parse(json.loads(text), origin="the output of the step gate")
+    return kind.parse(json.loads(text), origin=f"the output of the step {step.name}")
 
 
 def _config(file: Path) -> Config | None:

@@ -79,7 +79,7 @@ def roll_out(
         if was_served:
             _keep_what_is_not_known(cluster, before)
         service = _with_pods_that_run(cluster, service, before)
-    wait = _Wait(cluster, seconds, pending_seconds, publication.stop)
+    wait = Wait(cluster, seconds, pending_seconds, publication.stop)
     applied = cluster.apply(service)
     owner = inference_service.owner(applied)
     try:
@@ -129,16 +129,24 @@ def undo(cluster: Cluster, name: str, good: str, *, seconds: float, pending_seco
     for snapshot in known:
         if snapshot.mark == failed:
             snapshots.remove(cluster, snapshot)
-    wait = _Wait(cluster, seconds, pending_seconds, threading.Event())
+    wait = Wait(cluster, seconds, pending_seconds, threading.Event())
     return wait.go_back(name, found)
 
 
-class _Wait:
+class Wait:
     """The wait for a roll-out, and for the way back."""
 
     def __init__(
         self, cluster: Cluster, seconds: float, pending_seconds: float, stop: threading.Event
     ) -> None:
+        """Prepare it.
+
+        Args:
+            cluster: Where the service runs.
+            seconds: Seconds that it may take.
+            pending_seconds: How long a pod may take to start.
+            stop: Set when this pod is told to end.
+        """
         self._cluster = cluster
         self._seconds = seconds
         self._pending_seconds = pending_seconds

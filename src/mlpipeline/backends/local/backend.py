@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpipeline.backends.local import processes
+from mlpipeline.backends.local.canary import try_version
 from mlpipeline.backends.local.display import Display
 from mlpipeline.backends.local.policies import Asynchronous, Synchronous
 from mlpipeline.backends.local.service import Service
@@ -25,15 +26,15 @@ from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.learning.data import expectations
 from mlpipeline.learning.data.expectations import Judgement
-from mlpipeline.plan import pipeline
-from mlpipeline.plan.commands import CHECK_MODELS, step_arguments
+from mlpipeline.plan import gate, pipeline, rollout
+from mlpipeline.plan.commands import CHECK_MODELS, canary_arguments, step_arguments
 from mlpipeline.plan.config import Config, module_of
-from mlpipeline.plan.gate import refusal
-from mlpipeline.plan.pipeline import GATE, INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
+from mlpipeline.plan.pipeline import CANARY, GATE, INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
-from mlpipeline.store import signatures
+from mlpipeline.store import history, signatures
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import GateTable
+from mlpipeline.store.schemas.rollout import RolloutTable
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import ModelCard
 
@@ -78,9 +79,9 @@ class LocalBackend:
             )
             execution = Execution(self, service, needs_ports_early=asynchronous)
             await walk(policy, execution.carry_out)
-        gate = self.record.content().gate  # the last: an early candidate may have been too early
-        if gate and gate.verdict == "refused":
-            raise refusal(gate)
+        said = self.record.content().judgement  # the last: an early candidate may be too early
+        if said and said.verdict == "refused":
+            raise (rollout if isinstance(said, RolloutTable) else gate).refusal(said)
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,11 @@ class Execution:
                 await self._memoized(task, partial(self._train, cpus=cpus))
         elif task.step == GATE:
             await self._timed(task, partial(self._judge, version=tasks[SELECT.name].key))
-        elif task.step in (SERVE, VERIFY) and self._is_held():
+        elif task.step in (CANARY, SERVE, VERIFY) and self._is_held():
             self.backend.record.add(task, "skipped", 0.0)
             self.backend.display.finish(task, "skipped", 0.0)
+        elif task.step == CANARY:
+            await self._timed(task, partial(self._try, version=tasks[SELECT.name].key))
         elif task.step == SERVE:
             await self._timed(task, lambda _: self.service.roll(tasks[SELECT.name].key))
             self._note_served()
@@ -186,8 +189,8 @@ class Execution:
         """What a task that has ended well has to say, beside that."""
         if task.step == INGEST:
             return self._judgement(task).summary
-        gates = self.backend.record.gates
-        return gates[task.name].summary if task.name in gates else ""
+        judgements = self.backend.record.judgements
+        return judgements[task.name].summary if task.name in judgements else ""
 
     def _turn(self, task: Task) -> AbstractAsyncContextManager[None]:
         """While another run makes the same, it is waited for, and then reused."""
@@ -232,11 +235,16 @@ class Execution:
         display.finish(task, "succeeded", seconds, said)
 
     async def _run_process(
-        self, task: Task, *, variables: Mapping[str, str] | None = None, **about: Any
+        self,
+        task: Task,
+        *,
+        variables: Mapping[str, str] | None = None,
+        more: Sequence[str] = (),
+        **about: Any,
     ) -> None:
         """Do a task as a process; `about` is what `Task.arguments` takes beside where all is."""
         await processes.run(
-            self._command(task, **about),
+            [*self._command(task, **about), *more],
             log=self.backend.record.folder.log(task.name),
             environment=variables,
             on_progress=partial(self.backend.display.advance, task),
@@ -271,10 +279,25 @@ class Execution:
         )
         record.judge(task, GateTable.load(output))
 
+    async def _try(self, task: Task, *, version: str) -> None:
+        config, workspace, record = self.backend.config, self.backend.workspace, self.backend.record
+        output = record.folder.rollout
+
+        async def conduct(address: str) -> None:
+            told = canary_arguments(address)
+            await self._run_process(task, more=told, output=output, version=version, run=record.run)
+
+        table = await try_version(config, workspace, version, conduct=conduct, output=output)
+        if table.kept:
+            history.hold_back(
+                workspace, config.name, version, run=record.run, why=table.reason, by="canary"
+            )
+        record.judge(task, table)
+
     def _is_held(self) -> bool:
-        """Whether the gate has held back what was selected last."""
-        gate = self.backend.record.content().gate
-        return gate is not None and bool(gate.kept)
+        """Whether what was selected last is held back."""
+        said = self.backend.record.content().judgement
+        return said is not None and bool(said.kept)
 
     async def _verify(self, task: Task) -> None:
         record = self.backend.record

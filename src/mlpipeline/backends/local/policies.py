@@ -1,9 +1,9 @@
 """What a run on this machine does next: the two policies by which the walker goes.
 
-    synchronous   ingest ──► train × candidates ──► select ──► gate ──► serve ──► verify
+    synchronous   ingest ──► train × candidates ──► select ──► gate ──► canary ──► serve ──► verify
 
     asynchronous  ingest ──► train × candidates
-                             after each: select among those so far ──► gate ──► serve ──► verify
+                             after each: select among those so far ──► gate ──► canary ──► …
 
 In the asynchronous mode a better candidate takes the place of what is served by a rolling update.
 What is served in the end is what a synchronous run selects, where the gate lets it pass.
@@ -18,10 +18,10 @@ from mlpipeline.backends.local.walker import Ended
 from mlpipeline.errors import TrainingError
 from mlpipeline.plan import pipeline, succession
 from mlpipeline.plan.config import Config
-from mlpipeline.plan.pipeline import GATE, SELECT, SERVE, VERIFY, Task
+from mlpipeline.plan.pipeline import CANARY, GATE, SELECT, SERVE, VERIFY, Task
 from mlpipeline.store.layout import Workspace
 
-_PUBLISHING = (SELECT, GATE, SERVE, VERIFY)
+_PUBLISHING = (SELECT, GATE, CANARY, SERVE, VERIFY)
 
 
 class Synchronous:
@@ -101,7 +101,7 @@ class Asynchronous:
         if judgement.replaces:
             others = self._config.candidates.keys() - set(judgement.among)
             chosen = pipeline.plan(self._config, without=others)
-            return {step.name: chosen[step.name] for step in _PUBLISHING}
+            return {step.name: chosen[step.name] for step in _PUBLISHING if step.name in chosen}
         # The decision among all of them is for the report.
         return {SELECT.name: tasks[SELECT.name]} if self._is_last else {}
 

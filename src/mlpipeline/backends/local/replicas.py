@@ -36,6 +36,20 @@ async def serving(
             yield ended
 
 
+def beside(config: Config, *, count: int | None = None) -> Config:
+    """Return a configuration of replicas that stand beside those that serve, on other ports.
+
+    Args:
+        config: The configuration.
+        count: How many of them there are; None for as many as it says.
+    """
+    port, grpc_port = processes.free_ports(2)
+    changes: dict[str, Any] = {"host": "127.0.0.1", "port": port, "grpc_port": grpc_port}
+    if count is not None:
+        changes["replicas"] = count
+    return config.model_copy(update={"serving": config.serving.model_copy(update=changes)})
+
+
 @contextmanager
 def reserved(settings: Serving) -> Iterator[None]:
     """Hold the ports for replicas, which share them, while the body runs.

@@ -16,7 +16,7 @@ from mlpipeline import addresses
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.backends.local.turns import at_once
 from mlpipeline.plan.commands import ONLY_VERIFY, step_arguments
-from mlpipeline.plan.config import Config, Serving
+from mlpipeline.plan.config import Config
 from mlpipeline.plan.pipeline import VERIFY
 from mlpipeline.runs import garbage
 from mlpipeline.store import rollback
@@ -59,7 +59,7 @@ async def roll_back(
         await asyncio.to_thread(garbage.wait_for_removal, workspace, f"a rollback by {by}")
         way = rollback.find(workspace, config.name, version, force=force)
         say(f"{way.version}: every file is as it was published")
-        aside = config.model_copy(update={"serving": _beside(config.serving)})
+        aside = replicas.beside(config)
         logs = workspace.rollback_logs
         async with replicas.serving(aside, workspace, way.version, logs=logs):
             figures = await _verify(aside, config_file, workspace, way.version)
@@ -67,11 +67,6 @@ async def roll_back(
         say(f"{way.version}: {sent:,} answers of {len(figures.replicas)} replicas are as recorded")
         way.take(workspace, by=by, why=why, force=force)
         return way
-
-
-def _beside(settings: Serving) -> Serving:
-    port, grpc_port = processes.free_ports(2)
-    return settings.model_copy(update={"host": "127.0.0.1", "port": port, "grpc_port": grpc_port})
 
 
 async def _verify(

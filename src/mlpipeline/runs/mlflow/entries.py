@@ -107,7 +107,7 @@ def of_task(workspace: Workspace, run: Run, task: TaskRecord) -> Entry:
         tags=_tags(run, f"mlpipeline {task.step}")
         | {k: v for k, v in tags.items() if v}
         | _served(workspace, task)
-        | _gate(task)
+        | _judgement(task)
         | _troubles(task.error, task.seconds, task.retries),
         params=_params(_parameters(run, task)),
         metrics=[
@@ -133,7 +133,7 @@ def _tags(run: Run, made_by: str) -> dict[str, str]:
 
 
 def _outcome(run: Run) -> dict[str, str]:
-    """How a run ended where its state does not say all: the gate has kept what was current."""
+    """How a run ended where its state does not say all: what was current goes on."""
     return {} if run.outcome == run.state else {"outcome": run.outcome}
 
 
@@ -162,7 +162,7 @@ def _metrics(workspace: Workspace, task: TaskRecord, began: int) -> list[Metric]
         size = [Metric("parameters", metrics.parameters, began, 0)] if metrics else []
         return by_epoch + size
     decision = _decision(workspace, task)
-    figures = _figures_of_selection(decision) if decision else _figures_of_gate(task)
+    figures = _figures_of_selection(decision) if decision else _figures_of_judgement(task)
     return [Metric(name, value, began, 0) for name, value in figures.items()]
 
 
@@ -184,21 +184,21 @@ def _served(workspace: Workspace, task: TaskRecord) -> dict[str, str]:
     return tags | refused
 
 
-def _gate(task: TaskRecord) -> dict[str, str]:
-    """What the gate has said, about which version beside which, and who has passed it by force."""
-    if (table := task.gate) is None:
+def _judgement(task: TaskRecord) -> dict[str, str]:
+    """What the gate or a trial has said, and of which version; who has passed it by force."""
+    if (said := task.judgement) is None:
         return {}
-    tags = {name: getattr(table, name) for name in ("verdict", "reason", "version", "current")}
-    if table.forced:
-        tags |= {"forced.who": table.forced.who, "forced.reason": table.forced.reason}
-    return {f"gate.{name}": value for name, value in tags.items() if value}
+    tags = {name: getattr(said, name) for name in ("verdict", "reason", "version", "current")}
+    if task.gate and task.gate.forced:
+        tags |= {"forced.who": task.gate.forced.who, "forced.reason": task.gate.forced.reason}
+    return {f"{task.step}.{name}": value for name, value in tags.items() if value}
 
 
-def _figures_of_gate(task: TaskRecord) -> dict[str, float]:
-    """Every figure of the gate's table: the new version's, the current one's, and the limit."""
+def _figures_of_judgement(task: TaskRecord) -> dict[str, float]:
+    """Every figure of the gate or a trial: the new version's, the current one's, and the limit."""
     figures: dict[str, float] = {}
-    for check in task.gate.checks if task.gate else ():
-        name = _NOT_OF_METRICS.sub("_", f"gate.{check.what}")[:_LONGEST]
+    for what, check in task.checks.items():
+        name = _NOT_OF_METRICS.sub("_", f"{task.step}.{what}")[:_LONGEST]
         known = {"": check.new, ".current": check.current, ".limit": check.limit}
         figures |= {f"{name}{end}": value for end, value in known.items() if value is not None}
     return figures

@@ -60,33 +60,24 @@ class GateCheck(Part):
         return ", ".join(parts if self.passed else [*parts, "not passed"])
 
 
-class GateTable(Document):
-    """The content of `gate.json`: what the gate has measured, and its verdict.
+class Judgement(Document):
+    """Whether a new version may take the place of the current one.
 
     Attributes:
         version: The new version.
         current: The version that it was to take the place of; empty for none.
         verdict: `passed`, and so it is served; `kept`, and so the current one goes on; or
-            `refused`, which is that with `gate.required`: the run fails.
+            `refused`, which is that with `required`: the run fails.
         reason: Why, in a line.
-        faults: What the gate has found against it, also where that did not matter.
-        checks: Every figure; of many classes those that lost the most.
-        images: How many images of the validation split both have seen; 0 where none was measured.
-        not_compared: Why the current version could not be compared with; empty where it was.
-        forced: Who has had it served in spite of the faults.
     """
 
-    CALLED: ClassVar[str] = "gate's table"
+    BY: ClassVar[str] = ""
+    """The step that judges."""
 
     version: str
     current: str = ""
     verdict: Verdict
     reason: str
-    faults: tuple[str, ...] = ()
-    checks: tuple[GateCheck, ...] = ()
-    images: int = 0
-    not_compared: str = ""
-    forced: Forced | None = None
 
     @property
     def kept(self) -> str:
@@ -102,3 +93,24 @@ class GateTable(Document):
     def summary(self) -> str:
         """What becomes of it and why, in a line."""
         return f"{self.kept or self.verdict}: {self.reason}"
+
+
+class GateTable(Judgement):
+    """The content of `gate.json`: what the gate has measured, and its verdict.
+
+    Attributes:
+        faults: What the gate has found against it, also where that did not matter.
+        checks: Every figure; of many classes those that lost the most.
+        images: How many images of the validation split both have seen; 0 where none was measured.
+        not_compared: Why the current version could not be compared with; empty where it was.
+        forced: Who has had it served in spite of the faults.
+    """
+
+    CALLED: ClassVar[str] = "gate's table"
+    BY: ClassVar[str] = "gate"
+
+    faults: tuple[str, ...] = ()
+    checks: tuple[GateCheck, ...] = ()
+    images: int = 0
+    not_compared: str = ""
+    forced: Forced | None = None

@@ -37,24 +37,26 @@ class Change(Part):
 
 
 class HeldBack(Part):
-    """The gate did not let a version take the place of the current one.
+    """A version was not let take the place of the current one.
 
     Attributes:
         version: The version.
         time: When it was judged.
         run: The name of the run; empty where somebody has called the step by hand.
-        why: What the gate has found against it.
+        by: What has held it back: the gate, or its trial.
+        why: What was found against it.
     """
 
     version: str
     time: Moment
     run: str = ""
+    by: Literal["gate", "canary"] = "gate"
     why: str
 
     @property
     def reason(self) -> str:
         """In which run and why, in words."""
-        return f"held back by the gate{f' in run {self.run}' if self.run else ''}: {self.why}"
+        return f"held back by the {self.by}{f' in run {self.run}' if self.run else ''}: {self.why}"
 
 
 class ModelHistory(Document):

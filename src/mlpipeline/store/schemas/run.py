@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from mlpipeline.store.schemas.document import Document, Part
-from mlpipeline.store.schemas.gate import GateTable
+from mlpipeline.store.schemas.gate import GateCheck, GateTable, Judgement
+from mlpipeline.store.schemas.rollout import RolloutTable
 
 RunState = Literal["running", "succeeded", "failed", "interrupted"]
 TaskState = Literal["reused", "succeeded", "failed", "skipped"]
@@ -88,6 +89,7 @@ class TaskRecord(Part):
         where: The pod of its last attempt and that pod's node; None where it is the run's own
             machine.
         gate: What the gate has measured and said; None of every other step.
+        rollout: What came of the trial of a version; likewise.
     """
 
     name: str
@@ -102,6 +104,20 @@ class TaskRecord(Part):
     code: str = ""
     where: str | None = None
     gate: GateTable | None = None
+    rollout: RolloutTable | None = None
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """What it says of a new version, if it judges one."""
+        return self.gate or self.rollout
+
+    @property
+    def checks(self) -> dict[str, GateCheck]:
+        """The figures that it judges a version by; those of a trial with its mode before them."""
+        if self.gate:
+            return {check.what: check for check in self.gate.checks}
+        trials = self.rollout.trials if self.rollout else ()
+        return {f"{trial.mode}.{check.what}": check for trial in trials for check in trial.checks}
 
     @property
     def has_published(self) -> bool:
@@ -197,12 +213,22 @@ class Run(Document):
         return next((task.gate for task in reversed(self.tasks) if task.gate), None)
 
     @property
+    def rollout(self) -> RolloutTable | None:
+        """What came of the last trial of a version."""
+        return next((task.rollout for task in reversed(self.tasks) if task.rollout), None)
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """What was said last of a version that was to be served."""
+        return next((t.judgement for t in reversed(self.tasks) if t.judgement), None)
+
+    @property
     def outcome(self) -> str:
-        """How it ended, and what the gate has kept in service, if it has.
+        """How it ended, and what was kept in service, if anything was.
 
         Such as `succeeded, kept fashion-mnist-d2b7c6e5f4a39180`.
         """
-        kept = self.gate.kept if self.gate else ""
+        kept = self.judgement.kept if self.judgement else ""
         return f"{self.state}, {kept}" if kept else self.state
 
     @property

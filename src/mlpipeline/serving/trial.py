@@ -1,0 +1,239 @@
+"""A replica's part in the trial of another version: it hands a share of its requests over.
+
+    canary   request ──► challenger ──► answer        shadow   request ──► champion ──► answer
+                   └──► champion, to compare                         └──► challenger, to compare
+
+The replica is the champion's, and has the last word: what the challenger does not answer, or not
+in time, or not as a model does, the champion answers. After some failures in a row it is not asked
+any more. To compare never delays an answer, and where too much waits for that, it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import numpy as np
+
+from mlpipeline.plan import rollout
+from mlpipeline.serving.arrays import Images, Probabilities
+from mlpipeline.serving.http_replica import Answer
+from mlpipeline.serving.sharding import RefusalError, ReplicaError
+from mlpipeline.store.schemas.rollout import TrialFigures, TrialOrder
+
+_log = logging.getLogger(__name__)
+
+MOST_IMAGES = 64
+"""A request of more images is not tried: how long it may take would be another question."""
+FAILURES_IN_A_ROW = 5
+"""After so many, a replica gives up on a challenger."""
+_WAITING, _WAITING_BYTES = 64, 32 << 20  # requests that may wait to be compared, and their images
+_AT_ONCE = 2  # comparisons
+
+
+class Challenger(Protocol):
+    """A connection to the version that is tried."""
+
+    async def ask(self, images: Images) -> Answer:
+        """Return what it says of some images.
+
+        Raises:
+            ReplicaError: It did not answer, or not as a replica does.
+            RefusalError: It refused the request.
+        """
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+class _FailedError(Exception):
+    """The challenger did not answer as it must."""
+
+
+class Trial:
+    """Tries another version as an order says, and counts what came of it."""
+
+    def __init__(
+        self,
+        order: TrialOrder,
+        challenger: Challenger,
+        champion: Callable[[Images], Awaitable[Probabilities]],
+        replica: str,
+    ) -> None:
+        """Begin with nothing counted.
+
+        Args:
+            order: What is to be done.
+            challenger: The connection to the version that is tried.
+            champion: Computes the probabilities by the version of this replica.
+            replica: The name of this replica.
+        """
+        self.order = order
+        self._challenger, self._champion, self._replica = challenger, champion, replica
+        self._requests = self._tried = self._failed = self._in_a_row = 0
+        self._images = self._agreed = self._dropped = 0
+        self._failure = self._stopped = ""
+        self._champion_times: list[int] = []
+        self._challenger_times: list[int] = []
+        self._round_trips: list[int] = []
+        self._comparisons: set[asyncio.Task[None]] = set()
+        self._waiting_bytes = 0
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    def figures(self) -> TrialFigures:
+        """Return what was counted until now."""
+        return TrialFigures(
+            replica=self._replica,
+            requests=self._requests,
+            tried=self._tried,
+            failed=self._failed,
+            failure=self._failure,
+            images=self._images,
+            agreed=self._agreed,
+            dropped=self._dropped,
+            champion_times=tuple(self._champion_times),
+            challenger_times=tuple(self._challenger_times),
+            round_trips=tuple(self._round_trips),
+            stopped=self._stopped,
+        )
+
+    async def answer(
+        self, images: Images, response_headers: dict[str, str] | None
+    ) -> tuple[Probabilities, str]:
+        """Answer a request, by the challenger if it is its turn and it can.
+
+        Args:
+            images: uint8 (N, *input_shape).
+            response_headers: They get `x-served-by` where the challenger has answered.
+
+        Returns:
+            The probabilities, float32 (N, classes), and the version that gave them.
+        """
+        if len(images) > MOST_IMAGES:
+            return await self._champion(images), self.order.champion
+        self._requests += 1
+        is_tried = self._is_turn()
+        if is_tried and self.order.mode == "canary":
+            self._tried += 1
+            try:
+                probabilities = await self._ask(images)
+            except _FailedError:
+                return await self._by_champion(images), self.order.champion
+            self._compare_later(images, lambda: self._champion(images), probabilities)
+            if response_headers is not None:
+                response_headers["x-served-by"] = f"challenger-of-{self._replica}"
+            return probabilities, self.order.challenger
+        probabilities = await self._by_champion(images)
+        if is_tried and self._compare_later(images, lambda: self._ask(images), probabilities):
+            self._tried += 1
+        return probabilities, self.order.champion
+
+    async def close(self) -> None:
+        """End all that goes on."""
+        for comparison in self._comparisons:
+            comparison.cancel()
+        await asyncio.gather(*self._comparisons, return_exceptions=True)
+        await self._challenger.close()
+
+    def stop(self, why: str) -> None:
+        """Send the challenger nothing more.
+
+        Args:
+            why: Why not.
+        """
+        if not self._stopped:
+            _log.warning("version %s is not tried any more: %s", self.order.challenger, why)
+            self._stopped = why
+
+    def _is_turn(self) -> bool:
+        """Whether one more request would not be more than its share."""
+        return not self._stopped and self._tried + 1 <= self.order.share * self._requests
+
+    async def _by_champion(self, images: Images) -> Probabilities:
+        began = time.monotonic()
+        probabilities = await self._champion(images)
+        _count(self._champion_times, time.monotonic() - began)
+        return probabilities
+
+    async def _ask(self, images: Images) -> Probabilities:
+        """Return what the challenger says.
+
+        Raises:
+            _FailedError: It does not say it, or not as it must.
+        """
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self.order.timeout_seconds):
+                probabilities, version, seconds = await self._challenger.ask(images)
+            _check(probabilities, version, len(images), self.order.challenger)
+        except TimeoutError:
+            self._fail(f"no answer within {self.order.timeout_seconds:g} s")
+        except (ReplicaError, RefusalError, _FailedError) as error:
+            self._fail(str(error))
+        self._in_a_row = 0
+        _count(self._challenger_times, seconds)
+        _count(self._round_trips, time.monotonic() - began)
+        return probabilities
+
+    def _fail(self, why: str) -> None:
+        self._failed += 1
+        self._in_a_row += 1
+        self._failure = why
+        if self._in_a_row == FAILURES_IN_A_ROW:
+            self.stop(f"{FAILURES_IN_A_ROW} failures in a row, the last one: {why}")
+        raise _FailedError(why)
+
+    def _compare_later(
+        self,
+        images: Images,
+        ask_other: Callable[[], Awaitable[Probabilities]],
+        probabilities: Probabilities,
+    ) -> bool:
+        """Compare an answer with the other version's, unless too many wait; tell whether."""
+        is_full = self._waiting_bytes + images.nbytes > _WAITING_BYTES
+        if self._comparisons and (len(self._comparisons) >= _WAITING or is_full):
+            self._dropped += 1
+            return False
+        comparison = asyncio.create_task(self._compare(images, ask_other, probabilities))
+        self._comparisons.add(comparison)
+        comparison.add_done_callback(self._comparisons.discard)
+        return True
+
+    async def _compare(
+        self,
+        images: Images,
+        ask_other: Callable[[], Awaitable[Probabilities]],
+        probabilities: Probabilities,
+    ) -> None:
+        self._waiting_bytes += images.nbytes
+        try:
+            async with self._turns:
+                others = await ask_other()
+        except _FailedError:  # it is counted
+            return
+        except Exception:  # the champion's: of no request that anybody waits for
+            _log.exception("a request was not compared")
+            return
+        finally:
+            self._waiting_bytes -= images.nbytes
+        self._images += len(images)
+        if others.shape == probabilities.shape:
+            self._agreed += int((others.argmax(axis=1) == probabilities.argmax(axis=1)).sum())
+
+
+def _check(probabilities: Probabilities, version: str, count: int, expected: str) -> None:
+    if version != expected:
+        raise _FailedError(f"version {version} has answered")
+    if probabilities.ndim != 2 or len(probabilities) != count:
+        raise _FailedError(f"probabilities of the shape {probabilities.shape} for {count} images")
+    if not np.isfinite(probabilities).all():
+        raise _FailedError("probabilities that are no numbers")
+
+
+def _count(times: list[int], seconds: float) -> None:
+    place = rollout.interval(seconds)
+    times.extend([0] * (place + 1 - len(times)))
+    times[place] += 1
