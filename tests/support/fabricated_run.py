@@ -60,6 +60,37 @@ GATE = {
 }
 
 
+CANARY = {
+    "version": "fashion-mnist-d2b7c6e5f4a39180",
+    "current": "fashion-mnist-0a1b2c3d4e5f6071",
+    "verdict": "passed",
+    "reason": "canary: 118 of 1,181 requests, 96.6% of 118 images the same",
+    "trials": [
+        {
+            "mode": "canary",
+            "share": 0.1,
+            "seconds": 120.0,
+            "replicas": ["replica-0", "replica-1"],
+            "requests": 1_181,
+            "tried": 118,
+            "images": 118,
+            "dropped": 3,
+            "checks": [
+                {"what": "failed requests", "unit": "share", "new": 0.0, "limit": 0.01},
+                {"what": "same class", "unit": "share", "new": 0.966, "limit": 0.8},
+            ],
+        }
+    ],
+}
+
+
+def try_on_requests(run: dict[str, Any], **others: Any) -> None:
+    """Add the trial of the version to a run's record, between its gate and its service."""
+    place = [task["name"] for task in run["tasks"]].index("serve")
+    task = _task("canary", "canary", "", "succeeded", 125.0) | {"rollout": CANARY | others}
+    run["tasks"] = [*run["tasks"][:place], task, *run["tasks"][place:]]
+
+
 def fabricate(
     workspace: Path,
     *,

@@ -23,7 +23,8 @@ from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas import run as records_of
-from mlpipeline.store.schemas.gate import GateCheck, GateTable
+from mlpipeline.store.schemas.gate import GateCheck, GateTable, Verdict
+from mlpipeline.store.schemas.rollout import RolloutTable
 from mlpipeline.store.schemas.run import TaskRecord
 from support import stored_documents as documents
 from support.fake_cluster import FakeCluster
@@ -270,6 +271,40 @@ def test_an_asynchronous_run_says_when_each_version_went_into_service(workspace:
     ]
     assert 0 < record.served[0].seconds < record.served[1].seconds
     assert [task.key for task in record.tasks if task.step == "select"] == [first, last]
+
+
+def _tried(verdict: Verdict) -> Run:
+    """The nodes of a run whose version was tried on requests, and held back."""
+    run = Run()
+    run.tried("plan")
+    run.memoized("select", key="shirts-2", among="")
+    run.tried("gate", outputs=_parameters({"table": TABLE.model_dump_json()}))
+    said = RolloutTable(
+        version="shirts-2", current="shirts-1", verdict=verdict, reason="it is slow"
+    )
+    run.memoized("canary", outputs={"table": said.model_dump_json()}, wanted="true")
+    run._add("Skipped", "serve", "Skipped", boundaryID=NAME, message="when 'kept == passed'")
+    run.omitted("verify")
+    return run
+
+
+def test_a_run_whose_version_has_not_stood_its_trial_says_what_was_kept(workspace: Path) -> None:
+    record = _record(_tried("kept"), workspace)
+    assert record.state == "succeeded"
+    assert _task(record, "canary").state == "succeeded"
+    assert record.content().outcome == "succeeded, kept shirts-1"
+    run = _tried("refused")
+    run.tried("refuse", [("Failed", SAID)])
+    record = _record(run, workspace)
+    assert record.state == "failed"
+    assert record.error
+    assert record.error.startswith("version shirts-2 is held back: it is slow")
+
+
+def test_what_was_not_to_be_tried_is_no_task(workspace: Path) -> None:
+    run = _run()
+    run.memoized("canary", outputs={"verdict": "passed", "table": ""}, wanted="false")
+    assert "canary" not in [task.name for task in _record(run, workspace).tasks]
 
 
 def _held(verdict: str) -> Run:

@@ -19,7 +19,7 @@ from mlpipeline.runs.mlflow import client, entries, sending
 from mlpipeline.store import artifacts, history, registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run as RunOnDisk
-from support.fabricated_run import artifact_of, fabricate
+from support.fabricated_run import artifact_of, fabricate, try_on_requests
 from support.stored_documents import model_card
 
 KILLED = "this command ended with signal SIGKILL"
@@ -136,6 +136,12 @@ def test_who_has_forced_a_version_and_what_was_kept_can_be_found(tmp_path: Path)
     assert entry.tags["gate.forced.who"] == "ann"
     assert entry.tags["gate.forced.reason"] == "a new class"
     assert "gate.class a_ö_ __x__" in {metric.key for metric in entry.metrics}
+    try_on_requests(record)
+    run = RunOnDisk.parse(record, origin="made up")
+    entry = entries.of_task(workspace, run, next(t for t in run.tasks if t.name == "canary"))
+    assert entry.tags["canary.verdict"] == "passed"
+    assert {m.key: m.value for m in entry.metrics}["canary.canary.same class"] == 0.966
+    record["tasks"] = [task for task in record["tasks"] if task["name"] != "canary"]
     gate["gate"] |= {"verdict": "kept", "forced": None}
     held = entries.of_run(workspace, RunOnDisk.parse(record, origin="made up"))
     assert held.tags["outcome"] == "succeeded, kept fashion-mnist-0a1b2c3d4e5f6071"

@@ -16,7 +16,7 @@ from mlpipeline.store import artifacts
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
-from support.fabricated_run import artifact_of, fabricate
+from support.fabricated_run import artifact_of, fabricate, try_on_requests
 from support.stored_documents import model_card
 
 VERSION = "fashion-mnist-d2b7c6e5f4a39180"
@@ -126,6 +126,17 @@ def test_the_gate_says_what_it_has_compared_and_what_came_of_it(tmp_path: Path) 
     assert tags["gate.accuracy"] == "92.93%, current 92.86%, limit 91.86%"
     whole = {tag["key"]: tag["value"] for tag in events[-1]["run"]["facets"]["tags"]["tags"]}
     assert whole["outcome"] == "succeeded, kept fashion-mnist-0a1b2c3d4e5f6071"
+
+
+def test_a_trial_says_what_was_compared_and_what_came_of_it(tmp_path: Path) -> None:
+    record = _run(tmp_path)
+    try_on_requests(record, verdict="kept", reason="canary: same class 12.00%")
+    done = _of(_events(tmp_path, record), "canary", "COMPLETE")
+    current = "models/fashion-mnist/fashion-mnist-0a1b2c3d4e5f6071"
+    assert {i["name"] for i in done["inputs"]} == {f"models/fashion-mnist/{VERSION}", current}
+    tags = {tag["key"]: tag["value"] for tag in done["run"]["facets"]["tags"]["tags"]}
+    assert (tags["canary.verdict"], tags["canary.reason"]) == ("kept", "canary: same class 12.00%")
+    assert tags["canary.canary.same class"] == "96.60%, limit 80.00%"
 
 
 def test_the_code_of_a_task_is_in_its_job(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mlpipeline.store.layout import DatasetFolder, Workspace
 from mlpipeline.store.schemas.dataset import SPLITS, DatasetCard, SplitProfile
 from mlpipeline.store.schemas.run import Run
 from support import stored_documents as documents
-from support.fabricated_run import CLASSES, artifact_of, fabricate
+from support.fabricated_run import CLASSES, artifact_of, fabricate, try_on_requests
 
 _VOID = {"meta", "link", "br", "img"}
 _LOADING = ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
@@ -628,3 +628,29 @@ def test_where_the_gate_has_measured_nothing_there_is_no_table(
 ) -> None:
     _gate(run, checks=[], reason="it is the current version")
     assert "Gate" not in _page(tmp_path, run).headings
+
+
+# --- the trial --------------------------------------------------------------------------------
+
+
+def test_without_a_trial_there_is_nothing_of_it(tmp_path: Path, run: dict[str, Any]) -> None:
+    assert "Canary" not in _page(tmp_path, run).headings
+
+
+def test_a_trial_has_its_counts_and_its_figures(tmp_path: Path, run: dict[str, Any]) -> None:
+    try_on_requests(run)
+    page = _page(tmp_path, run)
+    assert "Canary" in page.headings
+    assert "118 of 1" in page.text
+    assert "3 requests were not compared" in page.text
+    assert "By replica-0, replica-1." in page.text
+    assert "same class 96.60% – 80.00% ✓ yes" in page.text
+    assert "held" not in page.text
+
+
+def test_what_a_trial_held_back_is_said_first(tmp_path: Path, run: dict[str, Any]) -> None:
+    try_on_requests(run, verdict="kept", reason="canary: same class 12.00%")
+    page = _page(tmp_path, run)
+    said = "The canary held fashion-mnist-d2b7c6e5f4a39180 back: kept fashion-mnist-0a1b2c3d4e5f"
+    assert page.text.index(said) < page.text.index("Test accuracy")
+    assert "not served: canary: same class 12.00%." in page.text

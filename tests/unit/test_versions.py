@@ -66,6 +66,9 @@ def test_what_the_gate_held_back_is_named_with_the_reason(workspace: Workspace) 
     assert last.endswith(" shirts-2 held back by the gate in run run-4: size")
     assert first.endswith(" shirts-3 held back by the gate in run run-3: accuracy 70% [2J")
     assert not [line for line in _shown(workspace) if "shirts-2 cnn" in line and "never" in line]
+    history.hold_back(workspace, NAME, "shirts-3", run="run-5", why="slow", by="canary")
+    (line,) = [line for line in _shown(workspace) if line.startswith("shirts-3")]
+    assert line.endswith("never, held back by the canary")
 
 
 def test_a_version_that_was_removed_is_in_them_still(workspace: Workspace) -> None:

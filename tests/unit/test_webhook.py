@@ -155,6 +155,7 @@ def test_programs_are_told_what_matters_of_the_record(server: Server, folder: Ru
         "candidate": "cnn",
         "accuracy": 0.9304,
         "gate": None,
+        "canary": None,
         "tasks": {"gate": "succeeded"},
         "error": None,
     }
