@@ -40,7 +40,7 @@ from mlpipeline.plan import batch as predictions
 from mlpipeline.plan import config as configuration
 from mlpipeline.plan import gate as rule
 from mlpipeline.plan import own_files, pipeline, rollout
-from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY
+from mlpipeline.plan.commands import HAND_OVER, ONLY_VERIFY, SHARD
 from mlpipeline.plan.config import Config, RequestLogging, Serving, module_of
 from mlpipeline.plan.pipeline import INGEST, SELECT, TRAIN, Task
 from mlpipeline.store import artifacts, files, history, layout, registry, signatures
@@ -360,6 +360,9 @@ def serve(
         str | None,
         typer.Option(help="Where that page may post feedback; by default serving.feedback."),
     ] = None,
+    shard: Annotated[
+        bool, typer.Option(SHARD, help="It answers parts of requests, for a front.")
+    ] = False,
 ) -> None:
     """Serve one replica of a registered model in the foreground."""
     if name is None:
@@ -386,6 +389,7 @@ def serve(
         page=serving.page if page is None else page,
         feedback=serving.feedback if feedback is None else feedback,
         inbox=workspace.inbox,
+        is_shard=shard,
     )
 
 

@@ -25,6 +25,10 @@ ONLY_VERIFY = "--only-verify"
 """Goes with the step `verify` where its caller makes the version current, or does not."""
 
 
+SHARD = "--shard"
+"""Goes with the step `serve` where a front asks it for parts of requests."""
+
+
 def canary_arguments(challenger: str) -> list[str]:
     """Return what the step `canary` is told beside what all steps are.
 

@@ -31,15 +31,19 @@ _REPORT_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def following(file: Path, predictor: Predictor, replica: str) -> AsyncIterator[None]:
+async def following(
+    file: Path, predictor: Predictor, replica: str, *, only_shadow: bool = False
+) -> AsyncIterator[None]:
     """Do what orders say while the body runs.
 
     Args:
         file: Where the order is, if there is one.
         predictor: The model that this replica serves.
         replica: The name of this replica.
+        only_shadow: Whether every answer must be of its own version: it answers a part of a
+            request, and others the rest.
     """
-    follower = _Follower(file, predictor, replica)
+    follower = _Follower(file, predictor, replica, only_shadow)
     task = asyncio.create_task(follower.follow())
     try:
         yield
@@ -50,8 +54,9 @@ async def following(file: Path, predictor: Predictor, replica: str) -> AsyncIter
 
 
 class _Follower:
-    def __init__(self, file: Path, predictor: Predictor, replica: str) -> None:
+    def __init__(self, file: Path, predictor: Predictor, replica: str, only_shadow: bool) -> None:
         self._file, self._predictor, self._replica = file, predictor, replica
+        self._only_shadow = only_shadow
         self._seen: tuple[int, ...] = ()
         self._order: TrialOrder | None = None
         self._http = httpx.AsyncClient(timeout=_REPORT_SECONDS, trust_env=False)
@@ -90,7 +95,9 @@ class _Follower:
         if (seen := (found.st_ino, found.st_mtime_ns, found.st_size)) != self._seen:
             self._seen = seen
             try:
-                self._order = TrialOrder.load(self._file)
+                order = TrialOrder.load(self._file)
+                mode = "shadow" if self._only_shadow else order.mode
+                self._order = order.model_copy(update={"mode": mode})
             except ArtifactError as error:  # perhaps of a newer release
                 _log.warning("an order is not followed: %s", error.got)
                 self._order = None

@@ -73,9 +73,10 @@ class Trial:
         """
         self.order = order
         self._challenger, self._champion, self._replica = challenger, champion, replica
-        self._requests = self._tried = self._failed = self._in_a_row = 0
+        self._requests = self._tried = self._failed = self._in_a_row = self._asking = 0
         self._images = self._agreed = self._dropped = 0
         self._failure = self._stopped = ""
+        self._is_over = False
         self._champion_times: list[int] = []
         self._challenger_times: list[int] = []
         self._round_trips: list[int] = []
@@ -115,24 +116,34 @@ class Trial:
         if len(images) > MOST_IMAGES:
             return await self._champion(images), self.order.champion
         self._requests += 1
-        is_tried = self._is_turn()
+        is_tried = self._take_turn()
         if is_tried and self.order.mode == "canary":
-            self._tried += 1
+            self._asking += 1
             try:
                 probabilities = await self._ask(images)
             except _FailedError:
                 return await self._by_champion(images), self.order.champion
+            finally:
+                self._asking -= 1
             self._compare_later(images, lambda: self._champion(images), probabilities)
             if response_headers is not None:
                 response_headers["x-served-by"] = f"challenger-of-{self._replica}"
             return probabilities, self.order.challenger
-        probabilities = await self._by_champion(images)
-        if is_tried and self._compare_later(images, lambda: self._ask(images), probabilities):
-            self._tried += 1
+        is_sent = False
+        try:
+            probabilities = await self._by_champion(images)
+            if is_tried:
+                is_sent = self._compare_later(images, lambda: self._ask(images), probabilities)
+        finally:
+            if is_tried and not is_sent:  # somebody else's turn, then
+                self._tried -= 1
         return probabilities, self.order.champion
 
     async def close(self) -> None:
-        """End all that goes on."""
+        """End all that goes on; what the challenger was asked for a client, it may still answer."""
+        self._is_over = True
+        while self._asking:  # each for as long as it has, at most
+            await asyncio.sleep(0.01)
         for comparison in self._comparisons:
             comparison.cancel()
         await asyncio.gather(*self._comparisons, return_exceptions=True)
@@ -148,9 +159,12 @@ class Trial:
             _log.warning("version %s is not tried any more: %s", self.order.challenger, why)
             self._stopped = why
 
-    def _is_turn(self) -> bool:
-        """Whether one more request would not be more than its share."""
-        return not self._stopped and self._tried + 1 <= self.order.share * self._requests
+    def _take_turn(self) -> bool:
+        """Count a request as tried, unless that would be more than its share; tell whether."""
+        may_be = not self._stopped and not self._is_over
+        is_turn = may_be and self._tried + 1 <= self.order.share * self._requests
+        self._tried += is_turn
+        return is_turn
 
     async def _by_champion(self, images: Images) -> Probabilities:
         began = time.monotonic()
@@ -173,6 +187,9 @@ class Trial:
             self._fail(f"no answer within {self.order.timeout_seconds:g} s")
         except (ReplicaError, RefusalError, _FailedError) as error:
             self._fail(str(error))
+        except Exception as error:  # whatever it is, the champion answers
+            _log.exception("a request could not be tried")
+            self._fail(repr(error))
         self._in_a_row = 0
         _count(self._challenger_times, seconds)
         _count(self._round_trips, time.monotonic() - began)

@@ -36,6 +36,7 @@ def serve(
     page: bool = True,
     feedback: str = "",
     inbox: InboxFolder | None = None,
+    is_shard: bool = False,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT, then finish the requests under way and return.
 
@@ -54,6 +55,7 @@ def serve(
         page: Whether `/` is a page for browsers.
         feedback: Where that page may post corrected labels, as `serving.feedback` has it.
         inbox: The inbox that this may mean.
+        is_shard: Whether it answers parts of requests, for a front.
 
     Raises:
         ArtifactError: The model is missing or damaged.
@@ -79,7 +81,7 @@ def serve(
             address,
             lambda: progress.report(1, 1, ready=replica),
             _page(name, published, feedback, inbox) if page else None,
-            beside=orders.following(registered.order, predictor, replica),
+            beside=orders.following(registered.order, predictor, replica, only_shadow=is_shard),
         )
         server.start([predictor])
 

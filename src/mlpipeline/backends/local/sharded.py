@@ -14,7 +14,7 @@ from pathlib import Path
 from mlpipeline import addresses
 from mlpipeline.backends.local import processes, replicas
 from mlpipeline.backends.local.restarts import keep_running
-from mlpipeline.plan.commands import front_arguments
+from mlpipeline.plan.commands import SHARD, front_arguments
 from mlpipeline.plan.config import Config
 from mlpipeline.store.layout import Workspace
 
@@ -35,7 +35,7 @@ async def serving(
     names = [f"shard-{index}" for index in range(count)]
     ports = processes.free_ports(2 * count)
     commands = {
-        name: replicas.command(config, workspace, version, name, http, grpc)
+        name: [*replicas.command(config, workspace, version, name, http, grpc), SHARD]
         for name, http, grpc in zip(names, ports[:count], ports[count:], strict=True)
     }
     front = front_arguments(
