@@ -15,6 +15,7 @@ from mlpipeline.serving.arrays import Images, Probabilities
 from mlpipeline.serving.http_replica import Answer
 from mlpipeline.serving.sharding import RefusalError, ReplicaError
 from mlpipeline.serving.trial import Trial
+from mlpipeline.serving.trial_metrics import TrialMetrics
 from mlpipeline.store.schemas.rollout import TrialOrder
 
 ORDER = TrialOrder(
@@ -279,5 +280,70 @@ def test_an_error_of_the_champion_is_the_clients_and_one_while_comparing_is_nobo
         assert version == "new"
         await _compared(trial)
         assert trial.figures().images == 0
+
+    asyncio.run(work())
+
+
+def test_metrics_tell_of_the_trial_that_goes_on() -> None:
+    async def work() -> None:
+        trial = _trial(_wrong)
+        metrics = TrialMetrics("shirts", lambda: trial)
+        await _send(trial, 40)
+        samples = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in metrics.collect()
+            for sample in family.samples
+        }
+        about = ("shirts", "new", "canary")
+        assert samples == {
+            ("mlpipeline_trial_requests_total", *about, "answered"): 10,
+            ("mlpipeline_trial_requests_total", *about, "failed"): 0,
+            ("mlpipeline_trial_images_total", *about, "same"): 0,
+            ("mlpipeline_trial_images_total", *about, "other"): 10,
+        }
+
+    asyncio.run(work())
+    none = TrialMetrics("shirts", lambda: None)
+    assert [family.samples for family in none.collect()] == [[], []]
+
+
+def test_requests_at_once_are_no_more_than_their_share_of_a_shadow_either() -> None:
+    async def work() -> None:
+        trial = _trial(_same, mode="shadow", share=0.1)
+        await asyncio.gather(*(trial.answer(IMAGE, None) for _ in range(200)))
+        await _compared(trial)
+        assert trial.figures().tried == 20
+
+    asyncio.run(work())
+
+
+def test_what_a_challenger_was_asked_for_a_client_is_waited_for_at_the_end() -> None:
+    async def slow(images: Images) -> Answer:
+        await asyncio.sleep(0.02)
+        return Answer(_probabilities(images), "new", 0.02)
+
+    async def work() -> None:
+        challenger = _Challenger(slow)
+        order = ORDER.model_copy(update={"share": 1.0, "timeout_seconds": 5})
+        trial = Trial(order, challenger, _champion, "replica-0")
+        request = asyncio.create_task(trial.answer(IMAGE, None))
+        await asyncio.sleep(0.005)
+        await trial.close()
+        assert challenger.is_closed
+        assert request.done()
+        assert (await request)[1] == "new"
+        assert (await trial.answer(IMAGE, None))[1] == "old", "it is over"
+
+    asyncio.run(work())
+
+
+def test_an_error_that_nobody_thought_of_is_a_failure_of_the_challenger() -> None:
+    async def breaks(images: Images) -> Answer:
+        raise RuntimeError("the client has been closed")
+
+    async def work() -> None:
+        trial = _trial(breaks)
+        assert set(await _send(trial, 40)) == {"old"}
+        assert "the client has been closed" in trial.figures().failure
 
     asyncio.run(work())

@@ -19,6 +19,7 @@ from mlpipeline.serving.images_model import ImagesModel
 from mlpipeline.serving.model import PublishedModel
 from mlpipeline.serving.model_metrics import ModelMetrics
 from mlpipeline.serving.trial import Trial
+from mlpipeline.serving.trial_metrics import TrialMetrics
 
 
 class BatchObserver(Collector, Protocol):
@@ -56,6 +57,7 @@ class Predictor(ImagesModel):
         if metrics:
             length = self._batcher.queue_length
             self.add_observer(ModelMetrics(name, model, max_batch=rows, queue_length=length))
+            self._collectors.append(TrialMetrics(name, lambda: self.trial))
         self.ready = True
 
     def add_observer(self, observer: BatchObserver) -> None:
