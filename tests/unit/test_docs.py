@@ -22,7 +22,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.MULTILINE))
 # What a command may begin with. Another one: think of who has it, then add it.
 PROGRAMS = {"argo", "cd", "curl", "docker", "git", "jq", "kind", "kubectl", "ls", "make"}
-PROGRAMS |= {"mlpipeline", "openssl", "pip", "pytest", "sed", "source"}
+PROGRAMS |= {"mlpipeline", "openssl", "pip", "pytest", "python", "sed", "source"}
 OWN = {".venv/bin/mlpipeline", ".venv/bin/pytest", ".venv/bin/python"}
 OF_A_SMALL_MACHINE = {"python3", ".venv/bin/pip"}
 OF_A_GPU = {"python3.11", ".venv-gpu/bin/pip", ".venv-gpu/bin/mlpipeline"}
