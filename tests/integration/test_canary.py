@@ -244,7 +244,7 @@ def test_one_that_is_slow_does_not_take_the_place(setting: Setting, tmp_path: Pa
         thread.join()
     assert clients.failures == []
     assert table.verdict == "kept"
-    assert "the same with the way" in table.reason
+    assert "time with the way to it" in table.reason
     _is_over(setting)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlpipeline.store import history
+from mlpipeline.store.layout import Workspace
 from support import documents
 from support.reader import Reader, checkout, reader
 
@@ -60,6 +62,9 @@ def test_the_tutorial_works_as_it_is_written(tutorial: Reader) -> None:
     for block in documents.blocks(documents.ROOT / "docs/start/tutorial.md"):
         if block.ring == "tutorial":
             answer = tutorial.do(block)
+    known = history.read(Workspace(tutorial.folder / "workspace"), "shapes")
+    assert [held.by for held in known.held_back] == ["gate", "canary"]
+    assert [change.how for change in known.changes[-2:]] == ["published", "rolled back"]
     (probabilities,) = json.loads(answer)["predictions"]
     assert len(probabilities) == 3
     assert sum(probabilities) == pytest.approx(1, abs=1e-4)

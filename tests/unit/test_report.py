@@ -643,7 +643,7 @@ def test_a_trial_has_its_counts_and_its_figures(tmp_path: Path, run: dict[str, A
     assert "Canary" in page.headings
     assert "118 of 1" in page.text
     assert "3 requests were not compared" in page.text
-    assert "By replica-0, replica-1." in page.text
+    assert "took part: replica-0, replica-1." in page.text
     assert "same class 96.60% – 80.00% ✓ yes" in page.text
     assert "held" not in page.text
 

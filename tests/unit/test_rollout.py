@@ -66,7 +66,7 @@ def test_one_that_is_as_good_has_no_fault() -> None:
     assert {check.what for check in state.table.checks} == {
         "failed requests",
         "time of 90% of requests",
-        "the same with the way",
+        "time with the way to it",
         "same class",
     }
 
@@ -76,7 +76,7 @@ def test_one_that_is_as_good_has_no_fault() -> None:
     [
         ({"failed": 2, "failure": "no answer"}, {}, "failed requests 2.00%, at most 1.00% must be"),
         ({"challenger_times": _times(ms100=100)}, {}, "time of 90% of requests 1"),
-        ({"round_trips": _times(ms300=100)}, {}, "the same with the way 3"),
+        ({"round_trips": _times(ms300=100)}, {}, "time with the way to it 3"),
         ({"agreed": 12}, {}, "same class 12.00%, at least 80.00% must be"),
         ({"agreed": 97}, {"agreement": 0.98}, "same class 97.00%, at least 98.00% must be"),
     ],

@@ -204,7 +204,7 @@ def _times(settings: Trial, figures: Sequence[TrialFigures]) -> list[GateCheck]:
             spare=SPARE_SECONDS,
         ),
         _at_most(
-            "the same with the way",
+            "time with the way to it",
             quantile(_sum([each.round_trips for each in figures])),
             old,
             slower_by=settings.slower_by,
