@@ -60,8 +60,8 @@ serve: $(READY) ## Serve the current model on 127.0.0.1:8080 until Ctrl-C. PORT=
 	@$(PIPELINE) serve $(OPTIONS) $(if $(PORT),--port $(PORT)) $(if $(SHARDS),--shards $(SHARDS))
 
 .PHONY: models
-models: $(READY) ## List all versions of the models, which was current when, and why. WORKSPACE= IN=cluster: what is served there
-	@$(if $(filter cluster,$(IN)),scripts/models.sh,$(PIPELINE) models --workspace $(call quoted,WORKSPACE))
+models: $(READY) ## List all versions of the models, which was current when, and why. WORKSPACE= IN=cluster: what is served there; with HISTORY=1 all
+	@$(if $(filter cluster,$(IN)),HISTORY=$(HISTORY) scripts/models.sh,$(PIPELINE) models --workspace $(call quoted,WORKSPACE))
 
 .PHONY: rollback
 rollback: $(READY) ## Go back to another version of the model; by default to the one before. VERSION= WHY= FORCE=1 IN=cluster MODEL=
@@ -181,8 +181,8 @@ tensorboard: ## Open TensorBoard on the candidates of the cluster, on 127.0.0.1 
 	@scripts/inside.sh $(LAST_CONTAINER) tensorboard $(TENSORBOARD_PORT)
 
 .PHONY: inside
-inside: ## Run a command in a pod that sees the cluster's workspace. COMMAND="ls /workspace/models"
-	@scripts/inside.sh $(LAST_CONTAINER) run $(call quoted,COMMAND)
+inside: ## Run a command in a pod that sees the cluster's workspace. COMMAND="ls /workspace/models" REQUESTS=1: the log of requests, too
+	@REQUESTS=$(REQUESTS) scripts/inside.sh $(LAST_CONTAINER) run $(call quoted,COMMAND)
 
 .PHONY: ui
 ui: ## Open the cluster's web pages, Argo's, MLflow's, Prometheus', on 127.0.0.1 until Ctrl-C. UI_PORT= RUNS_PORT= PROMETHEUS_PORT=

@@ -9,7 +9,8 @@
 address_of() { # MODEL
   if [[ $(selected_by inference) == "$1" ]]; then
     address_by inference
-  elif [[ $(ours get service inference --ignore-not-found --output 'jsonpath={.spec.type}') == NodePort ]]; then
+  elif [[ $(ours get service inference --ignore-not-found --output 'jsonpath={.spec.type}') == NodePort ]] &&
+    ours auth can-i create services --quiet; then
     expose "$1" >&2 && address_by "$1-address"
   fi
 }

@@ -11,6 +11,22 @@ refuse_braces() { # NAME=VALUE
 # Who submits, for the record; what Argo knows of them comes before it.
 caller() { echo "$(id -un 2>/dev/null || id -u)@$(uname -n)"; }
 
+# Submits a template as a steward may, with parameters and nothing else; Argo's command adds a status, in
+# which more could be said than is in the template.
+submit_from() { # TEMPLATE [NAME=VALUE ...]
+  local parameter value
+  for parameter in "${@:2}"; do refuse_braces "$parameter"; done
+  {
+    printf 'apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: %s-}\n' "$1"
+    printf 'spec:\n  workflowTemplateRef: {name: %s}\n' "$1"
+    (($# == 1)) || printf '  arguments:\n    parameters:\n'
+    for parameter in "${@:2}"; do
+      value=${parameter#*=}
+      printf '    - name: %s\n      value: |2-\n        %s\n' "${parameter%%=*}" "${value//$'\n'/$'\n        '}"
+    done
+  } | ours create --filename - --output 'jsonpath={.metadata.name}'
+}
+
 # Says that a workflow is submitted, shows it, and waits until it has succeeded.
 see_through() { # RUN
   local run=$1

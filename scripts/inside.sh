@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Does something in a pod that sees the workspace of the cluster and cannot write to it; the pod goes at the end.
-# Use: scripts/inside.sh IMAGE fetch [RUN] | IMAGE tensorboard PORT | IMAGE run COMMAND    (make report, …)
+# The log of requests, which may hold people's pictures, is hidden from it unless REQUESTS is set.
+# Use: [REQUESTS=1] scripts/inside.sh IMAGE fetch [RUN] | IMAGE tensorboard PORT | IMAGE run COMMAND    (make report, …)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -44,12 +45,19 @@ run() { # POD COMMAND
 }
 
 start() {
+  local mounts='' first=''
+  if [[ -z ${REQUESTS:-} ]]; then
+    mounts='- {name: workspace, mountPath: /workspace/requests, subPath: requests/.none, readOnly: true}'
+    # Before the first run there is none: what Kubernetes makes in its place is root's.
+    first='mkdir -p -m 700 /workspace/requests && mkdir -p /workspace/requests/.none'
+  fi
   ours create --filename - --output name <<YAML
 apiVersion: v1
 kind: Pod
 metadata:
   generateName: inside-
   labels: {app.kubernetes.io/part-of: mlpipeline, app.kubernetes.io/component: inside}
+  annotations: {kubectl.kubernetes.io/default-container: inside}
 spec:
   activeDeadlineSeconds: 28800 # should this script be killed
   terminationGracePeriodSeconds: 1
@@ -61,21 +69,30 @@ spec:
     runAsUser: 1000
     runAsGroup: 1000
     seccompProfile: {type: RuntimeDefault}
+  initContainers:
+    - name: hide
+      image: $IMAGE
+      command: [sh, -c, "${first:-true}"]
+      securityContext: &nothing
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      resources: &some
+        requests: {cpu: 50m, memory: 128Mi}
+        limits: {memory: 2Gi}
+      volumeMounts:
+        - {name: workspace, mountPath: /workspace}
   containers:
     - name: inside
       image: $IMAGE
       command: [sleep, "28800"]
       workingDir: / # the commands' own default, workspace/, is this one
-      securityContext:
-        allowPrivilegeEscalation: false
-        readOnlyRootFilesystem: true
-        capabilities: {drop: [ALL]}
-      resources:
-        requests: {cpu: 50m, memory: 128Mi}
-        limits: {memory: 2Gi}
+      securityContext: *nothing
+      resources: *some
       volumeMounts:
         - {name: workspace, mountPath: /workspace, readOnly: true}
         - {name: tmp, mountPath: /tmp}
+        ${mounts}
   volumes:
     - name: workspace
       persistentVolumeClaim: {claimName: workspace}

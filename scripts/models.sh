@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Lists the models that are served, each with its version and its address. Use: make models IN=cluster [NAMESPACE=mlpipeline].
+# Lists the models that are served, each with its version and its address; or all versions of all models,
+# which was current when, and why. Use: make models IN=cluster [HISTORY=1] [NAMESPACE=mlpipeline].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
 source scripts/address.sh
+source scripts/advice.sh
+source scripts/follow.sh
 
 main() {
   local name version ready address format='%-28s %-44s %-6s %s\n' rows=()
@@ -21,9 +24,17 @@ main() {
   printf "$format" MODEL VERSION READY ADDRESS "${rows[@]}"
 }
 
+# Out of the workspace, by a workflow: who calls this may not be one who may start pods.
+all_versions() {
+  local run
+  run=$(submit_from models)
+  argo wait -n "$NAMESPACE" "$run" >/dev/null || explain_failure "$run"
+  ours logs --selector "workflows.argoproj.io/workflow=$run" --container main --tail -1 | own_lines
+}
+
 served() {
   ours get inferenceservices.serving.kserve.io --no-headers --output 'custom-columns=:.metadata.name,'\
 ':.metadata.annotations.mlpipeline/version,:.status.conditions[?(@.type=="Ready")].status'
 }
 
-main
+if [[ -n ${HISTORY:-} ]]; then all_versions; else main; fi

@@ -18,7 +18,7 @@ from hera.workflows import Parameter, WorkflowTemplate
 from hera.workflows import models as m
 
 from mlpipeline.plan.commands import feedback_arguments, predict_batch_arguments
-from mlpipeline.store.layout import ANSWERS, FEEDBACK, PREDICTIONS
+from mlpipeline.store.layout import ANSWERS, FEEDBACK, NO_REQUESTS, PREDICTIONS
 from workflows.manifests import LABELS, common
 from workflows.pipeline import (
     ALL,
@@ -71,7 +71,7 @@ def _predict() -> WorkflowTemplate:
                 output=f"{OUTPUTS}/key",
             ),
             outputs=["key"],
-            reads=[ALL],  # the images may lie anywhere
+            reads=[ALL, NO_REQUESTS],  # the images may lie anywhere
             writes=[PREDICTIONS, ANSWERS],
             memory=TENSORFLOW_MEMORY,
             timeout="30m",

@@ -7,7 +7,7 @@ from typing import Any
 from hera.workflows import CronWorkflow, Workflow, WorkflowTemplate
 from hera.workflows import models as m
 
-from workflows import asynchronous, housekeeping, rollback
+from workflows import asynchronous, housekeeping, models, rollback
 from workflows.pipeline import OWNER, VOLUMES, add_templates, arguments, step
 
 _DAY = 24 * 60 * 60
@@ -45,6 +45,11 @@ _HEADERS = {
 # it.
 #   submit: make rollback IN=cluster MODEL=fashion-mnist
 #   or:     argo submit -n mlpipeline --watch --from workflowtemplate/rollback -p model=shirts
+""",
+    "models.yaml": """\
+# Lists the versions of models, which was current when, and why. `make deploy` applies it.
+#   submit: make models IN=cluster HISTORY=1
+#   or:     argo submit -n mlpipeline --log --from workflowtemplate/models
 """,
     "cron-workflow.yaml": """\
 # Trains anew what is served, every Sunday. What has not changed is reused, and nothing rolls: a
@@ -87,6 +92,8 @@ def render() -> dict[str, str]:
         )
     with WorkflowTemplate(name="rollback", **_going_back()) as going_back:
         rollback.add_templates()
+    with WorkflowTemplate(name="models", **_listing()) as listing:
+        models.add_templates()
     with WorkflowTemplate(name="gc", **_keeping_house()) as keeping_house:
         housekeeping.add_templates()
     documents = {
@@ -95,6 +102,7 @@ def render() -> dict[str, str]:
         "workflow-template.yaml": template,
         "retrain.yaml": retraining,
         "rollback.yaml": going_back,
+        "models.yaml": listing,
         "cron-workflow.yaml": by_the_clock(retraining, "0 3 * * 0"),
         "gc.yaml": keeping_house,
         "cron-gc.yaml": by_the_clock(keeping_house, "0 3 * * 3", suspend=True),
@@ -138,6 +146,11 @@ def _going_back() -> dict[str, Any]:
         "on_exit": None,
         "arguments": rollback.arguments(),
     }
+
+
+def _listing() -> dict[str, Any]:
+    """What differs from a run: it only looks."""
+    return common() | {"entrypoint": "models", "on_exit": None, "arguments": models.arguments()}
 
 
 def _keeping_house() -> dict[str, Any]:

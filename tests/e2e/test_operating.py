@@ -512,6 +512,9 @@ def test_a_command_inside_sees_the_clusters_workspace_and_cannot_write_to_it(fir
     said = make_fails("inside", "COMMAND=touch /workspace/mine")
     assert "Read-only file system" in said
     assert not (WORKSPACE / "mine").exists()
+    # What the model was asked, only by who says so.
+    assert make("inside", "COMMAND=ls -A /workspace/requests") == ""
+    assert name in make("inside", "REQUESTS=1", "COMMAND=ls -A /workspace/requests").split()
     wait_until(no_pod_inside, "the end of the pods that these started", 60)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
 from typing import Any
 
 import pytest
 
 from support.rights import used_by_removals, used_by_steps
-from support.workflows_on_kind import NAMESPACE
+from support.workflows_on_kind import NAMESPACE, kubectl, wait_until
 
 NOBODY = ["step", "worker", "default"]
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -42,6 +43,16 @@ PIPELINE_MAY_NOT = [
     "delete deployments.apps",
     "create rolebindings.rbac.authorization.k8s.io",
     "delete persistentvolumeclaims",
+]
+
+
+# What Argo would run in place of a template.
+_OWN = [{"name": "x", "container": {"image": "other"}}]
+NOT_OF_TEMPLATES: list[dict[str, Any]] = [{"entrypoint": "x", "templates": _OWN}, {}]
+STATUSES: list[dict[str, Any]] = [
+    {"storedWorkflowTemplateSpec": {"entrypoint": "x", "templates": _OWN}},
+    {"storedTemplates": {"namespaced/rollback/find-way-back": _OWN[0]}},
+    {"phase": "Succeeded"},
 ]
 
 
@@ -117,10 +128,74 @@ def test_the_sender_of_events_may_start_workflows_of_the_events_templates_alone(
         event | {"workflowTemplateRef": {"name": "predict", "clusterScope": True}},
         event | {"workflowTemplateRef": {"name": "other"}},
         event | {"arguments": {"parameters": [{"name": "image", "value": "other"}]}},
-        {"entrypoint": "x", "templates": [{"name": "x", "container": {"image": "other"}}]},
-        {},
+        *NOT_OF_TEMPLATES,
     ):
         assert "the sender of events makes workflows of the templates" in _creates("sender", other)
+    for status in STATUSES:
+        assert "the sender of events makes" in _creates("sender", event, status=status)
+
+
+def test_a_steward_may_go_back_to_another_version_in_his_own_name_alone() -> None:
+    own = [
+        *("create workflows.argoproj.io", "get workflows.argoproj.io"),
+        *("list workflows.argoproj.io", "watch workflows.argoproj.io"),
+        *("get inferenceservices.serving.kserve.io", "list inferenceservices.serving.kserve.io"),
+        *("list pods", "get pods", "watch pods", "get pods/log", "list events", "get events"),
+        *("watch events", "list pods/log", "watch pods/log"),
+    ]
+    assert [action for action in own if not _may("steward", action)] == []
+    others = (*PIPELINE_MAY, *PIPELINE_MAY_NOT, *OTHER_VERBS)
+    assert [a for a in others if a not in own and _may("steward", a)] == []
+
+    name = f"system:serviceaccount:{NAMESPACE}:steward"
+    assert _creates("steward", _back(by=name)) == ""
+    everything = _back(model="m", version="m-1", by=name, why="coats", force="it must")
+    assert _creates("steward", everything) == ""
+    assert _creates("steward", {"workflowTemplateRef": {"name": "models"}}) == ""
+    for other in (
+        _back(by=name) | {"serviceAccountName": "pipeline"},
+        _back(by=name) | {"workflowTemplateRef": {"name": "rollback", "clusterScope": True}},
+        _back(by=name) | {"workflowTemplateRef": {"name": "mlpipeline"}},
+        _back(by=name, image="other"),
+        _back(image="other") | {"workflowTemplateRef": {"name": "models"}},
+        *NOT_OF_TEMPLATES,
+    ):
+        assert "a steward makes workflows of the templates" in _creates("steward", other)
+    for status in STATUSES:
+        assert "a steward makes" in _creates("steward", _back(by=name), status=status)
+    for forged in (_back(), _back(by="ann@desk"), _back(by="")):
+        assert "in his own name only" in _creates("steward", forged)
+    twice = _back(by=name)
+    twice["arguments"]["parameters"].append({"name": "by", "value": "ann@desk"})
+    assert "in his own name only" in _creates("steward", twice)
+    for label in ("creator", "creator-email", "creator-preferred-username"):
+        labels = {f"workflows.argoproj.io/{label}": "ann"}
+        assert "in his own name only" in _creates("steward", _back(by=name), labels=labels)
+
+
+def test_a_person_gets_the_same_right_by_name() -> None:
+    who = f"ann-{uuid.uuid4().hex[:8]}@example.com"
+    assert "cannot create resource" in _creates(who, _back(by=who))
+    kubectl("create", "rolebinding", who, "--role=steward", f"--user={who}")
+    try:
+        wait_until(lambda: _creates(who, _back(by=who)) == "", "the right", 30)
+        assert "in his own name only" in _creates(who, _back(by="bob@example.com"))
+        assert "a steward makes" in _creates(who, {"workflowTemplateRef": {"name": "gc"}})
+        # Who may start pods anyway is not held to it.
+        kubectl("create", "rolebinding", f"edit-{who}", "--clusterrole=edit", f"--user={who}")
+        gc = {"workflowTemplateRef": {"name": "gc"}}
+        wait_until(lambda: _creates(who, gc) == "", "the other right", 30)
+    finally:
+        kubectl("delete", "rolebinding", who, f"edit-{who}", "--ignore-not-found")
+
+
+def _back(**parameters: str) -> dict[str, Any]:
+    """The specification of a workflow that goes back."""
+    given = [{"name": name, "value": value} for name, value in parameters.items()]
+    return {
+        "workflowTemplateRef": {"name": "rollback"},
+        "arguments": {"parameters": given},
+    }
 
 
 @pytest.mark.parametrize("value", ["{{workflow.name}}", "a: b\nc: '{{=sprig.upper(\"x\")}}'", "{{"])
@@ -143,20 +218,29 @@ def test_no_parameter_of_a_workflow_has_what_argo_evaluates(value: str) -> None:
     )
 
 
-def _creates(account: str, specification: dict[str, Any]) -> str:
+def _creates(
+    account: str,
+    specification: dict[str, Any],
+    *,
+    status: dict[str, Any] | None = None,
+    labels: dict[str, str] | None = None,
+) -> str:
     """What the API server says against a workflow that an account would create; "" if nothing.
 
     Args:
-        account: A service account; empty for who calls the tests.
+        account: A service account, or a user, with an @; empty for who calls the tests.
         specification: The workflow's.
+        status: The same.
+        labels: The same.
     """
     workflow = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
-        "metadata": {"name": "probe", "namespace": NAMESPACE},
+        "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": labels or {}},
         "spec": specification,
-    }
-    identity = ["--as", f"system:serviceaccount:{NAMESPACE}:{account}"] if account else []
+    } | ({"status": status} if status else {})
+    user = account if "@" in account else f"system:serviceaccount:{NAMESPACE}:{account}"
+    identity = ["--as", user] if account else []
     done = subprocess.run(
         ["kubectl", "create", "--dry-run=server", *identity, "--filename", "-"],
         input=json.dumps(workflow),

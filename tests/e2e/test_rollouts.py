@@ -17,13 +17,16 @@ from support.load_client import Asking
 from support.pipelines import states
 from support.workflows_on_kind import (
     HTTP,
+    IMAGE,
     NAMESPACE,
     PREDICTOR_IMAGE,
     QUICK,
+    ROOT,
     WORKSPACE,
     Run,
     Runs,
     argo,
+    call,
     configuration,
     find,
     get,
@@ -38,6 +41,9 @@ from support.workflows_on_kind import (
 from support.workflows_on_kind import runs as started_runs
 
 pytestmark = pytest.mark.timeout(1800)
+
+
+SCRIPTS = ROOT / "scripts"
 
 
 def _replicas(**fields: Any) -> dict[str, Any]:
@@ -239,6 +245,40 @@ def test_a_rollback_verifies_and_serves_the_version_before_without_a_failed_requ
     assert_served(first)
     *_, last = history.changes(Workspace(WORKSPACE), model)
     assert (last.version, last.how, last.why) == (versions[1], "rolled back", why)
+
+
+def test_a_steward_goes_back_by_a_token_and_the_history_names_the_steward(
+    first: Run, other: Run, module_runs: Runs, tmp_path: Path
+) -> None:
+    for run in (first, other):
+        module_runs.submit(run.content).assert_succeeds()
+    model, why = first.content["name"], 'it\'s "coats" # for $(bags)'
+    steward = as_account("steward", tmp_path)
+    said = call(*steward, f"{SCRIPTS}/models.sh")
+    assert [model, other.keys()["select"], "True"] in [
+        line.split()[:3] for line in said.splitlines()
+    ]
+
+    said = call(
+        *steward, f"{SCRIPTS}/rollback.sh", IMAGE, PREDICTOR_IMAGE, model, "", why, seconds=300
+    )
+    assert said.splitlines()[-1] == f"{model} is served by {first.keys()['select']}"
+    assert_served(first)
+    *_, last = history.changes(Workspace(WORKSPACE), model)
+    assert last.reason == f"rolled back by system:serviceaccount:{NAMESPACE}:steward: {why}"
+    assert last.reason in call(*steward, "HISTORY=1", f"{SCRIPTS}/models.sh", seconds=120)
+    with pytest.raises(AssertionError, match="cannot create resource"):
+        call(*steward, f"{SCRIPTS}/inside.sh", IMAGE, "run", "ls /workspace/requests")
+
+
+def as_account(account: str, folder: Path) -> tuple[str, ...]:
+    """Return how a command is called by who has an account's token, and no other."""
+    config = json.loads(kubectl("config", "view", "--minify", "--raw", "--output=json"))
+    token = kubectl("create", "token", account, "--duration=30m").strip()
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    file = folder / "kubeconfig"
+    file.write_text(json.dumps(config))
+    return ("env", f"KUBECONFIG={file}")
 
 
 # --- the gate -----------------------------------------------------------------------------------

@@ -270,7 +270,44 @@ def test_service_accounts_that_are_used_exist_and_three_have_a_token() -> None:
         for subject in document["subjects"]
     }
     # argo: the controller's own; sender: of the component `events`.
-    assert bound == {"executor", "pipeline", "retrain", "gc", "viewer", "argo", "sender"}
+    people = {"viewer", "sender", "steward"}
+    assert bound == {"executor", "pipeline", "retrain", "gc", "argo", *people}
+
+
+def _policy(path: Path) -> tuple[Manifest, str]:
+    """Return an admission policy, and the first of its expressions."""
+    policy, binding = _read(path)
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    return policy["spec"], policy["spec"]["validations"][0]["expression"]
+
+
+def test_the_steward_may_start_what_the_role_names_and_choose_a_version_and_nothing_else() -> None:
+    policy, expression = _policy(BASE / "steward-policy.yaml")
+    spec, templates, _, parameters = (
+        re.findall(r"'(\w+)'", listed) for listed in re.findall(r" in \[([^\]]+)\]", expression)
+    )
+    assert set(spec) == {"workflowTemplateRef", "arguments"}
+    (role,) = (role for role in _roles() if role["metadata"]["name"] == "steward")
+    (submits,) = (rule for rule in role["rules"] if "submit" in rule["verbs"])
+    assert set(templates) == set(submits["resourceNames"])
+    for name in templates:
+        (template,) = _read(WORKFLOWS / f"{name}.yaml")
+        assert template["metadata"]["name"] == name
+    (rollback,) = _read(WORKFLOWS / "rollback.yaml")
+    takes = {parameter["name"] for parameter in rollback["spec"]["arguments"]["parameters"]}
+    assert set(parameters) == takes - {"image", "predictor-image", "pending-seconds"}
+    assert "by" in parameters
+    first = policy["matchConditions"][0]["expression"]
+    assert ".resource('workflowtemplates').name('rollback')" in first
+    assert ".check('submit')" in first
+
+
+@pytest.mark.parametrize(
+    "path", ["base/steward-policy.yaml", "components/events/sender-policy.yaml"]
+)
+def test_who_may_start_templates_alone_gives_argo_no_status_to_take_them_from(path: str) -> None:
+    _, expression = _policy(MANIFESTS / path)
+    assert re.search(r"!has\(object\.status\)|object\.\?status\.orValue\(\{\}\)\.all\(", expression)
 
 
 def test_what_deploy_fills_in_is_what_the_patch_leaves_open() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -143,6 +144,7 @@ case "$*" in
   *"get service shoes-address "*"nodePort}") echo -n 31234 ;;
   *"get nodes"*) echo -n 172.18.0.2 ;;
   *"get inferenceservice shoes"*) echo -n uid-of-shoes ;;
+  *"auth can-i create services"*) exit $STEWARD ;;
   *apply*) cat >$APPLIED ;;
   *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
@@ -158,7 +160,7 @@ def list_models(folder: Path, **environment: str) -> subprocess.CompletedProcess
         [ROOT / "scripts/models.sh"],
         env=os.environ
         | {"PATH": f"{folder}:{os.environ['PATH']}", "TYPE": "NodePort", "NO_MODELS": ""}
-        | {"BALANCER": "", "NAMESPACE": "here", "RELEASE": "ours"}
+        | {"BALANCER": "", "NAMESPACE": "here", "RELEASE": "ours", "STEWARD": "0"}
         | told
         | environment,
         capture_output=True,
@@ -193,6 +195,14 @@ def test_every_model_has_an_address_that_leads_to_it(tmp_path: Path) -> None:
     ports = [{k: v for k, v in p.items() if k != "nodePort"} for p in service["spec"]["ports"]]
     assert applied["spec"]["ports"] == ports
     assert applied["spec"]["type"] == service["spec"]["type"]
+
+
+def test_who_may_not_make_an_address_is_told_of_a_tunnel(tmp_path: Path) -> None:
+    done = list_models(tmp_path, STEWARD="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[2].split()[:3] == ["shoes", "shoes-1", "True"]
+    assert "service/shoes-predictor" in done.stdout
+    assert not (tmp_path / "applied.yaml").exists()
 
 
 def test_where_addresses_are_not_free_a_model_has_a_tunnel(tmp_path: Path) -> None:
@@ -247,14 +257,20 @@ def run_script(
     failed: bool = False,
     phase: str = "Running",
     models: str = "",
+    starts_pods: bool = True,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Call a script where `argo` answers from a file, and kubectl has nothing to say."""
+    """Call a script where `argo` answers from a file, and kubectl hardly has anything to say."""
     (folder / "log").write_text(LOG)
     kubectl = f"""#!/bin/sh
 case "$*" in
   *.status.phase*) echo {phase} ;;
   *"get inferenceservices"*) printf '%s' "$MODELS" ;;
   *"get inferenceservice shirts"*) echo shirts-1 ;;
+  *"auth can-i create pods"*) exit $STEWARD ;;
+  *"auth whoami"*) printf 'ann@example.com' ;;
+  *" create "*) cat >$FOLDER/created.yaml; printf 'mlpipeline-1' ;;
+  *"logs --selector workflows.argoproj.io/workflow=mlpipeline-1"*) cat $FOLDER/log ;;
 esac
 """
     for program, text in {"argo": ARGO, "kubectl": kubectl}.items():
@@ -264,7 +280,9 @@ esac
         [ROOT / "scripts" / name, *arguments],
         env=os.environ
         | {"PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder)}
-        | {"FAILED": str(int(failed)), "DEADLINE": "1", "MODELS": models},
+        | {"FAILED": str(int(failed)), "DEADLINE": "1", "MODELS": models}
+        | {"STEWARD": str(int(not starts_pods))}
+        | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -302,24 +320,49 @@ def test_a_run_that_failed_says_what_to_do(tmp_path: Path) -> None:
     assert to_do.startswith("to do: raise the memory limit")
 
 
-def test_a_rollback_names_the_one_model_who_asks_and_why(tmp_path: Path) -> None:
-    why = "it's $(not) `for` coats"
+def created(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What kubectl was told to make, without its parameters; and those."""
+    workflow = yaml.safe_load((folder / "created.yaml").read_text())
+    parameters = workflow["spec"].pop("arguments", {}).get("parameters", ())
+    return workflow, {each["name"]: each["value"] for each in parameters}
+
+
+@pytest.mark.parametrize(
+    "why", ['it\'s $(not) `for` coats: "\\n" #', "  two\nlines\n- name: image"]
+)
+def test_a_rollback_names_the_one_model_who_asks_and_why(tmp_path: Path, why: str) -> None:
     arguments = ("image:1", "predictor:1", "", "", why)
     done = run_script(tmp_path, "rollback.sh", *arguments, models="shirts")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "shirts is served by shirts-1"
-    submitted = (tmp_path / "submitted").read_text().splitlines()
-    assert submitted[submitted.index("--from") + 1] == "workflowtemplate/rollback"
-    given = [value for option, value in pairwise(submitted) if option == "-p"]
-    assert given[:4] == ["image=image:1", "predictor-image=predictor:1", "model=shirts", "version="]
-    assert re.fullmatch(r"by=\S+@\S+", given[4])
-    assert given[5:] == [f"why={why}", "force="]
+    workflow, given = created(tmp_path)
+    assert workflow["metadata"] == {"generateName": "rollback-"}
+    assert workflow["spec"] == {"workflowTemplateRef": {"name": "rollback"}}
+    assert given == {
+        **{"image": "image:1", "predictor-image": "predictor:1", "model": "shirts", "version": ""},
+        **{"by": "ann@example.com", "why": why, "force": ""},
+    }
+
+
+def test_who_may_not_start_pods_goes_back_by_the_images_of_the_deployment(tmp_path: Path) -> None:
+    arguments = ("image:1", "predictor:1", "shirts")
+    assert run_script(tmp_path, "rollback.sh", *arguments, starts_pods=False).returncode == 0
+    _, given = created(tmp_path)
+    assert given.keys() == {"model", "version", "by", "why", "force"}
+
+
+def test_the_history_of_models_is_what_a_workflow_prints(tmp_path: Path) -> None:
+    done = run_script(tmp_path, "models.sh", HISTORY="1")
+    assert (done.returncode, done.stdout) == (0, "mlpipeline-1-plan: done\n")
+    workflow, given = created(tmp_path)
+    assert workflow["spec"] == {"workflowTemplateRef": {"name": "models"}}
+    assert given == {}
 
 
 def test_a_rollback_by_force_gives_the_reason(tmp_path: Path) -> None:
     arguments = ("image:1", "predictor:1", "shirts", "shirts-3", "it must", "1")
     assert run_script(tmp_path, "rollback.sh", *arguments).returncode == 0
-    assert (tmp_path / "submitted").read_text().splitlines()[-1] == "force=it must"
+    assert created(tmp_path)[1]["force"] == "it must"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +380,7 @@ def test_a_rollback_that_is_not_clear_is_not_submitted(
     done = run_script(tmp_path, "rollback.sh", "image:1", "predictor:1", *arguments, models=models)
     assert done.returncode == 1
     assert said in done.stderr
-    assert not (tmp_path / "submitted").exists()
+    assert not (tmp_path / "created.yaml").exists()
 
 
 def test_a_rollback_that_failed_says_why(tmp_path: Path) -> None:

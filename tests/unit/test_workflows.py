@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
 FILES = (
     *("pipeline.yaml", "asynchronous.yaml", "workflow-template.yaml"),
-    *("retrain.yaml", "rollback.yaml", "cron-workflow.yaml", "gc.yaml", "cron-gc.yaml"),
+    *("retrain.yaml", "rollback.yaml", "models.yaml", "cron-workflow.yaml"),
+    *("gc.yaml", "cron-gc.yaml"),
 )
 RUN = ("plan", *(step.name for step in STEPS), "record")
 # What is served may change at any time: the steps gate, canary and serve look.
@@ -52,9 +53,10 @@ RETRAIN = _templates("retrain")["retrain"]
 ROLLBACK = _templates("rollback")
 WAY_BACK = [template for template in ROLLBACK.values() if "container" in template]
 GC = _templates("gc")["gc"]
-OTHERS = [*JUDGES, RETRAIN, GC, TEMPLATES["undo"], TEMPLATES["refuse"], *WAY_BACK]
+MODELS = _templates("models")["models"]
+OTHERS = [*JUDGES, RETRAIN, GC, MODELS, TEMPLATES["undo"], TEMPLATES["refuse"], *WAY_BACK]
 each_pod = pytest.mark.parametrize(
-    "pod", [*PODS, *JUDGES, RETRAIN, *WAY_BACK, GC], ids=lambda pod: pod["name"]
+    "pod", [*PODS, *JUDGES, RETRAIN, *WAY_BACK, GC, MODELS], ids=lambda pod: pod["name"]
 )
 each_workflow = pytest.mark.parametrize("workflow", ["pipeline", "asynchronous", "rollback", "gc"])
 
@@ -413,6 +415,9 @@ def test_a_pod_sees_what_it_reads(pod: Manifest) -> None:
     seen = _mounts(pod)
     if component in ("retrain", "refuse"):
         assert seen == {}
+        return
+    if component == "models":
+        assert seen == {"models": False}
         return
     if "" in seen or component == "gc":
         return
