@@ -2,7 +2,8 @@
 
     find-drift ──► post × models: a `train` event each, which Argo's server takes as from anybody
 
-Who looks has no right in the cluster. Who posts may do nothing else, and sees no request.
+Who looks has no right in the cluster, and may write down what was found, no more. Who posts may do
+nothing else, and sees no request.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from mlpipeline.store.layout import LOOKS
 from workflows.manifests import by_the_clock, common
 from workflows.pipeline import (
     ALL,
@@ -82,6 +84,7 @@ def _add_templates() -> None:
         ],
         outputs=["events"],
         reads=[ALL],
+        writes=[LOOKS],
         memory=TENSORFLOW_MEMORY,
         timeout="30m",
     )

@@ -48,7 +48,9 @@ def backend(
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
     candidates = {"broken": BROKEN, "small": SMALL, "smaller": SMALL | {"epochs": 1}}
-    return configuration(candidates, name="contract")
+    made = configuration(candidates, name="contract")
+    made["data"]["validation"] = 505  # of ten classes: no more than nearly even
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,43 @@ def test_a_run_without_a_candidate_that_can_be_trained_fails_and_keeps_what_is_s
     assert "no_such_option" in record["error"]
     assert states(record)["ingest"] == "reused"
     assert pointer.read_text() == before
+
+
+def test_data_that_is_there_is_held_to_a_stricter_limit_and_goes_on_without_it(
+    first: Record, backend: Backend, content: dict[str, Any]
+) -> None:
+    changed = _without_broken(content)
+    changed["candidates"]["smaller"]["learning_rate"] = 3e-3  # so there would be something to train
+    planned = planned_keys(changed)
+    trained = backend.workspace / "candidates" / planned["train-smaller"]
+    ingested = backend.workspace / "datasets" / keys(first)["ingest"]
+    before, made = _published(backend), ingested.stat().st_ino
+
+    limits = {"balance": 1.0, "fail": ["balance"]}
+    strict = backend.run(changed | {"expectations": limits})
+    assert strict["state"] == "failed"
+    assert states(strict)["ingest"] == "failed"
+    assert "the data is not as expected: balance: images of" in strict["error"]
+    assert "balance at least 1, as `expectations.fail` asks" in strict["error"]
+    assert "the data is not as expected" in _report(strict, backend)
+    assert _published(backend) == before
+    assert not trained.exists()
+
+    lax = backend.run(changed | {"expectations": {"balance": 1.0}})
+    assert lax["state"] == "succeeded"
+    assert states(lax)["ingest"] == "reused"
+    assert states(lax)["train-small"] == "reused"
+    assert states(lax)["train-smaller"] == "succeeded"
+    assert keys(lax)["ingest"] == keys(first)["ingest"]
+    assert ingested.stat().st_ino == made, "nothing was read again"
+    assert _published(backend)["current"] == planned["select"]
+
+
+def _published(backend: Backend) -> dict[str, str]:
+    """What there is of the model: its versions, when each was made, and which one is current."""
+    folder = backend.workspace / "models" / "contract"
+    made = {place.name: str(place.stat().st_mtime_ns) for place in folder.iterdir()}
+    return made | {"current": (folder / "current").read_text().strip()}
 
 
 def _without_broken(content: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 from mlpipeline.learning.data import datasets
 from mlpipeline.serving.batching import Array
 from mlpipeline.store import requests
+from mlpipeline.store.schemas.look import Look
 from mlpipeline.store.schemas.run import Run as Record
 from support.workflows_on_kind import (
     HTTP,
@@ -67,7 +68,8 @@ def name() -> Iterator[str]:
         if own := [workflow for workflow in names if made in workflow]:
             kubectl("delete", *own)
         requests_of, labels_of = WORKSPACE / "requests" / made, WORKSPACE / "feedback" / "events"
-        remove_artifacts(file, requests_of, labels_of / made)
+        found = WORKSPACE / "looks" / f"{made}.json"
+        remove_artifacts(file, requests_of, labels_of / made, found)
 
 
 @pytest.fixture
@@ -161,6 +163,8 @@ def test_requests_drift_and_the_model_is_trained_anew_with_what_people_have_corr
         assert "answers known to be wrong" in said
         assert "predicted classes" in said
         assert f"{posted}: was posted before" in look(), "one in a day is enough"
+        found = Look.load(WORKSPACE / "looks" / f"{name}.json")
+        assert (found.version, found.is_drift) == (before.served[-1].version, True)
         after = succeeded(posted, content)
 
         assert after.gate is not None

@@ -14,9 +14,11 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from mlpipeline.runs import report
+from mlpipeline.runs.report import site
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.run import Run
-from support import browsers
+from support import browsers, registered
+from support import stored_documents as documents
 from support.browsers import (
     RESOLVED_COLOUR,
     WIDTHS,
@@ -27,6 +29,7 @@ from support.browsers import (
     requests,
 )
 from support.fabricated_run import CLASSES, fabricate
+from support.past_runs import add_run
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -109,7 +112,23 @@ def test_nothing_is_wider_than_the_screen(
     run = fabricate(tmp_path, classes=tuple(names))
     run["error"] = run["config_file"] = "a/very/long/path/of/a/file" * 10
     open_page(browser, report.write(Workspace(tmp_path), Run.parse(run, origin="")).as_uri(), width)
+    assert_fits(browser, width)
 
+
+def test_nothing_of_the_page_of_all_models_is_wider_than_the_screen(
+    browser: webdriver.Chrome, tmp_path: Path, width: int
+) -> None:
+    workspace, name = Workspace(tmp_path), "a_long_name_of_a_class_without_a_gap" * 5
+    version = add_run(workspace, 1)
+    looked = documents.look(version=version, classes=(name, "bright"))
+    looked.save(workspace.look(registered.NAME))
+    open_page(browser, site.write(workspace).as_uri(), width)
+    assert "✗ Drift: predicted classes" in browser.find_element(By.TAG_NAME, "main").text
+    assert_fits(browser, width)
+
+
+def assert_fits(browser: webdriver.Chrome, width: int) -> None:
+    """Nothing of a page is beyond the edge of the screen but what scrolls in a frame of its own."""
     assert browser.execute_script("return innerWidth") == width
     too_wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
     assert browser.execute_script(too_wide) <= 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlpipeline.store.schemas.candidate import Metrics
 from mlpipeline.store.schemas.dataset import DatasetCard
+from mlpipeline.store.schemas.look import LoggedVersion, Look, Looked, LookFigure, Spread
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import ComparedCandidate, Decision, ModelCard, TestFigures
 
@@ -85,3 +86,37 @@ def model_card(**others: Any) -> ModelCard:
 def verification(*replicas: str) -> Verification:
     """Return the figures of a verification that some replicas have answered."""
     return Verification(replicas=replicas, protocols=())
+
+
+def look(**others: Any) -> Look:
+    """Return a look that found drift in one of two figures; `others` replace what it says."""
+    first, last = (f"2026-11-24T0{hour}:00:00+00:00" for hour in (8, 9))
+    images = {"asked": (30, 70), "validation": (500, 500)}
+    spread = Spread(quarter=0.7, half=0.8, three_quarters=0.9)
+    figures = (
+        ("predicted classes", "population stability index", 0.17, 0.0002, True),
+        ("confidence", "population stability index", 0.02, 0.5, False),
+    )
+    content: dict[str, Any] = {
+        "model": "shirts",
+        "version": "shirts-1",
+        "time": "2026-11-24T10:00:00+00:00",
+        "first": first,
+        "last": last,
+        "classes": ("dark", "bright"),
+        "false_alarms": 0.01,
+        "figures": tuple(
+            LookFigure(
+                what=what, measure=measure, value=value, limit=0.1, chance=chance, is_drift=drift
+            )
+            for what, measure, value, chance, drift in figures
+        ),
+        "logged": tuple(
+            LoggedVersion(version=f"shirts-{n}", images=images, first=first, last=last)
+            for n, images in ((1, 90), (0, 30))
+        ),
+    } | {
+        name: Looked(images=sum(counts), predicted=counts, spreads={"confidence": spread})
+        for name, counts in images.items()
+    }
+    return Look(**content | others)

@@ -17,6 +17,7 @@ from mlpipeline.cli import app
 from mlpipeline.errors import EventError, ServingError
 from mlpipeline.events import feedback, retraining, schema
 from mlpipeline.learning.data import Dataset, Split, datasets
+from mlpipeline.learning.data.drift import MATTERS
 from mlpipeline.plan import config
 from mlpipeline.plan.config import Data
 from mlpipeline.serving import model as models
@@ -25,6 +26,7 @@ from mlpipeline.serving.model import PublishedModel
 from mlpipeline.steps import ingestion
 from mlpipeline.store import artifacts, registry, requests
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.look import Look
 from mlpipeline.store.schemas.run import Machine, Run
 from support.stored_documents import model_card
 
@@ -110,6 +112,51 @@ def test_the_newest_images_are_looked_at_and_as_old_as_one_says(workspace: Works
     status, said = drift(workspace, "--fail")
     assert status == 1
     assert "800 images" in said
+
+
+def test_what_was_found_is_written_down_for_the_page_of_all_models(workspace: Workspace) -> None:
+    log(workspace, _images(100), age=7_200, version="m-0")
+    log(workspace, _images(50), age=60, version="m-0")
+    log(workspace, 255 - _images(200, dark=20), age=30)
+    log(workspace, 255 - _images(200, dark=20))
+    drift(workspace, "--images", "300", "--hours", "1")
+    look = Look.load(workspace.look("m"))
+    assert (look.model, look.version, look.classes) == ("m", VERSION, CLASSES)
+    assert look.drifted == ["mean of pixels"]
+    assert (look.asked.images, look.asked.predicted) == (300, (150, 150))
+    assert (look.validation.images, sum(look.validation.predicted)) == (400, 400)
+    asked, validation = (each.spreads["mean of pixels"] for each in (look.asked, look.validation))
+    assert asked.three_quarters > validation.three_quarters
+    assert validation.quarter < validation.half < validation.three_quarters
+    assert {each.what for each in look.figures if each.limit == MATTERS} >= set(look.asked.spreads)
+    assert [(each.version, each.images) for each in look.logged] == [(VERSION, 400), ("m-0", 50)]
+    seconds = [datetime.fromisoformat(each).timestamp() for each in (look.first, look.last)]
+    assert seconds == pytest.approx([NOW - 30, NOW], abs=1.1)
+    assert datetime.fromisoformat(look.time).timestamp() == pytest.approx(time.time(), abs=60)
+    drift(workspace)
+    assert Look.load(workspace.look("m")).asked.images == 400, "the last look takes its place"
+
+
+def test_a_damaged_log_of_an_earlier_version_does_not_keep_anybody_from_looking(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(workspace, _images(200))
+    log(workspace, _images(50), version="m-0")
+    (shard,) = (workspace.requests("m") / "m-0").iterdir()
+    shard.write_bytes(b"damaged")
+    assert drift(workspace)[0] == 0
+    assert "what is older is not counted" in caplog.text
+    assert [each.version for each in Look.load(workspace.look("m")).logged] == [VERSION]
+
+
+def test_who_may_not_write_looks_all_the_same(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(workspace, _images(200))
+    artifacts.write_text(workspace.look("m").parent, "no folder")
+    status, said = drift(workspace)
+    assert (status, said.splitlines()[-1][:8]) == (0, "no drift")
+    assert "is not kept" in caplog.text
 
 
 def correct(workspace: Workspace, images: Images, label: str) -> None:
@@ -209,6 +256,8 @@ def test_of_all_models_those_that_have_drifted_are_trained_anew(
     log(workspace, 255 - _images(1_000, dark=20))
     done = CliRunner().invoke(app.app, command, catch_exceptions=False)
     assert f"{VERSION}: drift: mean of pixels" in done.output
+    assert Look.load(workspace.look("m")).is_drift
+    assert not workspace.look("unasked").exists()
     (text,) = json.loads(events.read_text())
     event = schema.parse_argument(text, origin="test")
     assert isinstance(event, schema.TrainEvent)

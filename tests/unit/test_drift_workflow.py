@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from mlpipeline.cli import app, cluster
+from mlpipeline.store import layout
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "manifests" / "components" / "drift" / "drift.yaml"
@@ -52,7 +53,10 @@ def test_who_looks_can_do_nothing_and_who_posts_sees_nothing() -> None:
 
     look, post = STEPS["find-drift"], STEPS["post"]
     assert (look["serviceAccountName"], look["automountServiceAccountToken"]) == ("step", False)
-    assert [mount.get("readOnly") for mount in mounts("find-drift")] == [True]
+    assert [(mount.get("subPath"), mount.get("readOnly")) for mount in mounts("find-drift")] == [
+        (None, True),
+        (layout.LOOKS, None),
+    ]
     assert (post["serviceAccountName"], post["automountServiceAccountToken"]) == ("sender", True)
     assert mounts("post") == []
     (token,) = (v for v in TEMPLATE["spec"]["volumes"] if v["name"] == "token")

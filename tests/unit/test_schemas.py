@@ -39,6 +39,7 @@ DOCUMENTS: list[Document] = [
     PredictionSummary(model="toy", version="toy-1", files=4, unreadable=1),
     Snapshot(corrections=CORRECTIONS),
     ModelHistory(changes=(CHANGE,), held_back=(HELD,), planned=CHANGE),
+    documents.look(),
 ]
 IDS = [type(document).__name__ for document in DOCUMENTS]
 

@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mlpipeline.cli import app
-from mlpipeline.store import artifacts, history, registry
+from mlpipeline.store import artifacts, history, registry, requests
 from mlpipeline.store.layout import Workspace
-from mlpipeline.store.schemas.run import ProtocolFigures, ServedVersion, Verification
+from mlpipeline.store.schemas.look import Looked
+from mlpipeline.store.schemas.run import ProtocolFigures, Run, ServedVersion, Verification
+from support import stored_documents as documents
 from support.past_runs import add_run
 from support.registered import NAME
 
@@ -116,3 +119,101 @@ def test_what_nobody_has_published_yet_is_no_current_version(tmp_path: Path) -> 
     assert "Current version" not in page_of(workspace)
     registry.promote(workspace, NAME, version, run="run-1")
     assert "Current version" in page_of(workspace)
+
+
+def in_service(page: str) -> str:
+    """The text of the section of requests, up to the one of versions."""
+    _, found = page.split(">In service</h3>")
+    return " ".join(re.sub(r"<[^>]*>", " ", found.split(">Versions</h3>")[0]).split())
+
+
+def test_what_the_model_was_asked_is_there_as_it_was_found_last(workspace: Workspace) -> None:
+    current = f"{NAME}-2"
+    looked = documents.look(model=NAME, version=current)
+    looked.save(workspace.look(NAME))
+    page = page_of(workspace)
+    said = in_service(page)
+    assert "✗ Drift: predicted classes." in said
+    assert "at 100 logged images" in said
+    assert "from 24 November 2026, 08:00 UTC to 24 November 2026, 09:00 UTC" in said
+    assert "1% of all looks" in said
+    assert "predicted classes ✗ drift – – population stability index 0.170 0.100 0.0002" in said
+    assert "confidence ✓ below the limit 0.80 0.70 to 0.90 0.80" in said
+    assert "dark 30.0% 50.0% bright 70.0% 50.0%" in said
+    assert "shirts-1 90 75.0%" in said
+    assert "shirts-0 30 25.0%" in said
+    assert "earlier version" not in said
+    assert "data:image" not in page, "no image of the log"
+    calm = [each.model_copy(update={"is_drift": False}) for each in looked.figures]
+    looked.model_copy(update={"figures": tuple(calm)}).save(workspace.look(NAME))
+    assert "✓ No drift." in (said := in_service(page_of(workspace)))
+    assert "predicted classes ✓ may be chance" in said
+
+
+def test_a_look_at_a_version_that_is_not_current_any_more_is_called_one(
+    workspace: Workspace,
+) -> None:
+    documents.look(version=f"{NAME}-1").save(workspace.look(NAME))
+    assert f"earlier version {NAME}-1 was current when somebody looked" in in_service(
+        page_of(workspace)
+    )
+
+
+def test_of_many_classes_those_are_shown_that_differ_most(workspace: Workspace) -> None:
+    counts = {"asked": (4,) * 24 + (30,), "validation": (4,) * 25}
+    looked = {
+        split: Looked(images=sum(predicted), predicted=predicted, spreads={})
+        for split, predicted in counts.items()
+    }
+    classes = tuple(f"class-{number}" for number in range(25))
+    documents.look(classes=classes, **looked).save(workspace.look(NAME))
+    said = in_service(page_of(workspace))
+    assert "5 more are left out" in said
+    assert "class-24 23.8% 4.0% class-0" in said
+    assert "class-19" not in said
+
+
+@pytest.mark.parametrize(
+    ("share", "logged", "expected"),
+    [
+        (0.0, False, "The log of requests is off"),
+        (0.5, False, "on, and there is nothing in it yet"),
+        (0.5, True, "nobody has looked at it yet"),
+        (0.0, True, "nobody has looked at it yet"),
+    ],
+)
+def test_where_nobody_has_looked_it_says_what_there_is_to_look_at(
+    workspace: Workspace, share: float, logged: bool, expected: str
+) -> None:
+    serving = {"log": {"share": share}}
+    run = workspace.run("run-2").record
+    known = Run.load(run)
+    config = known.config | {"serving": serving}
+    known.model_copy(update={"config": config}).save(run)
+    folder = workspace.requests(NAME) / f"{NAME}-2"
+    artifacts.write_text(folder / ".1-1.draft", "begun")
+    if logged:
+        images = np.zeros((2, 4, 4), np.uint8)
+        said = np.ones((2, 1), np.float32)
+        shard = requests.Shard("", ("a",), np.zeros(2), images, said, requests.keys(images))
+        requests.write(folder, shard)
+    said_of_it = in_service(page_of(workspace))
+    assert expected in said_of_it
+    assert f"mlpipeline drift {NAME}" in said_of_it
+
+
+def test_a_log_that_is_closed_to_whoever_makes_the_page_is_said_to_be(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(folder: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(requests, "is_empty", closed)
+    assert "closed to who has made this page" in in_service(page_of(workspace))
+
+
+def test_a_damaged_look_is_said_to_be_one(workspace: Workspace) -> None:
+    artifacts.write_text(workspace.look(NAME), "{")
+    said = in_service(page_of(workspace))
+    assert "What was found in its requests cannot be read" in said
+    assert f"Look again: mlpipeline drift {NAME}" in said

@@ -4,94 +4,53 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlpipeline import loading
-from mlpipeline.errors import PipelineError, ServingError
+from mlpipeline.errors import DamagedArtifactError, PipelineError, ServingError
 from mlpipeline.events import feedback
 from mlpipeline.store import artifacts, registry, requests
 from mlpipeline.store.layout import Workspace
+from mlpipeline.store.schemas.look import LoggedVersion, Look, Looked, LookFigure, Spread
 from mlpipeline.store.schemas.selection import ModelCard
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlpipeline.learning.data.drift import Difference, Sample
+    from mlpipeline.learning.data.drift import Sample
     from mlpipeline.serving.model import PublishedModel
 
 _HOUR_SECONDS = 3_600
+_PARTS = (0.25, 0.5, 0.75)
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was compared, and what was found.
+def table(look: Look) -> Table:
+    """Return what was found as a table."""
+    from rich.table import Table
 
-    Attributes:
-        version: The current version.
-        images: How many images of requests.
-        first: When the first of them was answered, as Unix has it.
-        last: When the last one was.
-        reference: How many images of the validation split.
-        false_alarms: How often this finds drift where there is none.
-        found: The differences.
-    """
-
-    version: str
-    images: int
-    first: float
-    last: float
-    reference: int
-    false_alarms: float
-    found: list[Difference]
-
-    @property
-    def is_drift(self) -> bool:
-        """Whether any of them is drift."""
-        return any(each.is_drift for each in self.found)
-
-    @property
-    def summary(self) -> list[str]:
-        """What was compared, for people: a line each."""
-        first, last = (
-            datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            for seconds in (self.first, self.last)
-        )
-        return [
-            f"{self.version}: {self.images:,} images of requests, {first} to {last} UTC,",
-            f"against the {self.reference:,} of its validation split",
-        ]
-
-    @property
-    def verdict(self) -> str:
-        """What was found, in a line."""
-        odds = f"an alarm where there is none: at most {self.false_alarms:g} of all looks"
-        drifted = ", ".join(each.what for each in self.found if each.is_drift)
-        return f"drift: {drifted} ({odds})" if drifted else f"no drift ({odds})"
-
-    def table(self) -> Table:
-        """Return the differences as a table."""
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for heading in ("figure", "measure", "value", "by chance", ""):
-            table.add_column(heading)
-        for each in self.found:
-            chance = f"{each.chance:.4f}" if each.chance >= 0.0001 else "< 0.0001"
-            said = "drift" if each.is_drift else ""
-            table.add_row(each.what, each.measure, f"{each.value:.3f}", chance, said)
-        return table
+    table = Table(box=None, pad_edge=False)
+    for heading in ("figure", "measure", "value", "by chance", ""):
+        table.add_column(heading)
+    for each in look.figures:
+        said = "drift" if each.is_drift else ""
+        table.add_row(each.what, each.measure, f"{each.value:.3f}", each.by_chance, said)
+    return table
 
 
 def compare(
     workspace: Workspace, name: str, *, images: int, hours: float | None, false_alarms: float
-) -> Comparison:
+) -> Look:
     """Compare the newest requests of a model's current version with its validation split.
+
+    What was found is kept for `mlpipeline site`, which could not find it again: that takes a
+    model's engine and seconds, and the log may be closed to whoever writes the page.
 
     Args:
         workspace: The folder of all artifacts.
@@ -108,34 +67,48 @@ def compare(
         from mlpipeline.learning.data import drift
 
     version = registry.current(workspace, name)
-    since = 0.0 if hours is None else time.time() - hours * _HOUR_SECONDS
-    log = workspace.requests(name) / version
+    now = time.time()
+    since = 0.0 if hours is None else now - hours * _HOUR_SECONDS
+    log = workspace.requests(name)
     labels = feedback.labels(workspace, name)
-    asked = _asked(requests.read(log), images, since, labels)
+    asked = _asked(requests.read(log / version), images, since, labels)
     if len(asked.seconds) < drift.LEAST:
         raise ServingError(
-            f"{len(asked.seconds)} images of requests in {log}",
+            f"{len(asked.seconds)} images of requests in {log / version}",
             expected=f"a log of {drift.LEAST} at least",
             remedy="set serving.log.share in the configuration, serve the model by it, wait; "
             "another version has a log of its own",
         )
     reference, model = validation(workspace, name, version)
     card = ModelCard.load(workspace.model(name, version).card)
+    sample = drift.Sample.joined(asked.parts)
     found = drift.compare(
         reference,
-        drift.Sample.joined(asked.parts),
+        sample,
         classes=len(model.classes),
         false_alarms=false_alarms,
         corrected=drift.Corrected(asked.labelled, asked.wrong, 1 - card.validation_accuracy),
     )
-    first, last = min(asked.seconds), max(asked.seconds)
-    count = len(reference.predicted)
-    return Comparison(version, len(asked.seconds), first, last, count, false_alarms, found)
+    look = Look(
+        model=name,
+        version=version,
+        time=_moment(now),
+        first=_moment(min(asked.seconds)),
+        last=_moment(max(asked.seconds)),
+        classes=model.classes,
+        asked=_looked(sample, model.classes),
+        validation=_looked(reference, model.classes),
+        false_alarms=false_alarms,
+        figures=tuple(LookFigure(**each._asdict()) for each in found),
+        logged=tuple(_logged(log, version, since)),
+    )
+    _keep(look, workspace.look(name))
+    return look
 
 
 def compare_all(
     workspace: Workspace, *, images: int, hours: float | None, false_alarms: float
-) -> dict[str, Comparison]:
+) -> dict[str, Look]:
     """Compare each model that has a current version, by name; say why one is left out.
 
     Args:
@@ -222,3 +195,48 @@ def _asked(
         if len(asked.seconds) >= images:
             break
     return asked
+
+
+def _looked(sample: Sample, classes: Sequence[str]) -> Looked:
+    spreads = {
+        "confidence": sample.confidence,
+        "mean of pixels": sample.mean,
+        "contrast of pixels": sample.contrast,
+    }
+    return Looked(
+        images=len(sample.predicted),
+        predicted=np.bincount(sample.predicted, minlength=len(classes)).tolist(),
+        spreads={
+            what: Spread(**dict(zip(Spread.model_fields, np.quantile(values, _PARTS), strict=True)))
+            for what, values in spreads.items()
+        },
+    )
+
+
+def _logged(log: Path, current: str, since: float) -> Iterator[LoggedVersion]:
+    """Yield what a model's log has of its versions, the current one first."""
+    folders = sorted(folder for folder in log.glob("[!.]*") if folder.is_dir())
+    for folder in sorted(folders, key=lambda folder: folder.name != current):
+        answered = []
+        try:
+            for seconds in requests.seconds(folder):
+                answered.append(seconds[seconds >= since])
+                if not len(answered[-1]):
+                    break
+        except DamagedArtifactError as error:  # of a version, perhaps, that nobody looks at
+            _log.warning("what is older is not counted: %s", error)
+        if len(times := np.concatenate([np.empty(0), *answered])):
+            first, last = _moment(times.min()), _moment(times.max())
+            yield LoggedVersion(version=folder.name, images=len(times), first=first, last=last)
+
+
+def _keep(look: Look, file: Path) -> None:
+    """Write down what was found, where one may: in `make inside` a look is only for who looks."""
+    try:
+        look.save(file)
+    except OSError as error:
+        _log.warning("what was found is not kept for `mlpipeline site`: %s", error)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

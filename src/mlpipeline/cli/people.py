@@ -280,7 +280,7 @@ def drift(
     )
     console = Console(highlight=False, markup=False, width=500)
     console.print(*compared.summary, sep="\n")
-    console.print(compared.table())
+    console.print(comparing.table(compared))
     console.print(compared.verdict)
     if train and compared.is_drift:
         event = retraining.event(workspace, name, hours=cool_down, now=datetime.now(UTC))

@@ -19,6 +19,7 @@
     inbox/                  NAME.json (to do)  done/  failed/  logs/
     feedback/               events/MODEL/ID.json  snapshots/DIGEST.json
     requests/MODEL/VERSION/ what it was asked, where that is logged (`store.requests`)
+    looks/MODEL.json        what `mlpipeline drift` has found in that last: figures, no image
     serving/                logs of `mlpipeline serve`, and of `rollback` in rollback/
     report.html             the latest run's
     index.html              all runs and versions, with their figures and reports
@@ -47,10 +48,11 @@ ANSWERS = "answers"
 RUNS = "runs"
 FEEDBACK = "feedback"
 REQUESTS = "requests"
+LOOKS = "looks"
 
 ARTIFACTS = (DATASETS, CANDIDATES, SELECTIONS, MODELS, PREDICTIONS)
 """The folders of all that is published."""
-MADE = (*ARTIFACTS, ANSWERS, RUNS, FEEDBACK)
+MADE = (*ARTIFACTS, ANSWERS, RUNS, FEEDBACK, LOOKS)
 """The folders that steps write to."""
 NO_REQUESTS = f"{REQUESTS}/.none"
 """An empty folder: it is mounted over `REQUESTS`, which may hold people's pictures, for steps that
@@ -522,6 +524,13 @@ class Workspace:
     def requests(self, model: str) -> Path:
         """Return the folder of what a model was asked: a folder for each of its versions."""
         return self.root / REQUESTS / model
+
+    def look(self, model: str) -> Path:
+        """Return the file that says what was found in a model's requests last.
+
+        It is not beside them: they are closed to others, and these are figures, for everybody.
+        """
+        return self.root / LOOKS / f"{model}.json"
 
     @property
     def serving_logs(self) -> Path:

@@ -20,14 +20,17 @@ import hashlib
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpipeline.store.files import damaged, sync
+
+_PartT = TypeVar("_PartT")
 
 _SUFFIX = ".npz"
 _DIGITS = 16  # microseconds since 1970, until the year 2286
@@ -106,10 +109,27 @@ def read(folder: Path) -> Iterator[Shard]:
     Raises:
         DamagedArtifactError: One is not what was written.
     """
+    yield from _read(folder, _shard_of)
+
+
+def seconds(folder: Path) -> Iterator[NDArray[np.float64]]:
+    """Yield when the images of each shard were answered, likewise; no image is read.
+
+    Args:
+        folder: The folder of the model's version; it need not be there.
+
+    Raises:
+        DamagedArtifactError: One is not what was written.
+    """
+    yield from _read(folder, lambda arrays: arrays["seconds"])
+
+
+def _read(folder: Path, part: Callable[[np.lib.npyio.NpzFile], _PartT]) -> Iterator[_PartT]:
+    """Yield a part of each sealed shard, the newest first: of a file only that part is unpacked."""
     for file in sorted(folder.glob(f"[!.]*{_SUFFIX}"), reverse=True):
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                yield _shard_of(arrays)
+                yield part(arrays)
         except FileNotFoundError:
             continue
         except _UNREADABLE as error:
@@ -126,6 +146,22 @@ def _shard_of(arrays: np.lib.npyio.NpzFile) -> Shard:
     if lengths != {len(shard.sha256)}:
         raise ValueError(f"arrays of {sorted(lengths | {len(shard.sha256)})} images")
     return shard
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether nothing that a model was asked is sealed yet.
+
+    Args:
+        folder: The folder of the model; it need not be there.
+
+    Raises:
+        PermissionError: It is closed to us.
+    """
+    try:
+        files = [each for version in folder.iterdir() for each in version.iterdir()]
+    except FileNotFoundError:
+        return True
+    return not any(each.suffix == _SUFFIX and not each.name.startswith(".") for each in files)
 
 
 def keep_within(folder: Path, most: int) -> None:

@@ -83,6 +83,7 @@ class Difference(NamedTuple):
         what: The figure.
         measure: How it was compared.
         value: How large the difference is.
+        limit: Below which it is no drift, however sure.
         chance: The probability that chance alone makes one so large.
         is_drift: Whether it is too large for both.
     """
@@ -90,6 +91,7 @@ class Difference(NamedTuple):
     what: str
     measure: str
     value: float
+    limit: float
     chance: float
     is_drift: bool
 
@@ -156,7 +158,7 @@ def compare(
         limits.append(corrected.expected + MORE_WRONG)
     most = false_alarms / len(found)  # Bonferroni: any of them raises the alarm
     return [
-        Difference(what, measure, value, chance, chance <= most and value >= limit)
+        Difference(what, measure, value, limit, chance, chance <= most and value >= limit)
         for (what, measure, value, chance), limit in zip(found, limits, strict=True)
     ]
 

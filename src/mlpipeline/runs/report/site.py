@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
-from mlpipeline.errors import ArtifactError
+from mlpipeline.errors import ArtifactError, MissingArtifactError
 from mlpipeline.runs import versions
 from mlpipeline.runs.report import figures, formats
 from mlpipeline.runs.versions import Version
-from mlpipeline.store import artifacts, history
+from mlpipeline.store import artifacts, history, requests
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.history import ModelHistory
+from mlpipeline.store.schemas.look import Look
 from mlpipeline.store.schemas.run import Run
 
 _LEAST_DRAWN = 2  # one point is no line
+_MOST_CLASSES = 20
+_Log = Literal["off", "empty", "there", "closed"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,43 @@ class _Line:
     accuracy: float | None = None
 
 
+class _Share(NamedTuple):
+    """How much of the images was predicted to be of one class.
+
+    Attributes:
+        name: The class.
+        asked: The share of the requests' images.
+        validation: That of the validation split.
+    """
+
+    name: str
+    asked: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class _Service:
+    """What a model in service was asked: what `mlpipeline drift` has written down of it.
+
+    To look again would take an engine and the model, which nothing that shows work needs, and
+    seconds for each model: three of Fashion-MNIST's smallest. And the log may be closed to whoever
+    makes the page, because there may be people's pictures in it; what was found has none.
+
+    Attributes:
+        look: What was found last; None where nobody has looked, or it cannot be read.
+        shares: The predicted classes, of many those that differ most.
+        left_out: How many others there are.
+        log: What there is to look at, where nobody has.
+        problem: Why it cannot be read; empty where it can.
+    """
+
+    look: Look | None = None
+    shares: Sequence[_Share] = ()
+    left_out: int = 0
+    log: _Log = "off"
+    problem: str = ""
+
+
 @dataclass(frozen=True)
 class _Model:
     """A model, with its versions.
@@ -55,6 +96,7 @@ class _Model:
         known: Its history; None where it cannot be read.
         problem: Why it cannot be read; empty where it can.
         curve: The accuracy of what runs have served; None where there are too few.
+        service: What the current version was asked; None where there is none.
     """
 
     name: str
@@ -64,6 +106,7 @@ class _Model:
     known: ModelHistory | None = None
     problem: str = ""
     curve: Markup | None = None
+    service: _Service | None = None
 
 
 def write(workspace: Workspace) -> Path:
@@ -111,9 +154,10 @@ def _model(workspace: Workspace, name: str, lines: Sequence[_Line]) -> _Model:
         for line in reversed(lines)
         if line.run and line.run.name == name and line.accuracy is not None
     ]
+    current = next((one for one in listed if one.is_current), None)
     return _Model(
         name,
-        current=next((one for one in listed if one.is_current), None),
+        current=current,
         versions=listed,
         cards={
             version: page.relative_to(workspace.root).as_posix()
@@ -122,4 +166,36 @@ def _model(workspace: Workspace, name: str, lines: Sequence[_Line]) -> _Model:
         },
         known=known,
         curve=figures.verified(name, points) if len(points) >= _LEAST_DRAWN else None,
+        service=_service(workspace, name, current.version, lines) if current else None,
     )
+
+
+def _service(workspace: Workspace, name: str, version: str, lines: Sequence[_Line]) -> _Service:
+    try:
+        look = Look.load(workspace.look(name))
+    except MissingArtifactError:
+        return _Service(log=_log(workspace, name, version, lines))
+    except ArtifactError as error:
+        return _Service(problem=error.got)
+    shares = [
+        _Share(label, asked / look.asked.images, known / look.validation.images)
+        for label, asked, known in zip(
+            look.classes, look.asked.predicted, look.validation.predicted, strict=True
+        )
+    ]
+    if left_out := max(0, len(shares) - _MOST_CLASSES):
+        shares.sort(key=lambda share: -abs(share.asked - share.validation))
+        shares = shares[:_MOST_CLASSES]
+    return _Service(look, shares, left_out)
+
+
+def _log(workspace: Workspace, name: str, version: str, lines: Sequence[_Line]) -> _Log:
+    """What there is to look at. Whether a log is on, the last run that served the version says."""
+    try:
+        if not requests.is_empty(workspace.requests(name)):
+            return "there"
+    except PermissionError:
+        return "closed"
+    runs = (line.run for line in lines if line.run and line.version == version)
+    config = next((run.config for run in runs if run.name == name), {})
+    return "empty" if config.get("serving", {}).get("log", {}).get("share") else "off"
