@@ -47,7 +47,7 @@ PIPELINE := $(VENV)/bin/python -m mlpipeline
 # The value of a variable as one word for the shell, whatever is in it: spaces, quotes, dollars.
 quoted    = '$(subst ','\'',$(value $(1)))'
 OPTIONS   = --config $(call quoted,CONFIG) --workspace $(call quoted,WORKSPACE)
-PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights reach addresses operating search parameter_server asynchronous events sharded tracking scheduling drift)
+PATTERNS := $(patsubst %,tests/e2e/test_%.py,docs tutorial rights reach addresses operating search parameter_server asynchronous events sharded tracking scheduling canary drift)
 
 ##@ Use
 

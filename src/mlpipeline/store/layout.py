@@ -11,16 +11,18 @@
     models/NAME/current     the version that is served
     models/NAME/changes.json
                             which version was current when, and why
+    models/NAME/trial.json  which version its replicas try on requests, while they do
     models/NAME/pinned      versions that are never removed, one a line
     predictions/KEY/        predictions.csv  summary.json
     answers/EVENT.csv       the predictions.csv that an event has asked for last
     runs/RUN/               run.json  config.yaml  verification.json  lineage.jsonl  report.html
-                            gate.json  forced.json  logs/
+                            gate.json  rollout.json  forced.json  logs/
     inbox/                  NAME.json (to do)  done/  failed/  logs/
     feedback/               events/MODEL/ID.json  snapshots/DIGEST.json
     requests/MODEL/VERSION/ what it was asked, where that is logged (`store.requests`)
     looks/MODEL.json        what `mlpipeline drift` has found in that last: figures, no image
-    serving/                logs of `mlpipeline serve`, and of `rollback` in rollback/
+    serving/                logs of `mlpipeline serve`; of a version that is tried in trial/, and
+                            of `rollback` in rollback/
     report.html             the latest run's
     index.html              all runs and versions, with their figures and reports
     mlflow.db               what MLflow knows, where it has no server
