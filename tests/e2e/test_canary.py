@@ -105,6 +105,11 @@ def _version(run: Run) -> str:
     return run.keys()["select"]
 
 
+def _answers(run: Run, traffic: Traffic) -> int:
+    """How many answers the version of a run has given; none before it is selected."""
+    return traffic.versions[run.keys().get("select", "")]
+
+
 def _challengers() -> list[dict[str, Any]]:
     return find("inferenceservices", "app.kubernetes.io/component=challenger")
 
@@ -168,7 +173,7 @@ def test_one_that_is_killed_while_it_is_tried_costs_nobody_an_answer(
     trial = TRIAL | {"seconds": 600, "agreement": None}
     content = _asked(first, LEARNS_NOTHING | {"learning_rate": 4e-9}, canary=trial)
     run = module_runs.submit(content)
-    wait_until(lambda: traffic.versions[_version(run)] > 3, "answers of the challenger")
+    wait_until(lambda: _answers(run, traffic) > 3, "answers of the challenger")
     name = f"{first.content['name']}-challenger"
     (pod,) = find("pods", f"serving.kserve.io/inferenceservice={name}")
     kubectl("exec", pod["metadata"]["name"], "--", "sh", "-c", "kill -KILL -1", seconds=60)
@@ -183,7 +188,7 @@ def test_a_workflow_that_is_stopped_ends_the_trial(
     trial = TRIAL | {"seconds": 600, "agreement": None}
     content = _asked(first, LEARNS_NOTHING | {"learning_rate": 5e-9}, canary=trial)
     run = module_runs.submit(content)
-    wait_until(lambda: traffic.versions[_version(run)] > 3, "answers of the challenger")
+    wait_until(lambda: _answers(run, traffic) > 3, "answers of the challenger")
     argo("stop", run.name)
     run.wait()
     wait_until(lambda: not _challengers(), "the end of the challenger", 60)

@@ -214,6 +214,7 @@ class Trial:
         if self._comparisons and (len(self._comparisons) >= _WAITING or is_full):
             self._dropped += 1
             return False
+        self._waiting_bytes += images.nbytes
         comparison = asyncio.create_task(self._compare(images, ask_other, probabilities))
         self._comparisons.add(comparison)
         comparison.add_done_callback(self._comparisons.discard)
@@ -225,7 +226,6 @@ class Trial:
         ask_other: Callable[[], Awaitable[Probabilities]],
         probabilities: Probabilities,
     ) -> None:
-        self._waiting_bytes += images.nbytes
         try:
             async with self._turns:
                 others = await ask_other()
