@@ -1,6 +1,6 @@
 """Lists the versions of models, which was current when, and why: what `mlpipeline models` prints.
 
-For who may start no pod of his own, and so cannot look into the workspace.
+For who may start no pod of their own, and so cannot look into the workspace.
 """
 
 from __future__ import annotations

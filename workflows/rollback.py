@@ -53,7 +53,7 @@ def arguments() -> list[Parameter]:
         Parameter(
             name="force",
             value="",
-            description="Why also to a version that the gate held back; empty: not to such a one.",
+            description="Why also to a version that was held back; empty: not to such a one.",
         ),
     ]
 

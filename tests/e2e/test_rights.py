@@ -163,14 +163,16 @@ def test_a_steward_may_go_back_to_another_version_in_his_own_name_alone() -> Non
         assert "a steward makes workflows of the templates" in _creates("steward", other)
     for status in STATUSES:
         assert "a steward makes" in _creates("steward", _back(by=name), status=status)
+    # Its folder is that of the run of this name.
+    assert "a steward makes" in _creates("steward", _back(by=name), name="mlpipeline-x7k2p")
     for forged in (_back(), _back(by="ann@desk"), _back(by="")):
-        assert "in his own name only" in _creates("steward", forged)
+        assert "in their own name only" in _creates("steward", forged)
     twice = _back(by=name)
     twice["arguments"]["parameters"].append({"name": "by", "value": "ann@desk"})
-    assert "in his own name only" in _creates("steward", twice)
+    assert "in their own name only" in _creates("steward", twice)
     for label in ("creator", "creator-email", "creator-preferred-username"):
         labels = {f"workflows.argoproj.io/{label}": "ann"}
-        assert "in his own name only" in _creates("steward", _back(by=name), labels=labels)
+        assert "in their own name only" in _creates("steward", _back(by=name), labels=labels)
 
 
 def test_a_person_gets_the_same_right_by_name() -> None:
@@ -179,7 +181,7 @@ def test_a_person_gets_the_same_right_by_name() -> None:
     kubectl("create", "rolebinding", who, "--role=steward", f"--user={who}")
     try:
         wait_until(lambda: _creates(who, _back(by=who)) == "", "the right", 30)
-        assert "in his own name only" in _creates(who, _back(by="bob@example.com"))
+        assert "in their own name only" in _creates(who, _back(by="bob@example.com"))
         assert "a steward makes" in _creates(who, {"workflowTemplateRef": {"name": "gc"}})
         # Who may start pods anyway is not held to it.
         kubectl("create", "rolebinding", f"edit-{who}", "--clusterrole=edit", f"--user={who}")
@@ -224,6 +226,7 @@ def _creates(
     *,
     status: dict[str, Any] | None = None,
     labels: dict[str, str] | None = None,
+    name: str = "",
 ) -> str:
     """What the API server says against a workflow that an account would create; "" if nothing.
 
@@ -232,11 +235,17 @@ def _creates(
         specification: The workflow's.
         status: The same.
         labels: The same.
+        name: Its name; by default one that begins with its template's.
     """
+    template = specification.get("workflowTemplateRef", {}).get("name", "own")
     workflow = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
-        "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": labels or {}},
+        "metadata": {
+            "name": name or f"{template}-probe",
+            "namespace": NAMESPACE,
+            "labels": labels or {},
+        },
         "spec": specification,
     } | ({"status": status} if status else {})
     user = account if "@" in account else f"system:serviceaccount:{NAMESPACE}:{account}"

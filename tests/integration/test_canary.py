@@ -159,7 +159,9 @@ def test_one_that_says_the_same_answers_its_share_and_passes(
         _challenger(setting, SAME, tmp_path / "log") as (_, address),
         Clients(setting.ports) as clients,
     ):
-        table = _conduct(setting, SAME, address, canary={"share": SHARE, "seconds": 6})
+        table = _conduct(
+            setting, SAME, address, canary={"share": SHARE, "seconds": 6, "slower_by": None}
+        )
     assert clients.failures == []
     assert table.verdict == "passed", table.reason
     (trial,) = table.trials
@@ -194,7 +196,10 @@ def test_nobody_hears_a_shadow(setting: Setting, tmp_path: Path) -> None:
         Clients(setting.ports) as clients,
     ):
         table = _conduct(
-            setting, OTHER, address, shadow={"share": 1.0, "seconds": 5, "agreement": None}
+            setting,
+            OTHER,
+            address,
+            shadow={"share": 1.0, "seconds": 5, "agreement": None, "slower_by": None},
         )
     assert clients.failures == []
     assert clients.versions.keys() == {OLD, ""}  # V1 does not say
@@ -317,7 +322,7 @@ def test_a_run_tries_what_it_has_made_on_the_requests_to_what_is_served(tmp_path
     with pipeline.started("serve") as service:
         wait_until(lambda: "curl" in service.output, service)
         pipeline.content["serving"] |= {"port": Ports().http, "grpc_port": Ports().grpc}
-        trial = {"share": 0.5, "seconds": 4, "requests": 5}
+        trial: dict[str, Any] = {"share": 0.5, "seconds": 4, "requests": 5}
         pipeline.content["rollout"] = {"canary": trial}
         with Asking(f"http://{HOST}:{port}", "toy") as client:
             # It does not learn anything, and there is no gate.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mlpipeline.errors import ServingError, StoppedError
+from mlpipeline.errors import MissingArtifactError, ServingError, StoppedError
 from mlpipeline.plan import rollout
 from mlpipeline.plan.config import Rollout
 from mlpipeline.steps import canary
@@ -25,7 +25,13 @@ from mlpipeline.store.leases import Lease
 from mlpipeline.store.schemas.rollout import RolloutTable, TrialFigures, TrialOrder
 
 NAME = "shirts"
-TIMES = tuple([0] * rollout.interval(0.005) + [100])
+
+
+def _times(count: int) -> tuple[int, ...]:
+    return tuple([0] * rollout.interval(0.005) + [count])
+
+
+TIMES = _times(50)
 GOOD: dict[str, Any] = {
     "requests": 200,
     "tried": 50,
@@ -52,9 +58,22 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @contextmanager
 def _replica(
-    workspace: Workspace, name: str, say: Callable[[TrialOrder], dict[str, Any]]
+    workspace: Workspace,
+    name: str,
+    say: Callable[[TrialOrder], dict[str, Any]],
+    *,
+    count: str = "",
+    only: str = "",
 ) -> Iterator[list[TrialOrder]]:
-    """A replica that follows orders as its own do, and says what it is told to."""
+    """A replica that follows orders as its own do, and says what it is told to.
+
+    Args:
+        workspace: Where the order is.
+        name: What it is called.
+        say: Returns what it has counted.
+        count: What it calls its count; by default as it is called.
+        only: The one mode that it follows orders of; empty for all.
+    """
     heard: list[TrialOrder] = []
     over = threading.Event()
     file = workspace.trial_order(NAME)
@@ -63,10 +82,15 @@ def _replica(
         while not over.wait(0.02):
             if not file.exists():
                 continue
-            order = TrialOrder.load(file)
+            try:
+                order = TrialOrder.load(file)
+            except MissingArtifactError:  # it was taken back meanwhile
+                continue
+            if only and order.mode != only:
+                continue
             if not heard or heard[-1].token != order.token:
                 heard.append(order)
-            figures = TrialFigures(replica=name, **say(order))
+            figures = TrialFigures(id=count or name, replica=name, **say(order))
             assert _post(f"http://{order.report_to}/{order.token}", figures.content()) in (204, 404)
 
     thread = threading.Thread(target=follow)
@@ -96,7 +120,8 @@ def _conduct(
     **about: Any,
 ) -> RolloutTable:
     contest = Contest(workspace, NAME, "old", "new", "127.0.0.1:9", **about)
-    table = canary.conduct(Rollout(**asked), contest, who="run-2", stop=stop)
+    settings = Rollout(**({"timeout_seconds": 0.1} | asked))
+    table = canary.conduct(settings, contest, who="run-2", stop=stop)
     assert not workspace.trial_order(NAME).exists(), "the order is taken back"
     assert not workspace.trial_lease(NAME).exists()
     return table
@@ -149,6 +174,7 @@ def test_a_bad_one_is_ended_long_before_its_time(workspace: Workspace) -> None:
 
 def test_figures_of_all_replicas_count(workspace: Workspace) -> None:
     few = GOOD | {"tried": 12, "requests": 100, "images": 12, "agreed": 12}
+    few |= {"challenger_times": _times(12)}
     with (
         _replica(workspace, "replica-0", lambda _: few),
         _replica(workspace, "replica-1", lambda _: few),
@@ -162,6 +188,7 @@ def test_figures_of_all_replicas_count(workspace: Workspace) -> None:
 @pytest.mark.parametrize(("untried", "verdict"), [("hold", "kept"), ("serve", "passed")])
 def test_too_few_requests(workspace: Workspace, untried: str, verdict: str) -> None:
     few = GOOD | {"tried": 2, "requests": 21, "images": 2, "agreed": 2}
+    few |= {"challenger_times": _times(2)}
     with _replica(workspace, "replica-0", lambda _: few):
         table = _conduct(workspace, {"canary": {"seconds": 0.2}, "untried": untried})
     assert table.verdict == verdict
@@ -223,7 +250,7 @@ def test_one_version_is_tried_at_a_time(
 ) -> None:
     other = Lease(workspace.trial_lease(NAME), "run-1")
     assert other.take() is None
-    monkeypatch.setattr(canary, "LEASE_SECONDS", -30)
+    monkeypatch.setattr(canary, "LONGEST_WAIT_SECONDS", 0.5)
     with pytest.raises(ServingError, match=r"run-1 .* tries another version of `shirts`"):
         canary.conduct(
             Rollout.model_validate({"canary": {}}),
@@ -238,7 +265,10 @@ def test_what_is_no_report_is_refused(workspace: Workspace) -> None:
     def say(order: TrialOrder) -> dict[str, Any]:
         url = f"http://{order.report_to}"
         if not statuses:
-            statuses.append(_post(f"{url}/another-token", TrialFigures(replica="x").content()))
+            statuses.append(_post(f"{url}/", TrialFigures(id="x", replica="x").content()))
+            statuses.append(
+                _post(f"{url}/another-token", TrialFigures(id="x", replica="x").content())
+            )
             statuses.append(_post(f"{url}/{order.token}", b"{}"))
             statuses.append(_post(f"{url}/{order.token}", b"no JSON"))
             statuses.append(_post(f"{url}/{order.token}", b" " * 200_000))
@@ -246,6 +276,51 @@ def test_what_is_no_report_is_refused(workspace: Workspace) -> None:
 
     with _replica(workspace, "replica-0", say):
         table = _conduct(workspace, {"canary": {"seconds": 0.5}})
-    assert statuses[:3] == [404, 400, 400]
-    assert statuses[3] in (413, 404)  # or the connection is closed before all is sent
+    assert statuses[:4] == [404, 404, 400, 400]
+    assert statuses[4] in (413, 404)  # or the connection is closed before all is sent
+    assert table.trials[0].replicas == ("replica-0",)
+
+
+def test_whoever_waits_for_another_trial_hears_that_it_is_to_end(workspace: Workspace) -> None:
+    other = Lease(workspace.trial_lease(NAME), "run-1")
+    assert other.take() is None
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        canary.conduct(
+            Rollout.model_validate({"canary": {}}),
+            Contest(workspace, NAME, "old", "new", "127.0.0.1:9"),
+            who="run-2",
+            stop=stop,
+        )
+
+
+def test_one_that_has_answered_nothing_yet_does_not_pass(workspace: Workspace) -> None:
+    hangs = GOOD | {"images": 0, "agreed": 0, "challenger_times": ()}
+    with _replica(workspace, "replica-0", lambda _: hangs):
+        table = _conduct(workspace, {"canary": {"seconds": 0.2}})
+    assert table.verdict == "kept"
+    assert table.reason.startswith("not tried: canary: 0 of 200 requests")
+
+
+def test_where_a_shadow_was_heard_somebody_serves(workspace: Workspace) -> None:
+    asked = {"canary": {"seconds": 60}, "shadow": {"seconds": 0.2, "share": 1.0}}
+    with _replica(workspace, "replica-0", lambda _: GOOD, only="shadow"):
+        table = _conduct(workspace, asked)
+    assert table.verdict == "kept"
+    assert "has heard of it" in table.reason
+    assert [trial.mode for trial in table.trials] == ["shadow", "canary"]
+
+
+def test_a_replica_that_was_started_anew_counts_beside_what_it_had_counted(
+    workspace: Workspace,
+) -> None:
+    few = GOOD | {"tried": 12, "requests": 100, "images": 12, "agreed": 12}
+    few |= {"challenger_times": _times(12)}
+    with (
+        _replica(workspace, "replica-0", lambda _: few),
+        _replica(workspace, "replica-0", lambda _: few, count="anew"),
+    ):
+        table = _conduct(workspace, {"canary": {"seconds": 0.5, "requests": 20}})
+    assert table.trials[0].tried == 24
     assert table.trials[0].replicas == ("replica-0",)

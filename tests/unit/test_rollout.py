@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from mlpipeline.errors import ConfigurationError
 from mlpipeline.plan import config, rollout
 from mlpipeline.plan.config import Rollout, Trial
+from mlpipeline.store import history
+from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.rollout import RolloutTable, TrialFigures, TrialTable
+from support.registered import NAME, register
 
 RAW: dict[str, Any] = {"name": "shirts", "candidates": {"cnn": {"model": "cnn"}}}
 
@@ -24,6 +28,7 @@ def _times(**counts: int) -> tuple[int, ...]:
 
 def _figures(**changes: Any) -> TrialFigures:
     good: dict[str, Any] = {
+        "id": "1",
         "replica": "replica-0",
         "requests": 1_000,
         "tried": 100,
@@ -62,7 +67,7 @@ def test_a_quantile_is_of_all_requests() -> None:
 
 def test_one_that_is_as_good_has_no_fault() -> None:
     state = _assess(_figures())
-    assert (state.table.faults, state.is_tried, state.is_conclusive) == ((), True, False)
+    assert (state.table.faults, state.untried, state.is_conclusive) == ((), "", False)
     assert {check.what for check in state.table.checks} == {
         "failed requests",
         "time of 90% of requests",
@@ -110,7 +115,9 @@ def test_what_is_allowed_or_not_asked_for_is_none(
 
 
 def test_figures_of_all_replicas_count_together() -> None:
-    state = _assess(_figures(failed=1, tried=50), _figures(replica="replica-1", failed=0, tried=50))
+    state = _assess(
+        _figures(failed=1, tried=50), _figures(id="2", replica="replica-1", failed=0, tried=50)
+    )
     assert state.table.faults == ()
     assert state.table.tried == 100
     assert state.table.replicas == ("replica-0", "replica-1")
@@ -139,8 +146,30 @@ def test_only_what_more_requests_would_not_change_ends_it_early(
     assert _assess(_figures(**changes)).is_conclusive is ends
 
 
-def test_it_is_not_tried_with_fewer_requests_than_asked_for() -> None:
-    assert not _assess(_figures(tried=19)).is_tried
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tried": 19, "challenger_times": _times(ms6=19)}, "canary: 19 of 1000 requests in 60 s"),
+        # What it was sent and has not answered says nothing: it may hang.
+        ({"tried": 100, "challenger_times": ()}, "canary: 0 of 1000 requests in 60 s"),
+        ({"images": 1, "agreed": 1, "dropped": 99}, "canary: 1 images were compared, 99 requests"),
+        ({"images": 0, "agreed": 0}, "canary: 0 images were compared"),
+    ],
+)
+def test_it_is_not_tried_with_less_than_is_asked_for(changes: dict[str, Any], said: str) -> None:
+    state = _assess(_figures(**changes))
+    assert state.untried.startswith(said)
+    assert state.table.faults == ()
+
+
+def test_without_a_wish_for_agreement_nothing_has_to_be_compared() -> None:
+    assert _assess(_figures(images=0, agreed=0), agreement=None).untried == ""
+
+
+def test_what_failed_was_tried() -> None:
+    state = _assess(_figures(tried=20, failed=20, challenger_times=()), agreement=None)
+    assert state.untried == ""
+    assert state.table.faults
 
 
 TABLE = TrialTable(mode="canary", share=0.1, seconds=9, requests=1_000, tried=100, images=90)
@@ -200,3 +229,46 @@ def test_an_empty_canary_is_one_with_the_defaults() -> None:
     asked = config.parse(RAW | {"rollout": {"canary": {}}}, origin="my.yaml").rollout
     assert [(mode, trial.share) for mode, trial in asked.trials] == [("canary", 0.1)]
     assert config.parse(RAW, origin="my.yaml").rollout.trials == []
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    for version, classes in (("shirts-1", "ab"), ("shirts-2", "ab"), ("shirts-3", "ba")):
+        register(tmp_path, version, classes=tuple(classes))
+    found = Workspace(tmp_path)
+    history.move(found, NAME, "shirts-1", "published", by="run-1")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("version", "changes", "verdict", "reason"),
+    [
+        ("shirts-2", {"rollout": {}}, "passed", "`rollout:` asks for nothing"),
+        ("shirts-1", {}, "passed", "it is the current version"),
+        ("shirts-3", {}, "kept", "it has other classes than shirts-1, so nothing can be compared"),
+        ("shirts-3", {"gate": {"incomparable": "serve"}}, "passed", "not tried: it has other"),
+    ],
+)
+def test_what_is_not_tried(
+    workspace: Workspace, version: str, changes: dict[str, Any], verdict: str, reason: str
+) -> None:
+    settings = config.parse(RAW | {"rollout": {"canary": {}}} | changes, origin="my.yaml")
+    table = rollout.without_trial(settings, workspace, version)
+    assert table is not None
+    assert table.verdict == verdict
+    assert table.reason.startswith(reason)
+
+
+def test_another_version_is_tried_if_there_is_a_current_one(workspace: Workspace) -> None:
+    settings = config.parse(RAW | {"rollout": {"canary": {}}}, origin="my.yaml")
+    assert rollout.without_trial(settings, workspace, "shirts-2") is None
+    workspace.current_version(NAME).unlink()
+    table = rollout.without_trial(settings, workspace, "shirts-2")
+    assert table is not None
+    assert (table.verdict, table.reason) == ("passed", "nothing was current before")
+
+
+def test_a_challenger_logs_no_requests() -> None:
+    raw = RAW | {"serving": {"log": {"share": 1.0}, "replicas": 3}}
+    tried = rollout.of_challenger(config.parse(raw, origin="my.yaml"))
+    assert (tried.serving.log.share, tried.serving.replicas) == (0.0, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -74,6 +75,14 @@ async def _not_a_number(images: Images) -> Answer:
     return Answer(_probabilities(images) * np.nan, "new", 0.004)
 
 
+async def _two_classes(images: Images) -> Answer:
+    return Answer(_probabilities(images)[:, :2], "new", 0.004)
+
+
+async def _logits(images: Images) -> Answer:
+    return Answer(_probabilities(images) * 900 - 5, "new", 0.004)
+
+
 async def _too_few(images: Images) -> Answer:
     return Answer(_probabilities(images)[:-1], "new", 0.004)
 
@@ -92,7 +101,7 @@ class _Challenger:
 
 def _trial(answer: Ask, **changes: Any) -> Trial:
     order = ORDER.model_copy(update=changes)
-    return Trial(order, _Challenger(answer), _champion, "replica-0")
+    return Trial(order, _Challenger(answer), _champion, "replica-0", classes=3)
 
 
 async def _send(trial: Trial, count: int, images: Images = IMAGE) -> list[str]:
@@ -113,6 +122,7 @@ async def _compared(trial: Trial) -> None:
 
 
 FAULTS = [_hangs, _gone, _refuses, _of_another_version, _not_a_number, _too_few]
+FAULTS += [_two_classes, _logits]
 
 
 def test_a_canary_answers_its_share_and_is_compared() -> None:
@@ -240,18 +250,6 @@ def test_one_that_says_something_else_is_seen_to() -> None:
     asyncio.run(work())
 
 
-def test_other_classes_are_no_agreement_and_no_error() -> None:
-    async def two_classes(images: Images) -> Answer:
-        return Answer(_probabilities(images)[:, :2], "new", 0.004)
-
-    async def work() -> None:
-        trial = _trial(two_classes, mode="shadow")
-        await _send(trial, 40)
-        assert (trial.figures().images, trial.figures().agreed) == (10, 0)
-
-    asyncio.run(work())
-
-
 def test_a_request_of_many_images_is_not_tried() -> None:
     async def work() -> None:
         trial = _trial(_same, share=0.5)
@@ -271,9 +269,8 @@ def test_an_error_of_the_champion_is_the_clients_and_one_while_comparing_is_nobo
                 raise RuntimeError("the model has failed")
             return _probabilities(images)
 
-        trial = Trial(
-            ORDER.model_copy(update={"share": 0.5}), _Challenger(_same), champion, "replica-0"
-        )
+        order = ORDER.model_copy(update={"share": 0.5})
+        trial = Trial(order, _Challenger(_same), champion, "replica-0", classes=3)
         with pytest.raises(RuntimeError, match="the model has failed"):
             await trial.answer(IMAGE, None)
         _, version = await trial.answer(IMAGE, None)
@@ -325,7 +322,7 @@ def test_what_a_challenger_was_asked_for_a_client_is_waited_for_at_the_end() -> 
     async def work() -> None:
         challenger = _Challenger(slow)
         order = ORDER.model_copy(update={"share": 1.0, "timeout_seconds": 5})
-        trial = Trial(order, challenger, _champion, "replica-0")
+        trial = Trial(order, challenger, _champion, "replica-0", classes=3)
         request = asyncio.create_task(trial.answer(IMAGE, None))
         await asyncio.sleep(0.005)
         await trial.close()
@@ -345,5 +342,31 @@ def test_an_error_that_nobody_thought_of_is_a_failure_of_the_challenger() -> Non
         trial = _trial(breaks)
         assert set(await _send(trial, 40)) == {"old"}
         assert "the client has been closed" in trial.figures().failure
+
+    asyncio.run(work())
+
+
+def test_a_client_that_does_not_wait_is_a_failure_of_one_that_hangs() -> None:
+    async def work() -> None:
+        trial = _trial(_hangs, share=1.0, timeout_seconds=60)
+        for _ in range(20):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.005):
+                    await trial.answer(IMAGE, None)
+        figures = trial.figures()
+        assert figures.failed == figures.tried == trials.FAILURES_IN_A_ROW
+        assert figures.stopped.endswith("a client has not waited for it")
+        await trial.close()
+
+    asyncio.run(work())
+
+
+def test_what_is_ended_with_the_trial_is_no_failure() -> None:
+    async def work() -> None:
+        trial = _trial(_hangs, mode="shadow", share=1.0, timeout_seconds=60)
+        await trial.answer(IMAGE, None)
+        await asyncio.sleep(0.005)
+        await trial.close()
+        assert trial.figures().failed == 0
 
     asyncio.run(work())

@@ -18,7 +18,12 @@ from mlpipeline import logs
 from mlpipeline.cli import last_words
 from mlpipeline.cli.options import Workspace
 from mlpipeline.cli.stopping import stop_event
-from mlpipeline.errors import ArtifactError, ClusterError, MissingArtifactError
+from mlpipeline.errors import (
+    ArtifactError,
+    ClusterError,
+    ClusterUnreachableError,
+    MissingArtifactError,
+)
 from mlpipeline.events import feedback
 from mlpipeline.learning.data import expectations
 from mlpipeline.plan import config as configuration
@@ -184,15 +189,14 @@ def canary(
     owner = tfjob.WorkflowReference.parse(workflow)
     current = registry.usable(workspace, settings.name)
     served = cluster.get("InferenceService", settings.name)
-    reason = rollout.reason_not_to_try(settings, workspace, version)
-    if not served and not reason:
-        reason = f"not tried: nobody serves {current}"
-    if reason:
-        table = rollout.waved_through(version, current, reason)
-    else:
+    table = rollout.without_trial(settings, workspace, version)
+    if not served and not table:
+        table = rollout.waved_through(version, current, f"not tried: nobody serves {current}")
+    if not table:
         assert served is not None
         images = (image, predictor_image)
-        full = _service(settings, workspace, version, templates=templates, images=images)
+        tried = rollout.of_challenger(settings)
+        full = _service(tried, workspace, version, templates=templates, images=images)
         wait = rolling.Wait(
             cluster, settings.serving.ready_timeout_seconds * 2, pending_seconds, stop
         )
@@ -200,6 +204,8 @@ def canary(
         with contextlib.ExitStack() as stack:
             try:
                 find_fault = stack.enter_context(trial)
+            except ClusterUnreachableError:  # the next attempt will see
+                raise
             except ClusterError as error:
                 fault = f"its replica does not start: {error.got}"
                 table = rollout.verdict(settings.rollout, version, current, [], fault=fault)
@@ -501,7 +507,7 @@ def judge(
 @app.command()
 def record(workspace: Workspace, workflow: Owner) -> None:
     """Write the record and the report of a workflow, and end the jobs that it has left."""
-    from mlpipeline.backends.cluster import api, pods, tfjob
+    from mlpipeline.backends.cluster import api, challenger, pods, tfjob
     from mlpipeline.backends.cluster import record as records
     from mlpipeline.runs import lineage, report
     from mlpipeline.runs.mlflow import sending
@@ -515,6 +521,7 @@ def record(workspace: Workspace, workflow: Owner) -> None:
     run.save()
     lineage.write(workspace, run.content())
     tfjob.delete_unfinished(cluster, owner)
+    challenger.delete_left(cluster, owner.uid)
     for others in (
         records.close_deleted(cluster, workspace),
         records.unrecorded(cluster, workspace, warnings),

@@ -232,8 +232,10 @@ def gate(
 
 def _is_to_be_tried(settings: Config, workspace: layout.Workspace, table: GateTable) -> bool:
     """Whether a version is to be tried; a workflow does not start a pod to find out."""
-    is_served = not table.kept
-    return is_served and not rollout.reason_not_to_try(settings, workspace, table.version)
+    if table.kept or not settings.rollout.trials:
+        return False
+    said = rollout.without_trial(settings, workspace, table.version)
+    return said is None or bool(said.kept)  # what holds it back is said by the step
 
 
 @app.command()

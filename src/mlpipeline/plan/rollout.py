@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlpipeline.errors import GateError
-from mlpipeline.plan.config import Config, Rollout, Trial
+from mlpipeline.plan.config import Config, RequestLogging, Rollout, Trial
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import GateCheck, Verdict
@@ -58,12 +58,12 @@ class State:
     Attributes:
         table: The figures, and what they say against the challenger.
         is_conclusive: Whether nothing that may still come could change that it is bad.
-        is_tried: Whether the challenger was sent as many requests as are asked for.
+        untried: What is missing until the challenger counts as tried; empty for nothing.
     """
 
     table: TrialTable
     is_conclusive: bool
-    is_tried: bool
+    untried: str
 
 
 def assess(
@@ -104,7 +104,7 @@ def assess(
         mode=mode,
         share=settings.share,
         seconds=round(seconds, 1),
-        replicas=tuple(sorted(each.replica for each in figures)),
+        replicas=tuple(sorted({each.replica for each in figures})),
         requests=sum(each.requests for each in figures),
         tried=tried,
         images=images,
@@ -114,7 +114,19 @@ def assess(
     )
     is_failing = failed >= _FAILURES and tried >= settings.requests and not checks[0].passed
     is_conclusive = bool(stopped) or is_failing or _is_less_than_chance(settings, images, agreed)
-    return State(table, is_conclusive, tried >= settings.requests)
+    # Not what it was sent: of what it has not answered yet nothing is known.
+    ended = failed + sum(sum(each.challenger_times) for each in figures)
+    return State(table, is_conclusive, _missing(settings, table, ended, images))
+
+
+def _missing(settings: Trial, table: TrialTable, ended: int, images: int) -> str:
+    if ended < settings.requests:
+        found = f"{ended} of {table.requests} requests in {table.seconds:g} s"
+        return f"{table.mode}: {found}, at least {settings.requests} must be tried"
+    if settings.agreement is not None and images < settings.requests:
+        found = f"{images} images were compared, {table.dropped} requests were not"
+        return f"{table.mode}: {found}, at least {settings.requests} must be"
+    return ""
 
 
 def verdict(
@@ -150,24 +162,38 @@ def verdict(
     )
 
 
-def reason_not_to_try(settings: Config, workspace: Workspace, version: str) -> str:
-    """Return why a version need not be tried before it is served; empty if it must be.
+def without_trial(settings: Config, workspace: Workspace, version: str) -> RolloutTable | None:
+    """Return the table of a version that is not tried; None of one that is to be.
 
     Args:
         settings: The configuration.
         workspace: The folder of all artifacts.
         version: A registered version, which the gate has let pass.
     """
+    current = registry.usable(workspace, settings.name)
     if not settings.rollout.trials:
-        return "`rollout:` asks for nothing"
-    if not (current := registry.usable(workspace, settings.name)):
-        return "nothing was current before"
+        return waved_through(version, current, "`rollout:` asks for nothing")
+    if not current:
+        return waved_through(version, current, "nothing was current before")
     if current == version:
-        return "it is the current version"
+        return waved_through(version, current, "it is the current version")
     old, new = (ModelCard.load(workspace.model(settings.name, v).card) for v in (current, version))
     if old.classes != new.classes:
-        return f"not tried: it has other classes than {current}, so nothing can be compared"
-    return ""
+        said = f"it has other classes than {current}, so nothing can be compared"
+        if settings.gate.incomparable == "hold":
+            return verdict(settings.rollout, version, current, [], fault=said)
+        return waved_through(version, current, f"not tried: {said}")
+    return None
+
+
+def of_challenger(settings: Config) -> Config:
+    """Return the configuration that a version is tried by: its requests are others', so no log.
+
+    Args:
+        settings: The configuration.
+    """
+    serving = settings.serving.model_copy(update={"log": RequestLogging()})
+    return settings.model_copy(update={"serving": serving})
 
 
 def waved_through(version: str, current: str, reason: str) -> RolloutTable:

@@ -111,7 +111,13 @@ class _Follower:
         if order:
             _log.info("%s: version %s is tried", order.mode, order.challenger)
             challenger = HttpReplica(order.address, self._predictor.name, order.timeout_seconds)
-            self._predictor.trial = Trial(order, challenger, self._predictor.compute, self._replica)
+            self._predictor.trial = Trial(
+                order,
+                challenger,
+                self._predictor.compute,
+                self._replica,
+                classes=self._predictor.classes,
+            )
             self._heard = time.monotonic()
 
     async def _report(self, trial: Trial) -> None:

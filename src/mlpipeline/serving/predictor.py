@@ -117,6 +117,11 @@ class Predictor(ImagesModel):
         return await self._batcher.run(images)
 
     @property
+    def classes(self) -> int:
+        """How many classes it tells apart."""
+        return len(self._model.classes)
+
+    @property
     def version(self) -> str:
         """The version that it serves."""
         return self._model.version

@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable
-from typing import Protocol
-
-import numpy as np
+from typing import NoReturn, Protocol
 
 from mlpipeline.plan import rollout
 from mlpipeline.serving.arrays import Images, Probabilities
@@ -32,6 +31,7 @@ FAILURES_IN_A_ROW = 5
 """After so many, a replica gives up on a challenger."""
 _WAITING, _WAITING_BYTES = 64, 32 << 20  # requests that may wait to be compared, and their images
 _AT_ONCE = 2  # comparisons
+_ROUNDING = 1e-3  # of probabilities: those of 8-bit integers are coarse
 
 
 class Challenger(Protocol):
@@ -62,6 +62,8 @@ class Trial:
         challenger: Challenger,
         champion: Callable[[Images], Awaitable[Probabilities]],
         replica: str,
+        *,
+        classes: int,
     ) -> None:
         """Begin with nothing counted.
 
@@ -70,8 +72,11 @@ class Trial:
             challenger: The connection to the version that is tried.
             champion: Computes the probabilities by the version of this replica.
             replica: The name of this replica.
+            classes: How many classes the model has.
         """
         self.order = order
+        self._classes = classes
+        self._id = uuid.uuid4().hex
         self._challenger, self._champion, self._replica = challenger, champion, replica
         self._requests = self._tried = self._failed = self._in_a_row = self._asking = 0
         self._images = self._agreed = self._dropped = 0
@@ -87,6 +92,7 @@ class Trial:
     def figures(self) -> TrialFigures:
         """Return what was counted until now."""
         return TrialFigures(
+            id=self._id,
             replica=self._replica,
             requests=self._requests,
             tried=self._tried,
@@ -182,7 +188,11 @@ class Trial:
         try:
             async with asyncio.timeout(self.order.timeout_seconds):
                 probabilities, version, seconds = await self._challenger.ask(images)
-            _check(probabilities, version, len(images), self.order.challenger)
+            self._check(probabilities, version, len(images))
+        except asyncio.CancelledError:
+            if not self._is_over:  # a client that does not wait: it would have had an answer by now
+                self._note_failure("a client has not waited for it")
+            raise
         except TimeoutError:
             self._fail(f"no answer within {self.order.timeout_seconds:g} s")
         except (ReplicaError, RefusalError, _FailedError) as error:
@@ -195,13 +205,25 @@ class Trial:
         _count(self._round_trips, time.monotonic() - began)
         return probabilities
 
-    def _fail(self, why: str) -> None:
+    def _check(self, probabilities: Probabilities, version: str, count: int) -> None:
+        if version != self.order.challenger:
+            raise _FailedError(f"version {version} has answered")
+        if probabilities.shape != (count, self._classes):
+            shape = f"{probabilities.shape}, not {(count, self._classes)}"
+            raise _FailedError(f"probabilities of the shape {shape}")
+        if not ((probabilities > -_ROUNDING) & (probabilities < 1 + _ROUNDING)).all():
+            raise _FailedError("what it says is not between 0 and 1")
+
+    def _fail(self, why: str) -> NoReturn:
+        self._note_failure(why)
+        raise _FailedError(why)
+
+    def _note_failure(self, why: str) -> None:
         self._failed += 1
         self._in_a_row += 1
         self._failure = why
         if self._in_a_row == FAILURES_IN_A_ROW:
             self.stop(f"{FAILURES_IN_A_ROW} failures in a row, the last one: {why}")
-        raise _FailedError(why)
 
     def _compare_later(
         self,
@@ -210,6 +232,8 @@ class Trial:
         probabilities: Probabilities,
     ) -> bool:
         """Compare an answer with the other version's, unless too many wait; tell whether."""
+        if self._is_over:
+            return False
         is_full = self._waiting_bytes + images.nbytes > _WAITING_BYTES
         if self._comparisons and (len(self._comparisons) >= _WAITING or is_full):
             self._dropped += 1
@@ -237,17 +261,7 @@ class Trial:
         finally:
             self._waiting_bytes -= images.nbytes
         self._images += len(images)
-        if others.shape == probabilities.shape:
-            self._agreed += int((others.argmax(axis=1) == probabilities.argmax(axis=1)).sum())
-
-
-def _check(probabilities: Probabilities, version: str, count: int, expected: str) -> None:
-    if version != expected:
-        raise _FailedError(f"version {version} has answered")
-    if probabilities.ndim != 2 or len(probabilities) != count:
-        raise _FailedError(f"probabilities of the shape {probabilities.shape} for {count} images")
-    if not np.isfinite(probabilities).all():
-        raise _FailedError("probabilities that are no numbers")
+        self._agreed += int((others.argmax(axis=1) == probabilities.argmax(axis=1)).sum())
 
 
 def _count(times: list[int], seconds: float) -> None:

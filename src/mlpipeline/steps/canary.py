@@ -26,7 +26,7 @@ from mlpipeline.plan.config import Rollout, Trial
 from mlpipeline.plan.rollout import State
 from mlpipeline.store import history
 from mlpipeline.store.layout import Workspace
-from mlpipeline.store.leases import LEASE_SECONDS, Lease
+from mlpipeline.store.leases import Lease
 from mlpipeline.store.schemas.rollout import (
     Mode,
     RolloutTable,
@@ -41,6 +41,7 @@ TURN_SECONDS = 0.5
 """How often figures are looked at."""
 ANSWER_SECONDS = 20.0
 """How long replicas may take to say that they have heard an order."""
+LONGEST_WAIT_SECONDS = 2 * 3_600.0 + 600  # two trials of an hour, and what is around them
 _LAST_SECONDS = 2.0  # what is under way when an order ends
 _MOST_BYTES = 100_000  # of a report
 _SPARE_SECONDS = 30.0  # an order outlives its time by so much, if nobody ends it
@@ -106,18 +107,13 @@ def conduct(
     """
     stop = stop or threading.Event()
     lease = Lease(contest.workspace.trial_lease(contest.name), who)
-    if holder := lease.wait(LEASE_SECONDS + 30, every=1.0):
-        raise ServingError(
-            f"{holder} tries another version of `{contest.name}`, and does not end",
-            expected="that one is tried at a time",
-            remedy="wait for its end, then run this again",
-        )
+    _wait_for_turn(lease, contest.name, stop)
     tables: list[TrialTable] = []
     ended = _Ended()
     try:
         with _listening(listen, port) as reports:
             for mode, trial in settings.trials:
-                conductor = _Conductor(contest, settings, reports, lease, stop)
+                conductor = _Conductor(contest, settings, reports, lease, stop, bool(tables))
                 state, ended = conductor.conduct(mode, trial)
                 tables.append(state.table)
                 _log.info("%s", _in_a_line(state.table))
@@ -138,6 +134,20 @@ def conduct(
     )
 
 
+def _wait_for_turn(lease: Lease, name: str, stop: threading.Event) -> None:
+    """Wait until no other version of the model is tried."""
+    end = time.monotonic() + LONGEST_WAIT_SECONDS
+    while (holder := lease.take()) is not None:
+        if stop.wait(1.0):
+            raise StoppedError("this process was told to end")
+        if time.monotonic() > end:
+            raise ServingError(
+                f"{holder} tries another version of `{name}`, and does not end",
+                expected=f"that it is done within {LONGEST_WAIT_SECONDS:.0f} s",
+                remedy="end that run, or wait for it; then run this one again",
+            )
+
+
 @dataclass(frozen=True)
 class _Conductor:
     contest: Contest
@@ -145,6 +155,8 @@ class _Conductor:
     reports: _Reports
     lease: Lease
     stop: threading.Event
+    was_heard: bool
+    """Whether an earlier trial was: then somebody serves."""
 
     def conduct(self, mode: Mode, trial: Trial) -> tuple[State, _Ended]:
         """Carry out one trial; return how it stands in the end."""
@@ -166,17 +178,14 @@ class _Conductor:
         self.reports.expect(order.token)
         order.save(file)
         try:
-            began, ended = self._until_judged(mode, trial)
+            began, ended = self._until_judged(order.mode, trial)
         finally:
             file.unlink(missing_ok=True)
-        time.sleep(_LAST_SECONDS)  # they stop, and say what came of the last ones
-        state = self._state(mode, trial, began)
-        if ended == _Ended() and not state.is_tried and not state.table.faults:
-            table = state.table
-            ended = _Ended(
-                untried=f"{mode}: {table.tried} of {table.requests} requests in {trial.seconds:g} s"
-                f", at least {trial.requests} must be tried"
-            )
+        # They stop, and say what came of the last ones.
+        time.sleep(_LAST_SECONDS + self.settings.timeout_seconds)
+        state = self._state(order.mode, trial, began)
+        if ended == _Ended() and not state.table.faults:
+            ended = _Ended(untried=state.untried)
         return state, ended
 
     def _until_judged(self, mode: Mode, trial: Trial) -> tuple[float, _Ended]:
@@ -208,7 +217,7 @@ class _Conductor:
 
     def _nobody(self) -> _Ended:
         champion = self.contest.champion
-        if not self.contest.is_served:
+        if not self.contest.is_served and not self.was_heard:
             return _Ended(nobody=f"not tried: nobody serves {champion} here")
         return _Ended(
             untried=f"no replica of {champion} has heard of it within {ANSWER_SECONDS:.0f} s: "
@@ -232,7 +241,7 @@ class _Conductor:
 
 @dataclass
 class _Reports:
-    """What replicas have said last, by their names.
+    """What replicas have said last, by what they call their count.
 
     Attributes:
         address: Where they say it, HOST:PORT.
@@ -242,6 +251,7 @@ class _Reports:
     address: str = ""
     figures: dict[str, TrialFigures] = field(default_factory=dict)
     _token: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def expect(self, token: str) -> None:
         """Begin anew, with another order."""
@@ -249,13 +259,14 @@ class _Reports:
 
     def take(self, token: str, body: bytes) -> HTTPStatus:
         """Take a report; return the status to answer it with."""
-        if token != self._token:
+        if not token or token != self._token:
             return HTTPStatus.NOT_FOUND
         try:
             figures = TrialFigures.parse(json.loads(body), origin="a report")
         except (ValueError, ArtifactError):
             return HTTPStatus.BAD_REQUEST
-        self.figures = self.figures | {figures.replica: figures}
+        with self._lock:
+            self.figures = self.figures | {figures.id: figures}
         return HTTPStatus.NO_CONTENT
 
 

@@ -16,7 +16,7 @@ from mlpipeline.backends.cluster.rollout import Wait
 from mlpipeline.errors import ClusterError
 
 SUFFIX = "-challenger"
-_PART = "app.kubernetes.io/part-of"
+_PART, _COMPONENT = "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 
 
 def of(service: Manifest, owner: Manifest) -> Manifest:
@@ -34,7 +34,7 @@ def of(service: Manifest, owner: Manifest) -> Manifest:
         "metadata": metadata
         | {
             "name": metadata["name"] + SUFFIX,
-            "labels": labels | {"app.kubernetes.io/component": "challenger"},
+            "labels": labels | {_COMPONENT: "challenger"},
             "ownerReferences": [owner],
         },
         "spec": {"predictor": predictor},
@@ -68,12 +68,35 @@ def served(cluster: Cluster, service: Manifest, wait: Wait) -> Iterator[Callable
         StoppedError: This pod was told to end.
     """
     name = service["metadata"]["name"]
+    if (found := cluster.get("InferenceService", name)) and not _is_challenger(found):
+        raise ClusterError(
+            f"there is an InferenceService {name}, which is no version that is tried",
+            expected=f"none: versions of {name.removesuffix(SUFFIX)} that are tried have that name",
+            remedy="call that model otherwise, or leave `rollout` out of the configuration",
+        )
     cluster.apply(service)
     try:
         wait.until_rolled_out(service)
         yield lambda: _fault(cluster, name)
     finally:
         cluster.delete("InferenceService", name)
+
+
+def delete_left(cluster: Cluster, workflow: str) -> None:
+    """Delete what a workflow has left that was killed while it tried a version.
+
+    Args:
+        cluster: Where it runs.
+        workflow: The workflow's `metadata.uid`.
+    """
+    for service in cluster.find("InferenceService", f"{_COMPONENT}=challenger"):
+        owners = service["metadata"].get("ownerReferences", ())
+        if workflow in (owner["uid"] for owner in owners):
+            cluster.delete("InferenceService", service["metadata"]["name"])
+
+
+def _is_challenger(service: Manifest) -> bool:
+    return (service["metadata"].get("labels") or {}).get(_COMPONENT) == "challenger"
 
 
 def _fault(cluster: Cluster, name: str) -> str:

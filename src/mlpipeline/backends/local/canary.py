@@ -8,18 +8,19 @@ Who has started those does not matter: `mlpipeline serve`, or this run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from mlpipeline import addresses
 from mlpipeline.backends.local import replicas
-from mlpipeline.errors import ProcessError
+from mlpipeline.errors import ArtifactError, ProcessError
 from mlpipeline.plan import rollout
 from mlpipeline.plan.config import Config
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
-from mlpipeline.store.schemas.rollout import RolloutTable
+from mlpipeline.store.schemas.rollout import RolloutTable, TrialOrder
 
 
 async def try_version(
@@ -43,9 +44,9 @@ async def try_version(
         ProcessError: The step failed.
     """
     current = registry.usable(workspace, config.name)
-    if reason := rollout.reason_not_to_try(config, workspace, version):
-        return rollout.waved_through(version, current, reason)
-    aside = replicas.beside(config, count=1)
+    if table := rollout.without_trial(config, workspace, version):
+        return table
+    aside = replicas.beside(rollout.of_challenger(config), count=1)
     address = addresses.join(aside.serving.host, aside.serving.port)
     async with AsyncExitStack() as stack:
         running = replicas.serving(aside, workspace, version, logs=workspace.trial_logs)
@@ -63,11 +64,18 @@ async def try_version(
         finally:
             trial.cancel()
             await asyncio.wait({trial})
-        workspace.trial_order(config.name).unlink(missing_ok=True)
+        _take_back(workspace.trial_order(config.name), version)
         how = ended.exception()
         assert isinstance(how, ProcessError), "a replica that ends is an error"
         fault = f"its replica has ended by itself: {_last_line(how)}"
         return rollout.verdict(config.rollout, version, current, [], fault=fault)
+
+
+def _take_back(order: Path, version: str) -> None:
+    """Take the order back that the step may have left when it was ended; not another's."""
+    with contextlib.suppress(ArtifactError):
+        if TrialOrder.load(order).challenger == version:
+            order.unlink(missing_ok=True)
 
 
 def _last_line(error: ProcessError) -> str:

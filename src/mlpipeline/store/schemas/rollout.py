@@ -43,6 +43,7 @@ class TrialFigures(Document):
     """What one replica of the champion has counted since an order began.
 
     Attributes:
+        id: Differs each time that a replica begins to count: one that was started anew begins anew.
         replica: Its name.
         requests: Requests that might have been tried.
         tried: Requests that the challenger was sent.
@@ -60,6 +61,7 @@ class TrialFigures(Document):
 
     CALLED: ClassVar[str] = "figures of a trial"
 
+    id: str
     replica: str
     requests: int = 0
     tried: int = 0
