@@ -89,6 +89,7 @@ OF_RUN = f"{RUNS}/{ref('workflow.name')}"
 # What a template need not be given. Selection is among all candidates that could be trained, and
 # what is published is the last thing that the run publishes.
 _OPTIONAL = {"among": "", "last": "true"}
+_LATER = {"canary": "false"}
 _AMONG, _NAME = ref("inputs.parameters.among"), ref("inputs.parameters.name")
 _VERSION = ref("inputs.parameters.version")
 
@@ -582,7 +583,7 @@ def step(
         command=["python", "-m", "mlpipeline"],
         args=args,
         inputs=_inputs(inputs),
-        outputs=[Parameter(name=n, value_from=m.ValueFrom(path=f"{OUTPUTS}/{n}")) for n in outputs],
+        outputs=[_output(name) for name in outputs],
         retry_strategy=_RETRY,
         synchronization=_semaphore(limit) if limit else None,
         timeout=timeout,
@@ -605,6 +606,16 @@ def step(
             m.VolumeMount(name="tmp", mount_path="/tmp"),
         ],
     )
+
+
+def _output(name: str) -> Parameter:
+    """Return an output parameter of a step.
+
+    Of one that was added later, what an image of an earlier release means that does not write it:
+    `retrain` runs the image of the run that has published a model.
+    """
+    default = _LATER.get(name)
+    return Parameter(name=name, value_from=m.ValueFrom(path=f"{OUTPUTS}/{name}", default=default))
 
 
 def _mount(place: str, *, read_only: bool | None = None) -> m.VolumeMount:
