@@ -129,6 +129,28 @@ def test_a_replica_describes_itself_by_its_metadata() -> None:
     asyncio.run(test())
 
 
+def test_a_front_asks_no_replica_how_long_it_took() -> None:
+    """One that tries another version does not say, nor does one of an earlier release."""
+    outputs: list[dict[str, Any]] = [
+        {"name": "probabilities", "datatype": "FP32", "shape": [1, 2]},
+        {"name": "class", "datatype": "INT64", "shape": [1]},
+    ]
+    for output in outputs:
+        output["parameters"] = {"binary_data_size": 8}
+    about = json.dumps({"model_version": "v7", "outputs": outputs}).encode()
+    body = about + np.array([0.25, 0.75], np.float32).tobytes() + np.array([1]).tobytes()
+    headers = {"inference-header-content-length": str(len(about)), "x-served-by": "shard-1"}
+
+    async def test() -> None:
+        async with _saying(200, body, headers) as replica:
+            probabilities, version = await replica.predict(IMAGES[:1])
+            assert (probabilities.tolist(), version) == ([[0.25, 0.75]], "v7")
+            with pytest.raises(ReplicaError, match="server-timing"):
+                await replica.ask(IMAGES[:1])
+
+    asyncio.run(test())
+
+
 def test_a_refusal_is_passed_on_word_by_word() -> None:
     async def test() -> None:
         async with _saying(400, b'{"error": "got the value 256"}') as replica:

@@ -84,8 +84,8 @@ class HttpReplica:
             ReplicaError: It did not answer, or not as a replica does.
             RefusalError: It refused the request.
         """
-        answer = await self.ask(images)
-        return answer.probabilities, answer.version
+        _, prediction = await self._infer(images)
+        return prediction.probabilities, prediction.version
 
     async def ask(self, images: Images) -> Answer:
         """Return what it says of images, and how long it took there.
@@ -97,10 +97,8 @@ class HttpReplica:
             ReplicaError: It did not answer, or not as a replica does.
             RefusalError: It refused the request.
         """
-        content, headers = clients.binary_request(images)
-        response = await self._send("POST", f"{self._path}/infer", content, headers)
+        response, prediction = await self._infer(images)
         with self._reading():
-            prediction = clients.binary_prediction(response)
             milliseconds = response.headers[TIMING].rpartition("=")[2]
             return Answer(prediction.probabilities, prediction.version, float(milliseconds) / 1000)
 
@@ -138,6 +136,12 @@ class HttpReplica:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+    async def _infer(self, images: Images) -> tuple[httpx.Response, clients.Prediction]:
+        content, headers = clients.binary_request(images)
+        response = await self._send("POST", f"{self._path}/infer", content, headers)
+        with self._reading():
+            return response, clients.binary_prediction(response)
 
     async def _send(
         self, method: str, path: str, content: bytes = b"", headers: dict[str, str] | None = None

@@ -102,7 +102,7 @@ class Predictor(ImagesModel):
         if self.trial and not asked:
             return await self.trial.answer(images, response_headers)
         began = time.monotonic()
-        probabilities = await self._batcher.run(images)
+        probabilities = await self.compute(images)
         if response_headers is not None:
             milliseconds = (time.monotonic() - began) * 1000
             response_headers[TIMING] = f"compute;dur={milliseconds:.3f}"

@@ -5,7 +5,7 @@
 
 The replica is the champion's, and has the last word: what the challenger does not answer, or not
 in time, or not as a model does, the champion answers. After some failures in a row it is not asked
-any more. To compare never delays an answer, and where too much waits for that, it is dropped.
+any more. No answer waits for a comparison, and where too much waits for one, it is dropped.
 """
 
 from __future__ import annotations
