@@ -127,13 +127,8 @@ def _ending(run: Run) -> dict[str, str]:
 
 def _verdict(task: TaskRecord) -> dict[str, str]:
     """What the gate or a trial has said, and each figure it went by; nothing of other tasks."""
-    if (said := task.judgement) is None:
-        return {}
-    tags = {name: getattr(said, name) for name in ("verdict", "reason", "version", "current")}
-    if task.gate and task.gate.forced:
-        tags |= {"forced.who": task.gate.forced.who, "forced.reason": task.gate.forced.reason}
-    tags |= {name: check.summary for name, check in task.checks.items()}
-    return {f"{task.step}.{name}": value for name, value in tags.items() if value}
+    tags = task.said | {name: check.summary for name, check in task.checks.items()}
+    return {f"{task.step}.{name}": value for name, value in tags.items()}
 
 
 def _event(

@@ -107,7 +107,7 @@ def of_task(workspace: Workspace, run: Run, task: TaskRecord) -> Entry:
         tags=_tags(run, f"mlpipeline {task.step}")
         | {k: v for k, v in tags.items() if v}
         | _served(workspace, task)
-        | _judgement(task)
+        | {f"{task.step}.{name}": text for name, text in task.said.items()}
         | _troubles(task.error, task.seconds, task.retries),
         params=_params(_parameters(run, task)),
         metrics=[
@@ -182,16 +182,6 @@ def _served(workspace: Workspace, task: TaskRecord) -> dict[str, str]:
     tags = {f"served.{name}": getattr(served, name) for name in ("engine", "variant", "reason")}
     refused = {f"{each.name}.refused": each.refused for each in served.variants if each.refused}
     return tags | refused
-
-
-def _judgement(task: TaskRecord) -> dict[str, str]:
-    """What the gate or a trial has said, and of which version; who has passed it by force."""
-    if (said := task.judgement) is None:
-        return {}
-    tags = {name: getattr(said, name) for name in ("verdict", "reason", "version", "current")}
-    if task.gate and task.gate.forced:
-        tags |= {"forced.who": task.gate.forced.who, "forced.reason": task.gate.forced.reason}
-    return {f"{task.step}.{name}": value for name, value in tags.items() if value}
 
 
 def _figures_of_judgement(task: TaskRecord) -> dict[str, float]:

@@ -112,6 +112,16 @@ class TaskRecord(Part):
         return self.gate or self.rollout
 
     @property
+    def said(self) -> dict[str, str]:
+        """What it says of a new version in words, and who has had it pass by force; if it does."""
+        if (said := self.judgement) is None:
+            return {}
+        words = {name: getattr(said, name) for name in ("verdict", "reason", "version", "current")}
+        if self.gate and self.gate.forced:
+            words |= {"forced.who": self.gate.forced.who, "forced.reason": self.gate.forced.reason}
+        return {name: text for name, text in words.items() if text}
+
+    @property
     def checks(self) -> dict[str, GateCheck]:
         """The figures that it judges a version by; those of a trial with its mode before them."""
         if self.gate:
