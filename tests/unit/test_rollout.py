@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlpipeline.errors import ConfigurationError
-from mlpipeline.plan import config, rollout
+from mlpipeline.plan import config, gate, rollout
 from mlpipeline.plan.config import Rollout, Trial
 from mlpipeline.store import history
 from mlpipeline.store.layout import Workspace
@@ -202,7 +202,7 @@ def test_a_fault_of_a_trial_keeps_it_back_whatever_untried_allows() -> None:
 def test_a_table_survives_the_disk() -> None:
     table = rollout.verdict(Rollout(), "new", "old", [_assess(_figures(agreed=1)).table])
     assert RolloutTable.parse(table.content(), origin="test") == table
-    error = rollout.refusal(table)
+    error = gate.refusal(table)
     assert "version new is held back" in str(error)
     assert "rollout.required" in str(error)
 

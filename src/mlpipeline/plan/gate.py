@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from mlpipeline.errors import GateError
 from mlpipeline.plan.config import Gate
-from mlpipeline.store.schemas.gate import Forced, GateCheck, GateTable, Unit, Verdict
+from mlpipeline.store.schemas.gate import (
+    Forced,
+    GateCheck,
+    GateTable,
+    Judgement,
+    Unit,
+    Verdict,
+)
+from mlpipeline.store.schemas.rollout import RolloutTable
 
 NOTHING_ASKED = "`gate:` asks for nothing"
 IS_CURRENT = "it is the current version"
@@ -18,6 +26,19 @@ CLASSES_SHOWN = 25
 """Of more classes, those are in the table that lost the most."""
 _FAULTS_IN_A_LINE = 2
 _ROUNDING = 1e-9  # shares are quotients
+_IF_REFUSED = {
+    GateTable.BY: (
+        "a version that passes the gate, as `gate.required` is true",
+        "read the gate's table in the report; to serve it all the same, run it again by "
+        "force, with a reason",
+    ),
+    RolloutTable.BY: (
+        "a version that stands its trial, as `rollout.required` is true",
+        "read the table of the trials in the report; to serve it all the same, leave "
+        "`rollout` out of the configuration",
+    ),
+}
+"""What was expected, and what is to be done, by the step that has refused a version."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +157,11 @@ def _in_a_line(faults: Sequence[str]) -> str:
     return "; ".join([*faults[:_FAULTS_IN_A_LINE], *more])
 
 
-def refusal(table: GateTable) -> GateError:
-    """Return the error of a run whose version was refused."""
+def refusal(said: Judgement) -> GateError:
+    """Return the error of a run whose version was refused, by the gate or by its trial."""
+    expected, remedy = _IF_REFUSED[said.BY]
     return GateError(
-        f"version {table.version} is held back: {table.reason}",
-        expected="a version that passes the gate, as `gate.required` is true",
-        remedy="read the gate's table in the report; to serve it all the same, run it again by "
-        "force, with a reason",
+        f"version {said.version} is held back: {said.reason}", expected=expected, remedy=remedy
     )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlpipeline.errors import GateError
 from mlpipeline.plan.config import Config, RequestLogging, Rollout, Trial
 from mlpipeline.store import registry
 from mlpipeline.store.layout import Workspace
@@ -199,16 +198,6 @@ def of_challenger(settings: Config) -> Config:
 def waved_through(version: str, current: str, reason: str) -> RolloutTable:
     """Return the table of a version that there was no reason to try."""
     return RolloutTable(version=version, current=current, verdict="passed", reason=reason)
-
-
-def refusal(table: RolloutTable) -> GateError:
-    """Return the error of a run whose version was refused."""
-    return GateError(
-        f"version {table.version} is held back: {table.reason}",
-        expected="a version that stands its trial, as `rollout.required` is true",
-        remedy="read the table of the trials in the report; to serve it all the same, leave "
-        "`rollout` out of the configuration",
-    )
 
 
 def _said(trial: TrialTable) -> str:

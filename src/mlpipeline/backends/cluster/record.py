@@ -24,8 +24,9 @@ from mlpipeline.backends.cluster.api import Cluster, Manifest
 from mlpipeline.backends.cluster.tfjob import WorkflowReference, delete_unfinished
 from mlpipeline.errors import ArtifactError, ClusterError, ConfigurationError
 from mlpipeline.plan import config as configuration
-from mlpipeline.plan import gate, pipeline, rollout
+from mlpipeline.plan import pipeline
 from mlpipeline.plan.config import Config
+from mlpipeline.plan.gate import refusal
 from mlpipeline.plan.pipeline import CANARY, GATE, SELECT, SERVE, STEPS, TRAIN, VERIFY, Step
 from mlpipeline.runs.record import RunRecord, describe_machine
 from mlpipeline.store.layout import RunFolder, Workspace
@@ -92,9 +93,7 @@ def record(
         tasks[place] = task.model_copy(update=known)
     # An early candidate may have been too early: the last one counts.
     said = next((task.judgement for task in reversed(tasks) if task.judgement), None)
-    refused = None
-    if said and said.verdict == "refused":
-        refused = str((rollout if isinstance(said, RolloutTable) else gate).refusal(said))
+    refused = str(refusal(said)) if said and said.verdict == "refused" else None
     began = status.get("startedAt") or workflow["metadata"]["creationTimestamp"]
     state: RunState = (
         "interrupted"

@@ -26,15 +26,15 @@ from mlpipeline.backends.local.walker import walk
 from mlpipeline.errors import PipelineError
 from mlpipeline.learning.data import expectations
 from mlpipeline.learning.data.expectations import Judgement
-from mlpipeline.plan import gate, pipeline, rollout
+from mlpipeline.plan import pipeline
 from mlpipeline.plan.commands import CHECK_MODELS, canary_arguments, step_arguments
 from mlpipeline.plan.config import Config, module_of
+from mlpipeline.plan.gate import refusal
 from mlpipeline.plan.pipeline import CANARY, GATE, INGEST, SELECT, SERVE, TRAIN, VERIFY, Task
 from mlpipeline.runs.record import RunRecord
 from mlpipeline.store import history, signatures
 from mlpipeline.store.layout import Workspace
 from mlpipeline.store.schemas.gate import GateTable
-from mlpipeline.store.schemas.rollout import RolloutTable
 from mlpipeline.store.schemas.run import Verification
 from mlpipeline.store.schemas.selection import ModelCard
 
@@ -81,7 +81,7 @@ class LocalBackend:
             await walk(policy, execution.carry_out)
         said = self.record.content().judgement  # the last: an early candidate may be too early
         if said and said.verdict == "refused":
-            raise (rollout if isinstance(said, RolloutTable) else gate).refusal(said)
+            raise refusal(said)
 
 
 @dataclass(frozen=True)
