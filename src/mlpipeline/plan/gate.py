@@ -26,19 +26,6 @@ CLASSES_SHOWN = 25
 """Of more classes, those are in the table that lost the most."""
 _FAULTS_IN_A_LINE = 2
 _ROUNDING = 1e-9  # shares are quotients
-_IF_REFUSED = {
-    GateTable.BY: (
-        "a version that passes the gate, as `gate.required` is true",
-        "read the gate's table in the report; to serve it all the same, run it again by "
-        "force, with a reason",
-    ),
-    RolloutTable.BY: (
-        "a version that stands its trial, as `rollout.required` is true",
-        "read the table of the trials in the report; to serve it all the same, leave "
-        "`rollout` out of the configuration",
-    ),
-}
-"""What was expected, and what is to be done, by the step that has refused a version."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +146,18 @@ def _in_a_line(faults: Sequence[str]) -> str:
 
 def refusal(said: Judgement) -> GateError:
     """Return the error of a run whose version was refused, by the gate or by its trial."""
-    expected, remedy = _IF_REFUSED[said.BY]
+    if isinstance(said, RolloutTable):
+        return GateError(
+            f"version {said.version} is held back: {said.reason}",
+            expected="a version that stands its trial, as `rollout.required` is true",
+            remedy="read the table of the trials in the report; to serve it all the same, leave "
+            "`rollout` out of the configuration",
+        )
     return GateError(
-        f"version {said.version} is held back: {said.reason}", expected=expected, remedy=remedy
+        f"version {said.version} is held back: {said.reason}",
+        expected="a version that passes the gate, as `gate.required` is true",
+        remedy="read the gate's table in the report; to serve it all the same, run it again by "
+        "force, with a reason",
     )
 
 
